@@ -1,0 +1,48 @@
+# Everything runs from nothing but Python (3.11 or newer), make and a package index.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+INBOX  ?= examples/quickstart/inbox
+
+.PHONY: help demo test lint types check bench lock clean
+help: ## what can be made here
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(VENV)/.run: requirements/run.txt requirements/opa.txt pyproject.toml
+	@echo "==> making $(VENV) (runtime, pinned by hash)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --ignore-requires-python -r requirements/opa.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt
+	@echo "==> adding the test and lint tools"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+demo: $(VENV)/.run ## run the quickstart on real parts (INBOX=DIR for a folder of your own)
+	@$(BIN)/python examples/quickstart/demo.py --inbox "$(INBOX)"
+
+test: $(VENV)/.dev ## every test: unit, integration (real servers), end to end
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev ## ruff and the import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+types: $(VENV)/.dev ## mypy, strict
+	@$(BIN)/mypy
+
+check: lint types test ## what CI runs
+
+bench: $(VENV)/.dev ## measure against floors of the same run; writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks
+
+lock: ## pin all dependencies again (needs uv)
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml requirements/build.in requirements/demo.in -o requirements/run.txt
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -c requirements/run.txt requirements/dev.in -o requirements/dev.txt
+
+clean: ## remove the environment and local state
+	rm -rf $(VENV) .agentos build dist

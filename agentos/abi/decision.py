@@ -1,0 +1,76 @@
+"""A decision: what policy said about one syscall, and nothing else (`schemas/v1/policy-decision.json`).
+
+Reading is strict: whatever is not exactly a decision is `deny`, never a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agentos.abi.canonical import Json
+
+
+class Verdict(StrEnum):
+    """The `effect` of a decision, strictest first: `halt` also stops the session."""
+
+    HALT = "halt"
+    DENY = "deny"
+    ASK = "ask"
+    ALLOW = "allow"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One decision. `rules` are ids of the rules that fired; `observed` fired in `warn` or `dryrun` and bind nothing."""
+
+    effect: Verdict
+    rules: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    observed: tuple[Mapping[str, str], ...] = ()
+
+    def to_dict(self) -> dict[str, Json]:
+        """The JSON shape of the decision, as stored in the log."""
+        body: dict[str, Json] = {
+            "effect": str(self.effect),
+            "rules": list(self.rules),
+            "reasons": list(self.reasons),
+        }
+        if self.observed:
+            body["observed"] = [dict(item) for item in self.observed]
+        return body
+
+
+def deny(rule: str, reason: str) -> Decision:
+    """A denial made by the runtime itself, where policy could not decide."""
+    return Decision(Verdict.DENY, (rule,), (reason,))
+
+
+_KEYS = frozenset({"effect", "rules", "reasons", "observed"})
+
+
+def parse_decision(value: Json) -> Decision:
+    """Read what the policy engine answered. Anything but a whole decision is a denial that says so."""
+    if not isinstance(value, dict):
+        return deny("kernel.malformed-decision", "policy answered with something that is not a decision")
+    unknown = sorted(set(value) - _KEYS)
+    if unknown:
+        return deny("kernel.malformed-decision", f"policy answered with unknown fields: {', '.join(unknown)}")
+    effect, rules, reasons = value.get("effect"), value.get("rules"), value.get("reasons")
+    observed = value.get("observed", [])
+    if effect not in set(Verdict) or not _texts(rules) or not _texts(reasons) or not _observations(observed):
+        return deny("kernel.malformed-decision", "policy answered with a malformed decision")
+    if effect != Verdict.ALLOW and not rules:
+        return deny("kernel.malformed-decision", f"policy answered {effect} without naming a rule")
+    return Decision(Verdict(effect), tuple(rules), tuple(reasons), tuple(observed))
+
+
+def _texts(value: Json) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _observations(value: Json) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(item, dict) and all(isinstance(text, str) for text in item.values()) for item in value
+    )

@@ -1,0 +1,179 @@
+"""The one error tree of AgentOS.
+
+    AgentOSError                 code                exit  what happened
+    ├── ManifestError            manifest.invalid     1    a declaration is wrong (carries its faults)
+    ├── PolicyError              policy.invalid       1    Rego that does not load or breaks a rule of ours
+    ├── EngineUnavailable        policy.unavailable   1    no policy engine: everything is denied
+    ├── NotFound                 not-found            1    no such resource, session, revision …
+    ├── IdentityError            identity             1    credentials missing, unreadable or refused
+    ├── EvidenceError            evidence             1    a pack that does not prove what it claims
+    ├── Unavailable              unavailable          1    the runtime or its log cannot be reached (retry may help)
+    │   └── LogUnavailable       log.unavailable      1    the event log did not store an event
+    ├── ChainBroken              log.chain            1    stored events do not form the chain they must form
+    ├── DriverError              driver               1    a tool failed in a way its caller should read
+    │   └── OutcomeUnknown       driver.unknown       1    a tool may or may not have acted
+    ├── Denied                   denied               3    policy said no (carries rules and reasons)
+    ├── Conflict                 conflict             4    somebody else was first
+    │   └── SequenceConflict     log.conflict         4    a subject has moved past the expected position
+    └── UsageError               usage               64    the command's words are off
+
+Every error knows its stable `code`, may know `where` (`file:line:column` or a resource) and `mend` (what to do
+about it), and whether trying again can help (`retryable`). Errors of vendors stop in the adapter and stay chained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+
+class AgentOSError(Exception):
+    """An expected failure: printed in one line (plus `mend`), never as a traceback."""
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, where: str | None = None, mend: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.mend = mend
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON shape of an error (`schemas/v1/error.json`)."""
+        body: dict[str, object] = {"code": self.code, "message": self.message, "exit_code": self.exit_code}
+        if self.where is not None:
+            body["where"] = self.where
+        if self.mend is not None:
+            body["mend"] = self.mend
+        body.update(self.details())
+        return body
+
+    def details(self) -> dict[str, object]:
+        """More fields of `to_dict`, per class."""
+        return {}
+
+
+class ManifestError(AgentOSError):
+    code = "manifest.invalid"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        faults: Sequence[Mapping[str, object]] = (),
+        where: str | None = None,
+        mend: str | None = None,
+    ) -> None:
+        super().__init__(message, where=where, mend=mend)
+        self.faults = tuple(faults)
+
+    def details(self) -> dict[str, object]:
+        return {"faults": [dict(fault) for fault in self.faults]}
+
+
+class PolicyError(AgentOSError):
+    code = "policy.invalid"
+
+
+class EngineUnavailable(AgentOSError):
+    code = "policy.unavailable"
+
+
+class NotFound(AgentOSError):
+    code = "not-found"
+
+
+class IdentityError(AgentOSError):
+    code = "identity"
+
+
+class EvidenceError(AgentOSError):
+    code = "evidence"
+
+
+class Unavailable(AgentOSError):
+    code = "unavailable"
+    retryable = True
+
+
+class LogUnavailable(Unavailable):
+    code = "log.unavailable"
+
+
+class ChainBroken(AgentOSError):
+    code = "log.chain"
+
+
+class DriverError(AgentOSError):
+    code = "driver"
+
+
+class OutcomeUnknown(DriverError):
+    code = "driver.unknown"
+
+
+class Denied(AgentOSError):
+    code = "denied"
+    exit_code = 3
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        rules: Sequence[str] = (),
+        reasons: Sequence[str] = (),
+        where: str | None = None,
+        mend: str | None = None,
+    ) -> None:
+        super().__init__(message, where=where, mend=mend)
+        self.rules = tuple(rules)
+        self.reasons = tuple(reasons)
+
+    def details(self) -> dict[str, object]:
+        return {"rules": list(self.rules), "reasons": list(self.reasons)}
+
+
+class Conflict(AgentOSError):
+    code = "conflict"
+    exit_code = 4
+
+
+class SequenceConflict(Conflict):
+    code = "log.conflict"
+
+
+class UsageError(AgentOSError):
+    code = "usage"
+    exit_code = 64
+
+
+def _tree(root: type[AgentOSError]) -> dict[str, type[AgentOSError]]:
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found.update(_tree(child))
+    return found
+
+
+def error_from_dict(body: Mapping[str, object]) -> AgentOSError:
+    """Rebuild an error that crossed the wire; an unknown code becomes a plain `AgentOSError`."""
+
+    def text(key: str) -> str | None:
+        value = body.get(key)
+        return value if isinstance(value, str) else None
+
+    def texts(key: str) -> tuple[str, ...]:
+        value = body.get(key)
+        return tuple(str(item) for item in value) if isinstance(value, list) else ()
+
+    message = text("message") or "the runtime answered with an error it did not explain"
+    where, mend = text("where"), text("mend")
+    kind = _tree(AgentOSError).get(text("code") or "", AgentOSError)
+    if issubclass(kind, Denied):
+        return kind(message, rules=texts("rules"), reasons=texts("reasons"), where=where, mend=mend)
+    if issubclass(kind, ManifestError):
+        faults = body.get("faults")
+        listed = [fault for fault in faults if isinstance(fault, dict)] if isinstance(faults, list) else []
+        return kind(message, faults=listed, where=where, mend=mend)
+    return kind(message, where=where, mend=mend)

@@ -1,0 +1,130 @@
+"""Events: what the log is made of. CloudEvents 1.0 in JSON, canonical bytes, chained per subject.
+
+Attributes beyond CloudEvents' own (extension names must be lower-case letters and digits):
+
+    seq             1, 2, 3 … within the subject
+    prev            hash of the stored bytes of the event before, `abi.chain.GENESIS` for the first
+    actor           who did it: `operator/alice`, `agent/triage`, `system/kernel` (an authenticated identity)
+    configrevision  the revision of the desired state in force (0: none yet)
+    policydigest    digest of the policy in force, absent before a policy exists
+
+`subject` is a session id, or `registry`. `data` is the payload; its fields are documented with the types below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from agentos.abi.canonical import Json, canonical, digest, parse_strict
+from agentos.abi.chain import Head
+
+# Session life.
+SESSION_CREATED: Final = "agentos.session.created"  # agent, goal, inputs [{path, bytes, digest}], principal
+SESSION_OWNED: Final = "agentos.session.owned"  # epoch: the runtime (re)took the session
+SESSION_REVISED: Final = "agentos.session.revised"  # from, to: the session moved to another revision
+SESSION_WAITING: Final = "agentos.session.waiting"  # approval: parked at no cost
+SESSION_FINISHED: Final = "agentos.session.finished"  # result
+SESSION_FAILED: Final = "agentos.session.failed"  # error {code, message}
+SESSION_CANCELLED: Final = "agentos.session.cancelled"  # reason
+SESSION_HALTED: Final = "agentos.session.halted"  # rules, reasons: policy stopped the session
+
+# Syscalls. `decided` with effect `allow` is the record of intent: it is durable before the tool acts.
+SYSCALL_REFUSED: Final = "agentos.syscall.refused"  # call, tool, args, error: malformed, never reached policy
+SYSCALL_DECIDED: Final = "agentos.syscall.decided"  # call, tool, effect, args, args_digest, decision {...}
+SYSCALL_FINISHED: Final = "agentos.syscall.finished"  # call, tool, result {...}, result_digest, duration_us
+SYSCALL_FAILED: Final = "agentos.syscall.failed"  # call, tool, error {code, message}, duration_us
+SYSCALL_UNKNOWN: Final = "agentos.syscall.unknown"  # call, tool: a crash hid the outcome
+
+# Approvals.
+APPROVAL_GRANTED: Final = "agentos.approval.granted"  # call, reason
+APPROVAL_DENIED: Final = "agentos.approval.denied"  # call, reason
+
+# The registry.
+REVISION_APPLIED: Final = "agentos.registry.applied"  # revision, tree, reason, counts
+PRINCIPAL_CREATED: Final = "agentos.principal.created"  # name, tenant, roles, public_key
+PRINCIPAL_REVOKED: Final = "agentos.principal.revoked"  # name, reason
+
+TERMINAL: Final = frozenset({SESSION_FINISHED, SESSION_FAILED, SESSION_CANCELLED, SESSION_HALTED})
+"""After one of these a session's subject never grows again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event, decoded. `data` must not be changed by its readers."""
+
+    id: str
+    type: str
+    tenant: str
+    subject: str
+    seq: int
+    prev: str
+    time_ms: int
+    actor: str
+    config_revision: int
+    policy_digest: str | None
+    data: dict[str, Json] = field(hash=False)
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes that are stored and hashed. Raises canonical.NotCanonical."""
+        body: dict[str, Json] = {
+            "specversion": "1.0",
+            "id": self.id,
+            "source": f"agentos/{self.tenant}",
+            "type": self.type,
+            "subject": self.subject,
+            "time": rfc3339(self.time_ms),
+            "datacontenttype": "application/json",
+            "seq": self.seq,
+            "prev": self.prev,
+            "actor": self.actor,
+            "configrevision": self.config_revision,
+            "data": self.data,
+        }
+        if self.policy_digest is not None:
+            body["policydigest"] = self.policy_digest
+        return canonical(body)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Event:
+        """Decode stored bytes. Raises canonical.NotCanonical, KeyError or ValueError on a foreign message."""
+        return cls.from_dict(parse_strict(data))
+
+    @classmethod
+    def from_dict(cls, body: dict[str, Json]) -> Event:
+        """Build an event from its decoded JSON form. Raises KeyError or ValueError on a foreign one."""
+        source = str(body["source"])
+        if not source.startswith("agentos/"):
+            raise ValueError(f"source {source!r} is not AgentOS")
+        return cls(
+            id=str(body["id"]),
+            type=str(body["type"]),
+            tenant=source.removeprefix("agentos/"),
+            subject=str(body["subject"]),
+            seq=int(body["seq"]),
+            prev=str(body["prev"]),
+            time_ms=parse_rfc3339(str(body["time"])),
+            actor=str(body["actor"]),
+            config_revision=int(body["configrevision"]),
+            policy_digest=body.get("policydigest"),
+            data=dict(body["data"]),
+        )
+
+    def head(self, stored: bytes) -> Head:
+        """The chain's head once this event is stored as `stored`."""
+        return Head(self.seq, digest(stored))
+
+
+def rfc3339(time_ms: int) -> str:
+    """`2026-11-21T08:30:00.125Z` for milliseconds since the epoch."""
+    moment = datetime.fromtimestamp(time_ms // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ms % 1000:03d}Z"
+
+
+def parse_rfc3339(text: str) -> int:
+    """Milliseconds since the epoch. Raises ValueError when `text` is no RFC 3339 time with an offset."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone: end it with Z")
+    return round(moment.timestamp() * 1000)

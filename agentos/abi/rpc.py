@@ -1,0 +1,50 @@
+"""Frames of the syscall ABI (draft): newline-delimited JSON-RPC 2.0 on a harness's standard input and output.
+
+The harness calls `session.view`, `model.call`, `tool.call` and `finish`; the kernel calls `initialize` and notifies `cancel`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from agentos.abi.canonical import Json
+
+ABI: Final = "agentos/v1-draft"
+
+MAX_FRAME: Final = 8 * 1024 * 1024
+"""Longest frame in bytes, newline included."""
+
+PARSE_ERROR: Final = -32700
+INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+INTERNAL: Final = -32603
+PARKED: Final = -32001
+"""The session waits for a person: leave now, a fresh harness will be started when it may go on."""
+ENDED: Final = -32002
+"""The session is over (cancelled, halted, budget): leave now."""
+
+
+def request(number: int, method: str, params: dict[str, Json]) -> bytes:
+    """A request frame."""
+    return _frame({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
+
+
+def notification(method: str, params: dict[str, Json]) -> bytes:
+    """A notification frame."""
+    return _frame({"jsonrpc": "2.0", "method": method, "params": params})
+
+
+def response(number: Json, result: Json) -> bytes:
+    """A response frame."""
+    return _frame({"jsonrpc": "2.0", "id": number, "result": result})
+
+
+def error(number: Json, code: int, message: str) -> bytes:
+    """An error frame."""
+    return _frame({"jsonrpc": "2.0", "id": number, "error": {"code": code, "message": message}})
+
+
+def _frame(body: dict[str, Json]) -> bytes:
+    return json.dumps(body, ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"

@@ -1,0 +1,97 @@
+"""Drivers: the hands. A driver performs one tool call that policy has allowed; a provider performs one model call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from agentos.abi.canonical import Json
+from agentos.abi.syscall import Result, ToolEffect
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A Tool declaration as the kernel and the drivers need it (from `spec` of kind Tool)."""
+
+    name: str
+    description: str
+    effect: ToolEffect
+    idempotent: bool
+    input_schema: Mapping[str, Json] = field(hash=False)
+    driver: Mapping[str, Json] = field(hash=False)
+    """Exactly one key: `builtin: {primitive}` or `mcp: {server: {command: [...], env: {...}}, tool, workspaceArgs: [...]}`."""
+    labels: tuple[str, ...] = ()
+    """Labels that every result of this tool carries into the session, such as `untrusted`."""
+    timeout_ms: int = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """Where a call happens: which session asks, and the folder that is its workspace (absolute, exists)."""
+
+    tenant: str
+    session: str
+    call: str
+    workspace: Path
+
+
+class Driver(Protocol):
+    """Performs calls of the tools of one driver kind."""
+
+    async def call(self, tool: ToolSpec, args: Mapping[str, Json], context: CallContext) -> Result:
+        """Act, within `tool.timeout_ms`, and give the result.
+
+        A failure that the tool itself reports is a Result with `is_error`. Raises DriverError when the call surely did not take
+        effect (server not found, bad path), OutcomeUnknown when it may have (time-out, connection lost in mid-call).
+        Cancelling stops the work.
+        """
+
+    async def release(self, session: str) -> None:
+        """Stop what is kept warm for `session` (server processes)."""
+
+    async def close(self) -> None:
+        """Stop everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A Model declaration (from `spec` of kind Model)."""
+
+    name: str
+    provider: str
+    settings: Mapping[str, Json] = field(hash=False)
+    """The provider's own part of the spec: `scripted: {play}` or `anthropic: {model, baseUrl, apiKeyEnv, maxTokens}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One model call. `messages` and `tools` have the shape of Anthropic's Messages API (`role`, `content` blocks; `name`, `description`, `input_schema`)."""
+
+    system: str
+    messages: Sequence[Mapping[str, Json]]
+    tools: Sequence[Mapping[str, Json]]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReply:
+    """What the model said: `content` blocks (`text`, `tool_use` with `id`, `name`, `input`, or others kept verbatim)."""
+
+    content: Sequence[Mapping[str, Json]]
+    stop_reason: str
+    input_tokens: int
+    output_tokens: int
+
+
+class ModelProvider(Protocol):
+    """Performs model calls of one provider."""
+
+    async def complete(self, model: ModelSpec, request: ModelRequest, on_text: Callable[[str], None] | None = None) -> ModelReply:
+        """Ask the model; `on_text` receives text as it streams.
+
+        Raises DriverError (retryable or not, by its attribute `retryable`) when there is no reply. Never retries by itself.
+        """
+
+    async def close(self) -> None:
+        """Close connections."""

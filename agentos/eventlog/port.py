@@ -1,0 +1,54 @@
+"""The event log as the rest of AgentOS sees it: append to a subject, read a subject, follow a stream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is appended: `id` makes a repeated append safe, `data` is stored byte for byte."""
+
+    id: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What was appended: `position` is the place in the stream, growing, opaque, starting at 1."""
+
+    subject: str
+    position: int
+    data: bytes
+
+
+class EventLog(Protocol):
+    """The append-only log of one account (a tenant, or the registry). A stream holds many subjects in one order.
+
+    Every method raises LogUnavailable when the log cannot be reached or cannot store (a full disk among the reasons).
+    """
+
+    async def append(self, subject: str, messages: Sequence[Message], *, after: int) -> int:
+        """Store `messages` durably, all or none, as the next ones of `subject`; return the position of the last.
+
+        `after` is the position of the subject's last message, 0 for a subject that must be empty.
+        Safe to repeat: the same ids after the same position return the first answer, nothing is stored twice.
+        Raises SequenceConflict if the subject has moved past `after`; nothing is stored then.
+        """
+
+    def read(self, subject: str, *, after: int = 0) -> AsyncIterator[Stored]:
+        """The messages of `subject` behind position `after`, in order, up to the end at the time of the call."""
+
+    async def last(self, subject: str) -> Stored | None:
+        """The last message of `subject`, None if it has none."""
+
+    def scan(self, stream: str, *, after: int = 0) -> AsyncIterator[Stored]:
+        """All messages of `stream` behind position `after`, in stream order, up to the end at the time of the call."""
+
+    def follow(self, stream: str, *, after: int = 0) -> AsyncIterator[Stored]:
+        """As `scan`, but waits for more at the end and never ends by itself; cancel to stop. Nothing is skipped or repeated."""
+
+    async def end(self, stream: str) -> int:
+        """The position of the last message of `stream`, 0 if it is empty."""

@@ -1,0 +1,43 @@
+"""Which subject and which stream an event lives in.
+
+A tenant's account has the streams `EV_0` … `EV_3`; a session's subject is `ev.<shard>.<session>`, the shard being a hash
+of the session id. The registry's account has the stream `REG` with `reg.revision`, `reg.principal` and `reg.blob.<hex>`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Final
+
+SHARDS: Final = 4
+"""Streams per tenant. One session never spans two; more streams mean more parallel group commits."""
+
+EVENT_STREAMS: Final = tuple(f"EV_{shard}" for shard in range(SHARDS))
+REGISTRY_STREAM: Final = "REG"
+REVISIONS: Final = "reg.revision"
+PRINCIPALS: Final = "reg.principal"
+
+
+def session_subject(session: str) -> str:
+    """`ev.2.s-0k3v9…` for a session id."""
+    return f"ev.{zlib.crc32(session.encode('ascii')) % SHARDS}.{session}"
+
+
+def session_of(subject: str) -> str:
+    """The session id of a session's subject."""
+    return subject.rsplit(".", 1)[1]
+
+
+def blob_subject(digest: str) -> str:
+    """Where the blob with `digest` (`sha256:<hex>`) lives."""
+    return f"reg.blob.{digest.removeprefix('sha256:')}"
+
+
+def stream_of(subject: str) -> str:
+    """The stream that stores `subject`. Raises ValueError for a subject of no stream of ours."""
+    root, _, rest = subject.partition(".")
+    if root == "ev":
+        return f"EV_{rest.partition('.')[0]}"
+    if root == "reg":
+        return REGISTRY_STREAM
+    raise ValueError(f"{subject!r} belongs to no stream")

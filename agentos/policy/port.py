@@ -1,0 +1,44 @@
+"""The policy engine as the rest of AgentOS sees it: load modules and data once, evaluate one document often."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentos.abi.canonical import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One Rego file: `path` is what errors name, `source` the exact bytes that were loaded, as text."""
+
+    path: str
+    source: str
+
+
+class PolicyEngine(Protocol):
+    """A loaded, immutable set of modules and data. A new revision is a new engine."""
+
+    async def evaluate(self, path: str, document: Mapping[str, Json]) -> Json:
+        """The value of `data.<path>` for the input `document`.
+
+        Raises EngineUnavailable when there is no answer: undefined, an error of evaluation, a deadline passed. The caller denies.
+        """
+
+    def close(self) -> None:
+        """Free the engine; evaluations under way end first."""
+
+
+class PolicyEngineFactory(Protocol):
+    """How engines are made: one adapter per kind of engine."""
+
+    @property
+    def version(self) -> str:
+        """Name and version, such as `opa 1.20 (in process)`."""
+
+    async def load(self, modules: Sequence[Module], data: Mapping[str, Json]) -> PolicyEngine:
+        """Compile `modules` with `data` as the root document.
+
+        Raises PolicyError (with `where` as file:line) for Rego that does not compile, EngineUnavailable without an engine.
+        """
