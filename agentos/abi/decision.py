@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeGuard
 
 from agentos.abi.canonical import Json
 
@@ -59,14 +60,14 @@ def parse_decision(value: Json) -> Decision:
         return deny("kernel.malformed-decision", f"policy answered with unknown fields: {', '.join(unknown)}")
     effect, rules, reasons = value.get("effect"), value.get("rules"), value.get("reasons")
     observed = value.get("observed", [])
-    if effect not in set(Verdict) or not _texts(rules) or not _texts(reasons) or not _observations(observed):
+    if not isinstance(effect, str) or effect not in set(Verdict) or not _texts(rules) or not _texts(reasons) or not _observations(observed):
         return deny("kernel.malformed-decision", "policy answered with a malformed decision")
     if effect != Verdict.ALLOW and not rules:
         return deny("kernel.malformed-decision", f"policy answered {effect} without naming a rule")
     return Decision(Verdict(effect), tuple(rules), tuple(reasons), tuple(observed))
 
 
-def _texts(value: Json) -> bool:
+def _texts(value: Json) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 

@@ -1,0 +1,193 @@
+"""Where the log lives: an embedded nats-server of our own, or a server that somebody else runs.
+
+One account per tenant (`T-<tenant>`) and one for the fleet (`AGENTOS`, with the registry). The runtime is one user in each; every
+principal is a user of its account that may publish below `ctl.<name>.` and subscribe below `_INBOX.<name>.`, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from nats.aio.client import Client
+
+from agentos.abi.errors import Unavailable, UsageError
+from agentos.abi.ids import DEFAULT_TENANT, FLEET, Random
+from agentos.eventlog.adapters.connection import connect
+from agentos.eventlog.adapters.credentials import NKey, create_seed, read_seed, write_seed
+from agentos.eventlog.adapters.nats_server import ANY_PORT, NatsServer
+from agentos.eventlog.adapters.server_config import Account, ServerConfig, User
+from agentos.registry.principal import Principal
+
+FLEET_ACCOUNT: Final = "AGENTOS"
+
+
+@dataclass(frozen=True, slots=True)
+class External:
+    """A NATS server that somebody else runs: its URL and a file with the runtime's credentials."""
+
+    url: str
+    creds: Path
+
+
+class Backend(Protocol):
+    """The server, as the runtime uses it."""
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+
+    async def start(self, tenants: Collection[str]) -> None:
+        """Make the server ready, with accounts for the fleet and `tenants`, and no principals yet. Raises Unavailable."""
+
+    async def update(self, tenants: Collection[str], principals: Collection[Principal]) -> None:
+        """Put accounts and principals in force while connections stay; revoked principals are cut off."""
+
+    async def connect(self, tenant: str) -> Client:
+        """A connection of the runtime into the account of `tenant` (`*`: the fleet's)."""
+
+    def user_stanza(self, principal: Principal) -> str | None:
+        """What an operator of an external server must add for `principal`; None where we do it ourselves."""
+
+    async def facts(self) -> dict[str, str | bool]:
+        """`server`, `sync`, `store`: what the server says of itself."""
+
+    async def died(self) -> str:
+        """Wait until a server of our own has ended; say how. Never returns for an external one."""
+
+    async def stop(self) -> None:
+        """Stop a server of our own."""
+
+
+def account_of(tenant: str) -> str:
+    """The NATS account of `tenant`."""
+    return FLEET_ACCOUNT if tenant == FLEET else f"T-{tenant}"
+
+
+def user_of(principal: Principal) -> User:
+    """A principal as a user of the server: it may knock at its own door and hear its own answers."""
+    return User(principal.public_key, publish=(f"ctl.{principal.name}.>",), subscribe=(f"_INBOX.{principal.name}.>",))
+
+
+class Embedded:
+    """A nats-server child of the runtime, all of its state in the home."""
+
+    def __init__(self, folder: Path, keys: Path, random: Random, port: int) -> None:
+        self._keys = keys / "nats"
+        self._random = random
+        self._server = NatsServer(folder, ServerConfig(()), random=random, port=port or ANY_PORT)
+
+    @property
+    def url(self) -> str:
+        return self._server.url
+
+    async def start(self, tenants: Collection[str]) -> None:
+        self._server.config = self._config(tenants, ())
+        await self._server.start()
+
+    async def restart(self) -> None:
+        """Start the server again after it died, on the same port."""
+        await self._server.stop()
+        await self._server.start()
+
+    async def update(self, tenants: Collection[str], principals: Collection[Principal]) -> None:
+        config = self._config(tenants, principals)
+        if config != self._server.config:
+            await self._server.reload(config)
+
+    async def connect(self, tenant: str) -> Client:
+        return await connect(
+            self._server.url,
+            self._key(tenant),
+            name=f"runtime {account_of(tenant)}",
+            inbox_prefix="_INBOX.runtime",
+            reconnect=True,
+        )
+
+    def user_stanza(self, principal: Principal) -> str | None:
+        return None
+
+    async def facts(self) -> dict[str, str | bool]:
+        found = await self._server.server_facts()
+        return {
+            "server": f"nats-server {found.version}, embedded, pid {self._server.pid}",
+            "sync": "always" if found.sync_always else "interval: an acknowledged event may be lost in a power cut",
+            "sync_always": found.sync_always,
+            "store": found.store_dir,
+        }
+
+    async def died(self) -> str:
+        status = await self._server.wait()
+        return f"signal {-status}" if status < 0 else f"status {status}"
+
+    async def stop(self) -> None:
+        await self._server.stop()
+
+    def _config(self, tenants: Collection[str], principals: Collection[Principal]) -> ServerConfig:
+        accounts = []
+        for tenant in (FLEET, *sorted(tenants)):
+            users = [user_of(one) for one in principals if one.valid and one.tenant == tenant]
+            accounts.append(Account(account_of(tenant), (User(self._key(tenant).public_key), *users)))
+        return ServerConfig(tuple(accounts))
+
+    def _key(self, tenant: str) -> NKey:
+        path = self._keys / f"{account_of(tenant)}.nk"
+        if not path.exists():
+            write_seed(path, create_seed(self._random))
+        return read_seed(path)
+
+
+class Remote:
+    """A server that somebody else runs. The credentials lead into one account, so there is one tenant: `default`."""
+
+    def __init__(self, external: External) -> None:
+        self._external = external
+
+    @property
+    def url(self) -> str:
+        return self._external.url
+
+    async def start(self, tenants: Collection[str]) -> None:
+        client = await self.connect(FLEET)
+        await client.close()
+
+    async def update(self, tenants: Collection[str], principals: Collection[Principal]) -> None:
+        extra = sorted(set(tenants) - {DEFAULT_TENANT})
+        if extra:
+            raise UsageError(
+                f"the credentials of {self._external.url} lead into one account, so tenant {extra[0]} has no walls there",
+                mend="use the embedded server for several tenants",
+            )
+
+    async def connect(self, tenant: str) -> Client:
+        return await connect(
+            self._external.url,
+            self._external.creds,
+            name=f"runtime {account_of(tenant)}",
+            inbox_prefix="_INBOX.runtime",
+            reconnect=True,
+        )
+
+    def user_stanza(self, principal: Principal) -> str | None:
+        user = user_of(principal)
+        publish, subscribe = (user.publish or ())[0], (user.subscribe or ())[0]
+        return f'{{ nkey: {user.public_key}, permissions {{ publish: "{publish}", subscribe: "{subscribe}" }} }}'
+
+    async def facts(self) -> dict[str, str | bool]:
+        client = await self.connect(FLEET)
+        version = client.connected_server_version
+        await client.close()
+        return {
+            "server": f"nats-server {version}, external at {self._external.url}",
+            "sync": "unknown: the account cannot ask the server; see its sync_interval",
+            "sync_always": False,
+            "store": "external",
+        }
+
+    async def died(self) -> str:
+        raise Unavailable("an external server is not ours to watch")
+
+    async def stop(self) -> None:
+        return

@@ -1,0 +1,100 @@
+"""From desired state to what a turn needs: one immutable configuration per tenant and revision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from agentos.abi.errors import EngineUnavailable, NotFound
+from agentos.abi.ids import DEFAULT_TENANT
+from agentos.abi.resource import Key, Resource
+from agentos.drivers.dispatch import model_spec, tool_spec
+from agentos.kernel.arguments import compile_check
+from agentos.kernel.port import AgentSpec, Configuration
+from agentos.policy.bundle import axioms, policy_modules
+from agentos.policy.data import build_data
+from agentos.policy.decide import Decider
+from agentos.policy.port import PolicyEngineFactory
+from agentos.registry.state import State
+
+
+def tenants_of(resources: Sequence[Resource]) -> frozenset[str]:
+    """The declared tenants, and `default`, which always exists."""
+    return frozenset({DEFAULT_TENANT, *(item.key.name for item in resources if item.key.kind == "Tenant")})
+
+
+async def load_decider(
+    factory: PolicyEngineFactory, resources: Sequence[Resource], tenant: str, granted_by: Mapping[Key, str]
+) -> Decider:
+    """The policy of `tenant`: the axioms, its own modules, its data. Raises PolicyError; without an engine all is denied."""
+    modules = (*axioms("syscall"), *axioms("admission"), *policy_modules(resources, tenant))
+    try:
+        return await Decider.load(factory, modules, build_data(resources, tenant, granted_by=granted_by))
+    except EngineUnavailable as error:
+        return Decider.denying(error)
+
+
+async def configure(factory: PolicyEngineFactory, state: State, tenant: str) -> tuple[Configuration, Decider]:
+    """The configuration of `tenant` in `state`, and its decider."""
+    resources = state.resources()
+    own = [item for item in resources if item.key.tenant == tenant]
+    decider = await load_decider(factory, resources, tenant, {key: entry.by for key, entry in state.entries.items()})
+    declared = state.get(Key("Tenant", "*", tenant))
+    limits = declared.spec.get("limits", {}) if declared is not None else {}
+    tools = {item.key.name: tool_spec(item) for item in own if item.key.kind == "Tool"}
+    configuration = Configuration(
+        tenant=tenant,
+        revision=state.revision,
+        policy_digest=decider.digest,
+        max_sessions=limits.get("sessions", 100),
+        agents={item.key.name: _agent(item) for item in own if item.key.kind == "Agent"},
+        tools=tools,
+        models={item.key.name: model_spec(item) for item in own if item.key.kind == "Model"},
+        checks={name: compile_check(tool.input_schema) for name, tool in tools.items()},
+        decider=decider,
+    )
+    return configuration, decider
+
+
+def _agent(resource: Resource) -> AgentSpec:
+    spec = resource.spec
+    return AgentSpec(
+        name=resource.key.name,
+        model=spec["model"],
+        instructions=spec["instructions"],
+        tools=tuple(spec.get("tools", ())),
+        labels=dict(resource.labels),
+    )
+
+
+class Configurations:
+    """The configuration in force for every tenant; swapped whole, so that a turn never sees a mixture.
+
+    A session in the middle of a turn keeps the configuration it has, and with it that revision's policy engine, which is freed
+    when the last session has let go of it.
+    """
+
+    def __init__(self, factory: PolicyEngineFactory) -> None:
+        self._factory = factory
+        self._current: dict[str, tuple[Configuration, Decider]] = {}
+
+    def current(self, tenant: str) -> Configuration:
+        """See `kernel.port.ConfigurationSource`."""
+        if tenant not in self._current:
+            raise NotFound(f"there is no tenant {tenant}", mend="declare it: kind Tenant; agentos get tenant lists them")
+        return self._current[tenant][0]
+
+    def decider(self, tenant: str) -> Decider | None:
+        """The policy in force for `tenant`; None for a tenant that is not there yet."""
+        found = self._current.get(tenant)
+        return found[1] if found is not None else None
+
+    @property
+    def tenants(self) -> frozenset[str]:
+        """The tenants that are served."""
+        return frozenset(self._current)
+
+    async def refresh(self, state: State) -> None:
+        """Put `state` in force. Raises PolicyError; then what was in force stays."""
+        self._current = {
+            tenant: await configure(self._factory, state, tenant) for tenant in sorted(tenants_of(state.resources()))
+        }

@@ -1,0 +1,323 @@
+"""The runtime, put together: server, registry, tenants, kernel, control service; started in that order, stopped in the other.
+
+Starting: own the home → start the server with the runtime's own users → read principals and desired state from the log → put
+accounts and principals in force → open each tenant → serve the control verbs → announce the URL → resume what was running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+from agentos import __version__
+from agentos.abi.canonical import Json
+from agentos.abi.decision import Decision
+from agentos.abi.errors import ManifestError, Unavailable
+from agentos.abi.ids import DEFAULT_TENANT, FLEET
+from agentos.abi.resource import Resource
+from agentos.audit.keys import load_or_create_key
+from agentos.boot.backend import Backend, Embedded, External, Remote
+from agentos.boot.configuration import Configurations, load_decider, tenants_of
+from agentos.boot.home import Home
+from agentos.boot.system import LoopSpawner, SystemRandom, SystemTimer
+from agentos.boot.tenants import Tenants
+from agentos.control import audit_verbs, registry_verbs
+from agentos.control.adapters.nats_service import ControlService
+from agentos.control.authorize import Authorize
+from agentos.control.identity import Identity
+from agentos.control.principal import Caller, Handler
+from agentos.control.principal_verbs import PrincipalVerbs
+from agentos.control.session_verbs import SessionVerbs
+from agentos.drivers.dispatch import Drivers, Providers
+from agentos.eventlog.adapters.credentials import create_seed
+from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
+from agentos.eventlog.subject import REGISTRY_STREAM
+from agentos.kernel.gate import SYSTEM, Gate
+from agentos.kernel.sessions import Sessions
+from agentos.kernel.turn import Runner
+from agentos.kernel.workspace import Workspaces
+from agentos.manifests import check_references, validate_resource
+from agentos.policy.adapters.embedded import EmbeddedFactory
+from agentos.policy.decide import ControlDecider
+from agentos.registry.apply import Applier
+from agentos.registry.principal import Principals
+from agentos.registry.store import Registry
+
+log = logging.getLogger(__name__)
+
+FIRST_OPERATOR: Final = "operator"
+FIRST_ROLES: Final = ("operator", "approver", "auditor", "compliance")
+"""The first principal may do everything; give others less, then revoke it if you want hands apart."""
+
+RESTARTS: Final = 5
+"""How often a server that dies is started again before the runtime gives up."""
+
+CHANGING: Final = frozenset({"registry.apply", "registry.delete", "registry.rollback"})
+"""Verbs after which another revision may be in force."""
+
+
+class Runtime:
+    """A runtime that serves. Made by `open_runtime`."""
+
+    def __init__(self, home: Home, backend: Backend) -> None:
+        self.home = home
+        self.backend = backend
+        self.timer = SystemTimer()
+        self.random = SystemRandom()
+        self.factory = EmbeddedFactory()
+        self.configurations = Configurations(self.factory)
+        self.tenants = Tenants(backend, home)
+        self.drivers = Drivers()
+        self.models = Providers()
+        self.workspaces = Workspaces(home.workspaces)
+        gate = Gate(self.drivers, self.models, self.workspaces, self.timer)
+        self.sessions = Sessions(
+            logs=self.tenants.log,
+            source=self.configurations,
+            gate=gate,
+            runner=Runner(gate, self.configurations, LoopSpawner(), self.timer),
+            drivers=self.drivers,
+            workspaces=self.workspaces,
+            timer=self.timer,
+            random=self.random,
+        )
+        self._stop = asyncio.Event()
+        self._changing = asyncio.Lock()
+        self._created: str | None = None
+        self._facts: dict[str, str | bool] = {}
+        self._control: ControlService | None = None
+        self._started_ms = self.timer.now_ms()
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return self.backend.url
+
+    def greeting(self) -> Sequence[str]:
+        """What `agentos up` says when it is ready."""
+        lines = [
+            f"agentos {__version__} on {self.home.root}",
+            f"log: {self._facts['server']}, sync {self._facts['sync']}",
+            f"policy: {self.factory.version}",
+            f"listening on {self.url}",
+        ]
+        if self._created is not None:
+            lines.append(f"created the first principal, {FIRST_OPERATOR}: {self._created}")
+        return lines
+
+    async def run_until(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, or the runtime is asked to shut down; the server is started again when it dies."""
+        waits = [asyncio.create_task(stop.wait()), asyncio.create_task(self._stop.wait())]
+        if isinstance(self.backend, Embedded):
+            waits.append(asyncio.create_task(self._watch(self.backend)))
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in waits:
+                task.cancel()
+            await asyncio.wait(waits)
+
+    async def _watch(self, backend: Embedded) -> None:
+        for number in range(1, RESTARTS + 1):
+            how = await backend.died()
+            log.error("the nats-server has died (%s): starting it again (%d of %d)", how, number, RESTARTS)
+            await backend.restart()
+            log.warning("the nats-server is back on %s", backend.url)
+        raise Unavailable(f"the nats-server has died {RESTARTS + 1} times", mend=f"see {self.home.nats}/nats.log")
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Start everything, pushing what undoes it onto `stack`."""
+        registry_client = await self.backend.connect(FLEET)
+        stack.push_async_callback(registry_client.close)
+        await ensure_streams(registry_client, (REGISTRY_STREAM,))
+        registry_log = JetStreamLog(registry_client)
+        registry = Registry(registry_log, self.timer, self.random)
+        principals = Principals(registry_log, self.timer, self.random)
+        await self._first_operator(principals)
+        state = await registry.state()
+        names = tenants_of(state.resources())
+        await self.backend.update(names, await principals.list())
+        self._facts = await self.backend.facts()
+        await self.configurations.refresh(state)
+        stack.push_async_callback(self.tenants.close)
+        stack.push_async_callback(self.models.close)
+        stack.push_async_callback(self.drivers.close)
+        stack.push_async_callback(self.sessions.close)
+        for name in sorted(names):
+            await self.tenants.open(name)
+
+        policy = await ControlDecider.load(self.factory)
+        stack.callback(policy.close)
+        key = load_or_create_key(self.home.keys / "evidence.pem", self.random)
+        applier = Applier(registry, validate=_validate, check=self._check, admit=self._admit)
+
+        async def principals_changed() -> None:
+            async with self._changing:
+                known = await principals.list()
+                await self.backend.update(self.configurations.tenants, known)
+
+        async def revision_changed() -> None:
+            async with self._changing:
+                await self._take_over(registry, principals)
+
+        handlers: dict[str, Handler] = {
+            **SessionVerbs(self.sessions, self.tenants.log, self.tenants, self.workspaces, self.random).handlers(),
+            **PrincipalVerbs(
+                principals, lambda: self.configurations.tenants, principals_changed, self.backend.user_stanza
+            ).handlers(),
+            **audit_verbs.handlers(
+                tenant=lambda name: self.tenants.get(name).projector, registry=registry_log, key=key, clock=self.timer
+            ),
+            "runtime.status": self._status,
+            "runtime.shutdown": self._shutdown,
+        }
+        for verb, handler in registry_verbs.handlers(applier).items():
+            handlers[verb] = _then(handler, revision_changed) if verb in CHANGING else handler
+
+        self._control = ControlService(handlers, principals, Authorize(policy))
+        stack.push_async_callback(self._control.close)
+        await self._control.serve(registry_client, FLEET)
+        if isinstance(self.backend, Embedded):
+            for tenant in self.tenants.all():
+                await self._control.serve(tenant.client, tenant.name)
+        await self._resume()
+        self.home.announce(self.url)
+        stack.callback(self.home.withdraw)
+
+    async def _take_over(self, registry: Registry, principals: Principals) -> None:
+        """Put the newest revision in force: tenants first, then what they run."""
+        state = await registry.state()
+        names = tenants_of(state.resources()) | self.configurations.tenants
+        await self.backend.update(names, await principals.list())
+        for name in sorted(names):
+            opened = await self.tenants.open(name)
+            if opened is not None and self._control is not None and isinstance(self.backend, Embedded):
+                await self._control.serve(opened.client, name)
+        await self.configurations.refresh(state)
+
+    async def _first_operator(self, principals: Principals) -> None:
+        if await principals.list():
+            return
+        path = self.home.identities / f"{FIRST_OPERATOR}.json"
+        key = create_seed(self.random)
+        # The file first: a principal whose key nobody holds could never be used or replaced.
+        path.unlink(missing_ok=True)
+        Identity(FIRST_OPERATOR, FLEET, key.seed).save(path)
+        made = await principals.create(
+            FIRST_OPERATOR, tenant=FLEET, roles=FIRST_ROLES, public_key=key.public_key, actor=SYSTEM
+        )
+        self._created = str(path)
+        stanza = self.backend.user_stanza(made)
+        if stanza is not None:
+            log.warning("add this user to the account on the NATS server: %s", stanza)
+
+    async def _resume(self) -> None:
+        """Take over the sessions that a runtime before us left running."""
+        for tenant in self.tenants.all():
+            await tenant.projector.caught_up()
+            for row in await self.tenants.sessions(tenant.name, live_only=True, limit=10_000):
+                if row["state"] == "running":
+                    log.info("resuming session %s", row["id"])
+                    await self.sessions.resume(tenant.name, row["id"])
+
+    async def _check(self, resources: Sequence[Resource], tenants: Sequence[str]) -> None:
+        """Whether a desired state holds together: references, then that the policies of the tenants concerned load."""
+        check_references(resources)
+        for tenant in tenants:
+            if tenant != FLEET:
+                decider = await load_decider(self.factory, resources, tenant, {})
+                decider.close()
+
+    async def _admit(self, tenant: str, document: dict[str, Json]) -> Decision:
+        """The admission policy in force: the tenant's own, or the default tenant's for what has no tenant yet."""
+        decider = self.configurations.decider(tenant) or self.configurations.decider(DEFAULT_TENANT)
+        if decider is None:
+            raise Unavailable("no admission policy is loaded")
+        return await decider.admit(document)
+
+    async def _status(self, caller: Caller, params: dict[str, Json]) -> Json:
+        """`{}` → what the runtime is and what its guarantees rest on."""
+        del params
+        self._facts = await self.backend.facts()
+        served = self.tenants.get(caller.tenant)
+        projected = await served.projector.status()
+        behind = await served.projector.behind()
+        warnings = [] if self._facts["sync_always"] else [f"sync: {self._facts['sync']}"]
+        if projected.faults:
+            warnings.append(f"{projected.faults} events of tenant {caller.tenant} could not be read: agentos audit rebuild")
+        if projected.problem is not None:
+            warnings.append(f"read model: {projected.problem}")
+        if self.factory.version.startswith("none"):
+            warnings.append(f"policy: {self.factory.version}; every syscall is denied")
+        return {
+            "version": __version__,
+            "home": str(self.home.root),
+            "url": self.url,
+            "log": self._facts["server"],
+            "sync": self._facts["sync"],
+            "policy": self.factory.version,
+            "tenant": caller.tenant,
+            "tenants": sorted(self.configurations.tenants) if caller.fleet else [caller.tenant],
+            "revision": self.configurations.current(caller.tenant).revision,
+            "principal": caller.name,
+            "roles": list(caller.roles),
+            "sessions_running": self.sessions.running(),
+            "read_model_behind": sum(behind.values()),
+            "uptime_s": (self.timer.now_ms() - self._started_ms) // 1000,
+            "warnings": warnings,
+        }
+
+    async def _shutdown(self, caller: Caller, params: dict[str, Json]) -> Json:
+        """`{}` → stops the runtime once the answer is sent."""
+        del params
+        log.warning("shut down by %s", caller.actor)
+        asyncio.get_running_loop().call_later(0.05, self._stop.set)
+        return {"stopping": True}
+
+
+def _then(handler: Handler, after: Callable[[], Awaitable[None]]) -> Handler:
+    """`handler`, and `after` when it made a revision; the answer comes when the revision is in force."""
+
+    async def both(caller: Caller, params: dict[str, Json]) -> Json:
+        answer = await handler(caller, params)
+        if isinstance(answer, dict) and answer.get("revision") is not None:
+            await after()
+        return answer
+
+    return both
+
+
+def _validate(manifest: Json) -> Resource:
+    resource, faults = validate_resource(manifest)
+    if resource is None or faults:
+        raise ManifestError("a declaration is wrong", faults=[fault.to_dict() for fault in faults])
+    return resource
+
+
+@asynccontextmanager
+async def open_runtime(
+    home: Home, *, port: int = 0, external: External | None = None
+) -> AsyncIterator[Runtime]:
+    """Start a runtime on `home`; it serves while the block runs and is stopped, in order, after it.
+
+    Raises Conflict when another runtime owns the home, Unavailable when the server does not come up, AgentOSError for a disk or
+    rights that forbid it.
+    """
+    home.prepare()
+    with home.own():
+        async with AsyncExitStack() as stack:
+            backend: Backend
+            if external is not None:
+                backend = Remote(external)
+            else:
+                backend = Embedded(home.nats, home.keys, SystemRandom(), port)
+            stack.push_async_callback(backend.stop)
+            await backend.start((DEFAULT_TENANT,))
+            runtime = Runtime(home, backend)
+            await runtime.open(stack)
+            yield runtime

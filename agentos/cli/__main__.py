@@ -1,0 +1,5 @@
+"""`python -m agentos.cli` is the command `agentos`."""
+
+from agentos.cli.main import run
+
+run()

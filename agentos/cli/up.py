@@ -1,0 +1,172 @@
+"""`agentos up`, `down` and `status`: the runtime's life."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from agentos.abi.errors import AgentOSError, Unavailable
+from agentos.cli.command import Output, call, emit, emit_json, emit_table, emit_yaml, paint, say, settings
+
+if TYPE_CHECKING:
+    from agentos.boot.backend import External
+    from agentos.boot.home import Home
+
+START_DEADLINE: Final = 60.0
+"""Seconds until `up --detach` gives up waiting; recovery of a large log takes the longest."""
+
+STOP_DEADLINE: Final = 30.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command(
+        epilog="Examples: agentos up; agentos up --detach; agentos up --nats nats://10.0.0.5:4222 --creds ./runtime.creds"
+    )(up)
+    app.command(epilog="Example: agentos down")(down)
+    app.command(epilog="Examples: agentos status; agentos status -o json")(status)
+
+
+def up(
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="run in the background; return when ready")] = False,
+    port: Annotated[int, typer.Option("--port", help="loopback port of the embedded NATS server; 0: any free one")] = 0,
+    nats: Annotated[str | None, typer.Option("--nats", help="use this NATS server instead of an embedded one")] = None,
+    creds: Annotated[Path | None, typer.Option("--creds", help="credentials for --nats: an NKey seed or .creds file")] = None,
+) -> int:
+    """Start the runtime on this home. The first start creates the operator's identity."""
+    from agentos.boot.backend import External
+    from agentos.boot.home import Home
+
+    if (nats is None) != (creds is None):
+        raise typer.BadParameter("--nats and --creds go together")
+    home = Home(settings.home)
+    if detach:
+        return _detach(home, port, nats, creds)
+    external = External(nats, creds) if nats is not None and creds is not None else None
+    return asyncio.run(_foreground(home, port, external))
+
+
+async def _foreground(home: Home, port: int, external: External | None) -> int:
+    import logging
+
+    from agentos.boot.runtime import open_runtime
+
+    logging.basicConfig(
+        level=os.environ.get("AGENTOS_LOG", "INFO").upper(),
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    started = time.monotonic()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with open_runtime(home, port=port, external=external) as runtime:
+        for line in runtime.greeting():
+            say(line)
+        say(f"ready in {time.monotonic() - started:.2f} s; end with Ctrl-C or: agentos down")
+        await runtime.run_until(stop)
+    say("stopped; everything is in the log")
+    return 0
+
+
+def _detach(home: Home, port: int, nats: str | None, creds: Path | None) -> int:
+    """Start `agentos up` as a process of its own and wait until it answers, or has ended."""
+    owner = home.owner()
+    if owner is not None:
+        from agentos.abi.errors import Conflict
+
+        raise Conflict(
+            f"a runtime (pid {owner}) already runs on {home.root}", mend="use it as it is, or end it first: agentos down"
+        )
+    home.prepare()
+    words = [sys.executable, "-m", "agentos.cli", "--home", str(home.root), "up", "--port", str(port)]
+    if nats is not None and creds is not None:
+        words += ["--nats", nats, "--creds", str(creds.absolute())]
+    begin = home.log.stat().st_size if home.log.exists() else 0
+    with home.log.open("ab") as log:
+        child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    deadline = time.monotonic() + START_DEADLINE
+    while child.poll() is None and time.monotonic() < deadline:
+        if _announced(home) == child.pid:
+            say(f"{paint('running', fg='green')}: pid {child.pid}, home {home.root}, log {home.log}")
+            say("next: agentos apply PATH; agentos run AGENT 'goal'; agentos down")
+            return 0
+        time.sleep(0.01)
+    with home.log.open("rb") as log:
+        log.seek(begin)
+        said = log.read().decode("utf-8", "replace").strip().splitlines()
+    for line in said[-12:]:
+        say(f"  {line}")
+    if child.poll() is None:
+        child.terminate()
+        raise Unavailable(f"the runtime was not ready after {START_DEADLINE:.0f} s", where=str(home.log))
+    if child.returncode == 4:
+        return 4
+    raise AgentOSError(f"the runtime ended while starting (exit {child.returncode})", where=str(home.log))
+
+
+def _announced(home: Home) -> int | None:
+    try:
+        return int(json.loads(home.endpoint.read_text())["pid"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def down() -> int:
+    """Stop the runtime of this home. Sessions go on where they are when it is started again."""
+    from agentos.boot.home import Home
+
+    home = Home(settings.home)
+    owner = home.owner()
+    if owner is None:
+        home.withdraw()
+        say(f"no runtime runs on {home.root}")
+        return 0
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(owner, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_DEADLINE
+    while home.owner() == owner:
+        if time.monotonic() > deadline:
+            raise AgentOSError(
+                f"the runtime (pid {owner}) has not stopped after {STOP_DEADLINE:.0f} s",
+                mend=f"see {home.log}; kill -9 {owner} loses nothing that was acknowledged",
+            )
+        time.sleep(0.02)
+    say("stopped; everything is in the log")
+    return 0
+
+
+def status(
+    output: Annotated[Output, typer.Option("--output", "-o", help="table, json or yaml")] = Output.TABLE,
+) -> None:
+    """What the runtime is, what it runs, and what its guarantees rest on."""
+    facts = call("runtime.status", {})
+    match output:
+        case Output.JSON:
+            emit_json(facts)
+        case Output.YAML:
+            emit_yaml(facts)
+        case _:
+            emit_table(("what", "value"), [(key.replace("_", " "), _plain(value)) for key, value in facts.items()])
+            for warning in facts["warnings"]:
+                say(f"{paint('warning', fg='yellow')}: {warning}")
+            if not facts["warnings"]:
+                emit("")
+                emit("no warnings")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value) or "none"
+    return str(value)

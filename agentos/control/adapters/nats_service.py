@@ -1,0 +1,134 @@
+"""The control service: every verb is an endpoint of one NATS micro service, in every account.
+
+Who asks is the second token of the subject: the NATS server lets a principal publish below its own name only. The reply must go
+to the principal's own inbox: otherwise a principal could make the runtime publish into a subject that only the runtime may
+write, the event log among them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import nats.micro
+from nats.aio.client import Client as Nats
+from nats.micro.request import Request
+from nats.micro.service import Service
+
+from agentos import __version__
+from agentos.abi.canonical import Json
+from agentos.abi.errors import AgentOSError, Denied, IdentityError, NotFound, UsageError
+from agentos.abi.ids import FLEET
+from agentos.control import wire
+from agentos.control.authorize import Authorize
+from agentos.control.principal import Caller, Handlers
+from agentos.registry.principal import Principals
+
+log = logging.getLogger(__name__)
+
+MAX_OPEN = 256
+"""Requests under way at one time; more are refused at once, so that a flood cannot hold memory."""
+
+
+class ControlService:
+    """Serves the verbs in the accounts that it is given."""
+
+    def __init__(self, handlers: Handlers, principals: Principals, authorize: Authorize) -> None:
+        self._handlers = handlers
+        self._principals = principals
+        self._authorize = authorize
+        self._services: list[Service] = []
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def serve(self, nc: Nats, tenant: str) -> None:
+        """Serve the account behind `nc`, which is the one of `tenant` (`*`: the fleet's own)."""
+        service = await nats.micro.add_service(
+            nc, name="agentos", version=__version__, description="the control service of AgentOS"
+        )
+        for verb in self._handlers:
+
+            async def receive(request: Request, verb: str = verb) -> None:
+                self._accept(nc, request, verb, tenant)
+
+            await service.add_endpoint(name=verb.replace(".", "-"), subject=f"ctl.*.{verb}", handler=receive)
+        self._services.append(service)
+
+    async def close(self) -> None:
+        """Take no more requests and end those under way."""
+        for service in self._services:
+            await service.stop()
+        for task in self._open:
+            task.cancel()
+        if self._open:
+            await asyncio.wait(self._open)
+
+    def _accept(self, nc: Nats, request: Request, verb: str, account: str) -> None:
+        # nats-py gives the reply subject of a service request only through its message.
+        reply = request._msg.reply  # noqa: SLF001
+        name = request.subject.split(".")[1]
+        if not reply.startswith(f"_INBOX.{name}."):
+            log.warning("principal %s asked for a reply to %s, which is not its inbox: dropped", name, reply[:80])
+            return
+        task = asyncio.create_task(self._answer(nc, request, reply, verb, account, name), name=f"{name} {verb}")
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+
+    async def _answer(self, nc: Nats, request: Request, reply: str, verb: str, account: str, name: str) -> None:
+        try:
+            if len(self._open) > MAX_OPEN:
+                raise AgentOSError("the runtime is busy: too many requests are under way", mend="ask again later")
+            answer: Json = {"result": await self._perform(request, verb, account, name)}
+        except AgentOSError as error:
+            answer = {"error": error.to_dict()}
+        except Exception:  # noqa: BLE001 - the boundary: a fault in one verb is logged whole and must not end the service
+            log.exception("%s by %s failed unexpectedly", verb, name)
+            answer = {"error": {"code": "error", "message": "the runtime failed; its log says why"}}
+        await self._reply(nc, reply, answer)
+
+    async def _perform(self, request: Request, verb: str, account: str, name: str) -> Json:
+        body = wire.decode(request.data, request.headers)
+        if not isinstance(body, dict) or not isinstance(body.get("params"), dict):
+            raise UsageError("a request is an object with params")
+        caller = await self._caller(account, name, body.get("tenant"))
+        decision = await self._authorize(caller, verb)
+        if decision is not None:
+            log.warning("denied: %s may not %s in tenant %s (%s)", name, verb, caller.tenant, ", ".join(decision.rules))
+            raise Denied(
+                f"{name} may not {verb}",
+                rules=decision.rules,
+                reasons=decision.reasons,
+                mend="act as a principal that may (--as, --identity), or ask an operator for the role",
+            )
+        return await self._handlers[verb](caller, body["params"])
+
+    async def _caller(self, account: str, name: str, tenant: object) -> Caller:
+        try:
+            principal = await self._principals.get(name)
+        except NotFound as error:
+            raise _stranger(name) from error
+        if principal.tenant != account or not principal.valid:
+            raise _stranger(name)
+        if tenant is not None and not isinstance(tenant, str):
+            raise UsageError("the tenant of a request is a name")
+        if account == FLEET:
+            return Caller(name, principal.roles, tenant or "default", fleet=True)
+        if tenant not in (None, account):
+            raise Denied(
+                f"{name} belongs to tenant {account} and may not act on {tenant}",
+                rules=("control.tenant",),
+                reasons=("a principal of a tenant acts on that tenant only",),
+            )
+        return Caller(name, principal.roles, account, fleet=False)
+
+    async def _reply(self, nc: Nats, reply: str, answer: Json) -> None:
+        data, headers = wire.encode(answer)
+        if isinstance(answer, dict) and "error" in answer:
+            headers["Nats-Service-Error"] = str(answer["error"]["message"]).replace("\n", " ")[:512]
+            headers["Nats-Service-Error-Code"] = str(answer["error"]["code"])
+        parts = wire.split(data, nc.max_payload - 8192)
+        for number, part in enumerate(parts, 1):
+            await nc.publish(reply, part, headers={**headers, wire.PART: f"{number}/{len(parts)}"})
+
+
+def _stranger(name: str) -> IdentityError:
+    return IdentityError(f"principal {name} is not known here", mend="ask an operator for a new identity")

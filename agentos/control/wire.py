@@ -1,0 +1,46 @@
+"""Bodies on the wire: JSON, gzip above a size, large answers in numbered parts.
+
+Headers: `Agentos-Encoding: gzip`; `Agentos-Part: 2/5`. A decompressed body is bounded, so that a small message cannot fill memory.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from agentos.abi.canonical import Json
+from agentos.abi.errors import UsageError
+
+ENCODING: Final = "Agentos-Encoding"
+PART: Final = "Agentos-Part"
+GZIP_ABOVE: Final = 32 * 1024
+MAX_BODY: Final = 128 * 1024 * 1024
+
+
+def encode(value: Json) -> tuple[bytes, dict[str, str]]:
+    """The bytes of a body and the headers that say how to read it."""
+    data = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    if len(data) <= GZIP_ABOVE:
+        return data, {}
+    return gzip.compress(data, compresslevel=1), {ENCODING: "gzip"}
+
+
+def decode(data: bytes, headers: Mapping[str, str] | None) -> Json:
+    """Read a body. Raises UsageError for one that is not ours, or too large."""
+    try:
+        if headers and headers.get(ENCODING) == "gzip":
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+                data = file.read(MAX_BODY + 1)
+        if len(data) > MAX_BODY:
+            raise UsageError(f"the message is larger than {MAX_BODY} bytes")
+        return json.loads(data)
+    except (OSError, EOFError, ValueError, RecursionError) as error:
+        raise UsageError("the message is not one of AgentOS") from error
+
+
+def split(data: bytes, size: int) -> Sequence[bytes]:
+    """`data` in parts of at most `size` bytes, at least one."""
+    return [data[start : start + size] for start in range(0, len(data), size)] or [b""]

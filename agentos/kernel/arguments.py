@@ -1,0 +1,28 @@
+"""Checking arguments against a tool's input schema: one compiled validator per tool, one sentence for what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+
+from agentos.abi.canonical import Json
+from agentos.kernel.port import ArgumentCheck
+
+
+def compile_check(schema: Mapping[str, Json]) -> ArgumentCheck:
+    """The check of a tool whose input schema is `schema` (JSON Schema 2020-12, already known to be valid)."""
+    validator = Draft202012Validator(dict(schema))
+
+    def check(args: Mapping[str, Json]) -> str | None:
+        error = best_match(validator.iter_errors(args))
+        return None if error is None else _sentence(error)
+
+    return check
+
+
+def _sentence(error: ValidationError) -> str:
+    place = ".".join(str(part) for part in error.absolute_path)
+    message = error.message if len(error.message) <= 300 else error.message[:300] + "…"
+    return f"argument {place}: {message}" if place else f"arguments: {message}"

@@ -1,0 +1,111 @@
+"""The journal of one session: the only writer of its subject.
+
+`record` turns a type and a payload into the next event of the chain, makes it durable, and folds it into `state`. An event that
+is not durable is not folded: what `state` says has happened, has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+from agentos.abi.canonical import Json, digest
+from agentos.abi.chain import Head, follow
+from agentos.abi.errors import Conflict, NotFound
+from agentos.abi.event import Event
+from agentos.abi.ids import Clock, Random
+from agentos.eventlog.port import EventLog, Message
+from agentos.eventlog.subject import session_subject
+from agentos.projections.session import SessionState, fold
+
+
+class Journal:
+    """Write access to one session. `state` is the folded session, `head` the tip of its chain."""
+
+    def __init__(self, log: EventLog, tenant: str, session: str, clock: Clock, random: Random) -> None:
+        self._log = log
+        self._clock = clock
+        self._random = random
+        self._subject = session_subject(session)
+        self._position = 0
+        self._turnstile = asyncio.Lock()
+        self._grown = asyncio.Event()
+        self.tenant = tenant
+        self.session = session
+        self.head = Head.empty()
+        self.state = SessionState(id=session, tenant=tenant)
+
+    @classmethod
+    async def load(cls, log: EventLog, tenant: str, session: str, clock: Clock, random: Random) -> Journal:
+        """Read a session from the log, checking its chain. Raises NotFound, ChainBroken or LogUnavailable."""
+        journal = cls(log, tenant, session, clock, random)
+        async for stored in log.read(journal._subject):
+            journal.head, body = follow(journal.head, stored.data, subject=session)
+            journal.state = fold(journal.state, Event.from_dict(body))
+            journal._position = stored.position
+        if journal.head.seq == 0:
+            raise NotFound(f"no session {session} in tenant {tenant}", mend="list them: agentos ps --all")
+        return journal
+
+    async def record(
+        self,
+        kind: str,
+        data: dict[str, Json],
+        *,
+        actor: str,
+        revision: int,
+        policy: str | None,
+        only_if_seq: int | None = None,
+    ) -> SessionState:
+        """Append one event and return the new state.
+
+        `only_if_seq` refuses (Conflict) when the session has moved on since the caller looked.
+        Raises LogUnavailable or SequenceConflict when the event was not stored by us. Cancelling the caller does not tear an
+        append that is under way.
+        """
+        return await _whole(self._record(kind, data, actor, revision, policy, only_if_seq))
+
+    async def _record(
+        self, kind: str, data: dict[str, Json], actor: str, revision: int, policy: str | None, only_if_seq: int | None
+    ) -> SessionState:
+        async with self._turnstile:
+            if self.state.over:
+                raise Conflict(f"session {self.session} is already {self.state.state}")
+            if only_if_seq is not None and only_if_seq != self.head.seq:
+                raise Conflict(f"session {self.session} has moved on while you looked", mend="look again")
+            event = Event(
+                id=self._random.token(16).hex(),
+                type=kind,
+                tenant=self.tenant,
+                subject=self.session,
+                seq=self.head.seq + 1,
+                prev=self.head.hash,
+                time_ms=self._clock.now_ms(),
+                actor=actor,
+                config_revision=revision,
+                policy_digest=policy,
+                data=data,
+            )
+            stored = event.to_bytes()
+            self._position = await self._log.append(self._subject, [Message(event.id, stored)], after=self._position)
+            self.head = Head(event.seq, digest(stored))
+            self.state = fold(self.state, event)
+            self._grown.set()
+            self._grown = asyncio.Event()
+            return self.state
+
+    async def wait_beyond(self, seq: int) -> None:
+        """Return once the session has more than `seq` events; cancel to give up."""
+        while self.head.seq <= seq:
+            await self._grown.wait()
+
+
+async def _whole(work: Awaitable[SessionState]) -> SessionState:
+    """Await `work` to its end even if the caller is cancelled meanwhile; then let the cancellation through."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.cancelled():
+            await asyncio.wait([task])
+        raise

@@ -1,0 +1,92 @@
+"""What the kernel needs from outside: time, the configuration in force, and processes for harnesses.
+
+The composition root hands these in; no clock, randomness, sleep or process is taken from the standard library in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from agentos.abi.canonical import Json
+from agentos.abi.decision import Decision
+from agentos.abi.ids import Clock
+from agentos.drivers.port import ModelSpec, ToolSpec
+
+
+class Timer(Clock, Protocol):
+    """A clock that can also wait and measure."""
+
+    def monotonic_us(self) -> int:
+        """Microseconds on a clock that never goes back; only differences mean something."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+
+class Decider(Protocol):
+    """Policy of one tenant at one revision."""
+
+    async def decide_syscall(self, document: Mapping[str, Json]) -> Decision:
+        """Decide one syscall (`schemas/v1/policy-input.json`). Never raises: what cannot be decided is denied."""
+
+
+class ArgumentCheck(Protocol):
+    """The compiled input schema of one tool."""
+
+    def __call__(self, args: Mapping[str, Json]) -> str | None:
+        """None if `args` fit the tool's schema, else one sentence that says what does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """An Agent declaration as the kernel needs it."""
+
+    name: str
+    model: str
+    instructions: str
+    tools: tuple[str, ...]
+    labels: Mapping[str, str] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """One tenant at one revision of the desired state: everything that a turn needs, immutable."""
+
+    tenant: str
+    revision: int
+    policy_digest: str
+    max_sessions: int
+    agents: Mapping[str, AgentSpec] = field(hash=False)
+    tools: Mapping[str, ToolSpec] = field(hash=False)
+    models: Mapping[str, ModelSpec] = field(hash=False)
+    checks: Mapping[str, ArgumentCheck] = field(hash=False)
+    decider: Decider = field(hash=False)
+
+
+class ConfigurationSource(Protocol):
+    """Where a turn finds the configuration in force."""
+
+    def current(self, tenant: str) -> Configuration:
+        """The newest configuration of `tenant`. Raises NotFound for a tenant that is not declared."""
+
+
+class HarnessProcess(Protocol):
+    """A started harness: a pipe that carries frames of the ABI."""
+
+    async def read_frame(self) -> bytes:
+        """The next line without its newline; empty when the harness closed its end. Raises ValueError if it is too long."""
+
+    async def write_frame(self, frame: bytes) -> None:
+        """Send one frame. A harness that is gone is not an error here: the next read says so."""
+
+    async def stop(self) -> int | None:
+        """End the process (it gets a moment to leave by itself) and return its exit code."""
+
+
+class Spawner(Protocol):
+    """How harness processes are started."""
+
+    async def spawn(self, session: str) -> HarnessProcess:
+        """Start a fresh harness for `session`. Raises Unavailable when it cannot be started."""

@@ -1,0 +1,241 @@
+"""Running one session: a harness proposes over the ABI, the gate decides and acts, until the session ends or must wait.
+
+The harness is untrusted: every frame is checked, one request is served at a time, a flood or a malformed frame ends the process,
+and nothing the harness says is believed except as a proposal.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import StrEnum
+from typing import Final
+
+from agentos.abi import event as ev
+from agentos.abi import rpc
+from agentos.abi.canonical import Json, NotCanonical, parse_strict
+from agentos.abi.errors import AgentOSError, Conflict, LogUnavailable
+from agentos.abi.syscall import Syscall
+from agentos.kernel.gate import SYSTEM, Gate
+from agentos.kernel.journal import Journal
+from agentos.kernel.port import Configuration, ConfigurationSource, HarnessProcess, Spawner, Timer
+from agentos.projections import context
+from agentos.projections.session import Call, State, Step
+
+log = logging.getLogger(__name__)
+
+MODEL_TRIES: Final = 4
+"""How often a model call is tried when its failure may pass (each try is a syscall of its own in the log)."""
+
+HARNESS_TRIES: Final = 3
+"""How many harness processes a session may lose before it fails."""
+
+
+class Pause(StrEnum):
+    """Why a session stopped running."""
+
+    ENDED = "ended"
+    WAITING = "waiting"
+
+
+class _Leave(Exception):
+    """The harness is told to go: the session is parked or over."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Runner:
+    """Runs one session at a time from its journal; keeps nothing between calls of `run`."""
+
+    def __init__(self, gate: Gate, source: ConfigurationSource, spawner: Spawner, timer: Timer) -> None:
+        self._gate = gate
+        self._source = source
+        self._spawner = spawner
+        self._timer = timer
+
+    async def run(self, journal: Journal) -> Pause:
+        """Run until the session is over or waits for a person.
+
+        Raises LogUnavailable (the session can be loaded and run again when the log is back) and CancelledError.
+        """
+        lost = 0
+        while (pause := _pause(journal)) is None:
+            before = journal.head.seq
+            turns = _Turns(self._gate, self._source, self._timer, journal)
+            process = await self._spawner.spawn(journal.session)
+            try:
+                problem = await _serve(process, turns)
+            finally:
+                code = await process.stop()
+            if _pause(journal) is None:
+                log.warning("session %s: harness left early (%s, exit %s)", journal.session, problem, code)
+                lost = 1 if journal.head.seq > before else lost + 1
+                if lost == HARNESS_TRIES:
+                    await turns.fail("harness", f"the harness ended without finishing the session: {problem}")
+        return pause
+
+
+def _pause(journal: Journal) -> Pause | None:
+    if journal.state.over:
+        return Pause.ENDED
+    return Pause.WAITING if journal.state.state is State.WAITING else None
+
+
+async def _serve(process: HarnessProcess, turn: _Turns) -> str:
+    """Answer the harness's requests until it closes its end or must leave; return why it ended."""
+    hello = {"abi": rpc.ABI, "session": turn.journal.session}
+    await process.write_frame(rpc.request(0, "initialize", hello))
+    greeted = False
+    while True:
+        try:
+            line = await process.read_frame()
+        except ValueError:
+            return "a frame was too long"
+        if not line:
+            return "it closed its end"
+        try:
+            frame = parse_strict(line)
+        except NotCanonical as error:
+            await process.write_frame(rpc.error(None, rpc.PARSE_ERROR, str(error)))
+            return "a frame was not JSON"
+        if not isinstance(frame, dict):
+            await process.write_frame(rpc.error(None, rpc.INVALID_REQUEST, "a frame is one JSON object"))
+            return "a frame was not an object"
+        if not greeted:
+            if frame.get("id") != 0 or not isinstance(frame.get("result"), dict):
+                return "it did not answer initialize"
+            if frame["result"].get("abi") != rpc.ABI:
+                return f"it speaks {frame['result'].get('abi')!r}, the kernel {rpc.ABI}"
+            greeted = True
+            continue
+        number, method, params = frame.get("id"), frame.get("method"), frame.get("params", {})
+        if type(number) is not int or not isinstance(method, str) or not isinstance(params, dict):
+            await process.write_frame(rpc.error(None, rpc.INVALID_REQUEST, "expected id, method and params"))
+            return "a frame was no request"
+        try:
+            answer = rpc.response(number, await turn.handle(method, params))
+        except _Leave as leave:
+            await process.write_frame(rpc.error(number, leave.code, leave.message))
+            return leave.message
+        except LogUnavailable:
+            raise
+        except AgentOSError as error:
+            answer = rpc.error(number, rpc.INVALID_PARAMS, error.message)
+        await process.write_frame(answer)
+
+
+class _Turns:
+    """The kernel's side of the ABI for one session and one harness process."""
+
+    def __init__(self, gate: Gate, source: ConfigurationSource, timer: Timer, journal: Journal) -> None:
+        self._gate = gate
+        self._source = source
+        self._timer = timer
+        self.journal = journal
+        self._configuration: Configuration | None = None
+
+    async def handle(self, method: str, params: dict[str, Json]) -> dict[str, Json]:
+        """Serve one request. Raises _Leave when the harness must go, AgentOSError for a request that is off."""
+        match method:
+            case "session.view":
+                return self._view(params)
+            case "model.call":
+                return await self._model_call()
+            case "tool.call":
+                return await self._tool_call(params)
+            case "finish":
+                return await self._finish(params)
+            case _:
+                raise Conflict(f"the kernel has no method {method[:64]!r}")
+
+    async def fail(self, code: str, message: str) -> None:
+        """End the session with an error."""
+        await self._record(ev.SESSION_FAILED, {"error": {"code": code, "message": message}})
+
+    def _view(self, params: dict[str, Json]) -> dict[str, Json]:
+        state = self.journal.state
+        view: dict[str, Json] = {
+            "session": state.id,
+            "agent": state.agent,
+            "goal": state.goal,
+            "pending": context.pending(state),
+            "final": _final_text(self.journal),
+        }
+        if params.get("messages"):
+            view["messages"] = context.messages(state)
+        return view
+
+    async def _model_call(self) -> dict[str, Json]:
+        configuration = await self._next_turn()
+        for attempt in range(1, MODEL_TRIES + 1):
+            call = await self._gate.perform_model(self.journal, configuration)
+            if call.step is Step.FINISHED and call.result is not None:
+                content = call.result["data"]["content"]
+                return {"content": content, "stop_reason": call.result["data"]["stop_reason"]}
+            self._leave_if_stopped(call)
+            error = call.error or {"code": "denied", "message": _denial(call)}
+            if not error.get("retryable") or attempt == MODEL_TRIES:
+                await self.fail(str(error["code"]), f"the model could not be called: {error['message']}")
+                raise _Leave(rpc.ENDED, "the session failed")
+            await self._timer.sleep(0.25 * 2**attempt)
+        raise AssertionError("the last try either returned or left")
+
+    async def _tool_call(self, params: dict[str, Json]) -> dict[str, Json]:
+        call_id, tool, args = params.get("call"), params.get("tool"), params.get("args")
+        if not isinstance(call_id, str) or not 0 < len(call_id) <= 128 or call_id.startswith("model-"):
+            raise Conflict("tool.call: `call` is an id of 1 to 128 characters that does not begin with `model-`")
+        if not isinstance(tool, str) or not isinstance(args, dict):
+            raise Conflict("tool.call: `tool` is a name and `args` an object")
+        configuration = self._configuration or await self._next_turn()
+        call = await self._gate.perform(self.journal, configuration, Syscall(call_id, tool, args))
+        self._leave_if_stopped(call)
+        text, is_error = context.outcome(call)
+        return {"call": call_id, "content": text, "is_error": is_error}
+
+    async def _finish(self, params: dict[str, Json]) -> dict[str, Json]:
+        result = params.get("result")
+        if not isinstance(result, str):
+            raise Conflict("finish: `result` is text")
+        await self._record(ev.SESSION_FINISHED, {"result": result})
+        raise _Leave(rpc.ENDED, "the session is finished")
+
+    async def _next_turn(self) -> Configuration:
+        """The configuration for the coming turn; the log says when it is another than before."""
+        newest = self._source.current(self.journal.tenant)
+        state = self.journal.state
+        if newest.revision != state.config_revision:
+            data = {"from": state.config_revision, "to": newest.revision}
+            await self.journal.record(
+                ev.SESSION_REVISED, data, actor=SYSTEM, revision=newest.revision, policy=newest.policy_digest
+            )
+        agent = newest.agents.get(state.agent)
+        if agent is None or agent.model not in newest.models:
+            self._configuration = newest
+            await self.fail("agent-gone", f"agent {state.agent} is not declared in revision {newest.revision}")
+            raise _Leave(rpc.ENDED, "the agent is not declared any more")
+        self._configuration = newest
+        return newest
+
+    def _leave_if_stopped(self, call: Call) -> None:
+        if self.journal.state.over:
+            raise _Leave(rpc.ENDED, "policy has halted the session")
+        if call.step is Step.ASKED:
+            raise _Leave(rpc.PARKED, "the session waits for a person")
+
+    async def _record(self, kind: str, data: dict[str, Json]) -> None:
+        configuration = self._configuration or self._source.current(self.journal.tenant)
+        await self.journal.record(kind, data, actor=SYSTEM, revision=configuration.revision, policy=configuration.policy_digest)
+
+
+def _final_text(journal: Journal) -> str | None:
+    """The model's closing words if its last reply called no tool, else None."""
+    reply = context.last_reply(journal.state)
+    if reply is None or any(block.get("type") == "tool_use" for block in reply["content"]):
+        return None
+    return "\n".join(str(block["text"]) for block in reply["content"] if block.get("type") == "text")
+
+
+def _denial(call: Call) -> str:
+    return "; ".join(call.decision["reasons"]) if call.decision else str(call.step)

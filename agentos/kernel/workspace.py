@@ -1,0 +1,118 @@
+"""Workspaces: one folder per session, with the run's input under `input/`.
+
+The input arrives as a tar archive from a client that is not trusted more than its principal: only regular files and folders with
+relative names are taken, bounded in number and size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from agentos.abi.canonical import Json
+from agentos.abi.errors import UsageError
+
+MAX_FILES: Final = 10_000
+MAX_BYTES: Final = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One file of a run's input: its path in the workspace, its size, its SHA-256."""
+
+    path: str
+    bytes: int
+    digest: str
+
+    def to_dict(self) -> dict[str, Json]:
+        return {"path": self.path, "bytes": self.bytes, "digest": self.digest}
+
+
+class Workspaces:
+    """Where the sessions' folders are: `<root>/<tenant>/<session>/`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def path(self, tenant: str, session: str) -> Path:
+        """The session's workspace (absolute; exists once `create` has run)."""
+        return self._root / tenant / session
+
+    def create(self, tenant: str, session: str, archive: bytes | None) -> tuple[InputFile, ...]:
+        """Make the workspace and unpack the input; return what was unpacked, sorted by path.
+
+        Raises UsageError for an archive with links, devices, absolute or climbing names, or too much in it; then nothing is left.
+        """
+        folder = self.path(tenant, session)
+        folder.mkdir(parents=True, mode=0o700)
+        if archive is None:
+            return ()
+        try:
+            return _unpack(archive, folder)
+        except (UsageError, OSError):
+            shutil.rmtree(folder)
+            raise
+
+
+def _unpack(archive: bytes, folder: Path) -> tuple[InputFile, ...]:
+    files: dict[str, InputFile] = {}
+    total = 0
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
+            for member in tar:
+                name = PurePosixPath(member.name)
+                if name.is_absolute() or ".." in name.parts or "\0" in member.name or not name.parts:
+                    raise UsageError(f"the input holds a file called {member.name!r}")
+                if member.isdir():
+                    continue
+                if not member.isreg():
+                    raise UsageError(f"the input holds {member.name!r}, which is not a regular file")
+                total += member.size
+                if len(files) >= MAX_FILES or total > MAX_BYTES:
+                    raise UsageError(f"the input is too large: at most {MAX_FILES} files and {MAX_BYTES} bytes are taken")
+                source = tar.extractfile(member)
+                if source is None:
+                    raise UsageError(f"the input's file {member.name!r} has no content")
+                content = source.read()
+                target = folder / "input" / name
+                target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                target.write_bytes(content)
+                path = str(PurePosixPath("input") / name)
+                files[path] = InputFile(path, len(content), "sha256:" + hashlib.sha256(content).hexdigest())
+    except (tarfile.TarError, EOFError) as error:
+        raise UsageError(f"the input is not a tar.gz archive: {error}") from error
+    return tuple(files[path] for path in sorted(files))
+
+
+def pack(source: Path) -> tuple[bytes, list[str]]:
+    """Pack a file or a folder as the input of a run: a tar.gz, and the paths that were left out (links, devices, hidden).
+
+    Raises UsageError when `source` is neither a file nor a folder.
+    """
+    left: list[str] = []
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
+        if source.is_file():
+            _add(tar, source, source.name)
+        elif source.is_dir():
+            for path in sorted(source.rglob("*")):
+                name = path.relative_to(source).as_posix()
+                if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                    left.append(name)
+                elif path.is_file():
+                    _add(tar, path, name)
+        else:
+            raise UsageError(f"--input {source}: no such file or folder")
+    return buffer.getvalue(), left
+
+
+def _add(tar: tarfile.TarFile, path: Path, name: str) -> None:
+    info = tarfile.TarInfo(name)
+    content = path.read_bytes()
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
