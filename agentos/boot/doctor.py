@@ -7,16 +7,18 @@ import os
 import platform
 import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
 from agentos import __version__
 from agentos.abi.errors import AgentOSError
 from agentos.boot.home import Home
-from agentos.eventlog.adapters.server_binary import find_server, server_version
+from agentos.eventlog.adapters.server_binary import find_server
 from agentos.policy.adapters.embedded import EmbeddedFactory
 from agentos.policy.bundle import axioms
 from agentos.policy.decide import Decider
@@ -56,9 +58,13 @@ def _installation() -> Iterator[Finding]:
     yield Finding("agentos", Level.OK, f"{__version__}, Python {platform.python_version()} at {sys.executable}")
     try:
         binary = find_server()
-        yield Finding("nats-server", Level.OK, f"{server_version(binary)} at {binary}")
+        yield Finding("nats-server", Level.OK, f"{_version(binary)} at {binary}")
     except AgentOSError as error:
         yield Finding("nats-server", Level.FAIL, error.message, error.mend or "")
+
+
+def _version(binary: Path) -> str:
+    return subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
 
 def _policy() -> Iterator[Finding]:
@@ -93,7 +99,9 @@ def _home(home: Home) -> Iterator[Finding]:
         yield Finding("home", Level.OK, f"{home.root} (mode {mode:04o})")
     free = shutil.disk_usage(home.root).free
     level = Level.OK if free >= MIN_FREE else Level.FAIL
-    yield Finding("disk", level, f"{free / 2**30:.1f} GiB free", "" if level is Level.OK else "free some: a full disk stops the log")
+    yield Finding(
+        "disk", level, f"{free / 2**30:.1f} GiB free", "" if level is Level.OK else "free some: a full disk stops the log"
+    )
     for secret in sorted([*home.keys.rglob("*"), *home.identities.glob("*.json")]):
         if secret.is_file() and secret.suffix != ".pub" and stat.S_IMODE(secret.stat().st_mode) & 0o077:
             yield Finding("secret", Level.FAIL, f"{secret} is open to others", f"chmod 600 {secret}")
@@ -121,4 +129,3 @@ def _isolation() -> Iterator[Finding]:
         yield Finding(
             "user", Level.WEAK, "the runtime would run as root, and so would every MCP server", "run it as a user of its own"
         )
-

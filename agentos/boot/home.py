@@ -1,13 +1,13 @@
 """The runtime's home folder: what is where, and that only one runtime owns it.
 
-    lock                 held by the runtime that owns the home (flock), holds its pid
-    run/endpoint.json    {url, pid} of the running runtime
-    nats/                the embedded nats-server: its configuration, its log, and the event log (jetstream/)
-    keys/                NATS seeds, the Ed25519 key that signs evidence (mode 0600)
-    identities/          identity files of principals created here (mode 0600)
-    workspaces/          one folder per tenant and session
-    read/                SQLite read models; may be deleted at any time
-    log/runtime.log      what the runtime says when detached
+lock                 held by the runtime that owns the home (flock), holds its pid
+run/endpoint.json    {url, pid} of the running runtime
+nats/                the embedded nats-server: its configuration, its log, and the event log (jetstream/)
+keys/                NATS seeds, the Ed25519 key that signs evidence (mode 0600)
+identities/          identity files of principals created here (mode 0600)
+workspaces/          one folder per tenant and session
+read/                SQLite read models; may be deleted at any time
+log/runtime.log      what the runtime says when detached
 """
 
 from __future__ import annotations
@@ -60,7 +60,16 @@ class Home:
     def prepare(self) -> None:
         """Make the folders, readable by the owner only. Raises AgentOSError when the disk or the rights forbid it."""
         try:
-            for folder in (self.root, self.endpoint.parent, self.nats, self.keys, self.identities, self.workspaces, self.read, self.log.parent):
+            for folder in (
+                self.root,
+                self.endpoint.parent,
+                self.nats,
+                self.keys,
+                self.identities,
+                self.workspaces,
+                self.read,
+                self.log.parent,
+            ):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise AgentOSError(

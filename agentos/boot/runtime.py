@@ -31,6 +31,7 @@ from agentos.control.identity import Identity
 from agentos.control.principal import Caller, Handler
 from agentos.control.principal_verbs import PrincipalVerbs
 from agentos.control.session_verbs import SessionVerbs
+from agentos.drivers.adapters.play import check_play
 from agentos.drivers.dispatch import Drivers, Providers
 from agentos.eventlog.adapters.credentials import create_seed
 from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
@@ -39,9 +40,13 @@ from agentos.kernel.gate import SYSTEM, Gate
 from agentos.kernel.sessions import Sessions
 from agentos.kernel.turn import Runner
 from agentos.kernel.workspace import Workspaces
-from agentos.manifests import check_references, validate_resource
+from agentos.manifests.load import validate_bodies, validate_resource
+from agentos.manifests.schema import FILES, fill
 from agentos.policy.adapters.embedded import EmbeddedFactory
 from agentos.policy.decide import ControlDecider
+from agentos.policy.lint import Finding, lint
+from agentos.policy.port import Module
+from agentos.projections.projector import Projector
 from agentos.registry.apply import Applier
 from agentos.registry.principal import Principals
 from agentos.registry.store import Registry
@@ -110,7 +115,7 @@ class Runtime:
 
     async def run_until(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, or the runtime is asked to shut down; the server is started again when it dies."""
-        waits = [asyncio.create_task(stop.wait()), asyncio.create_task(self._stop.wait())]
+        waits: list[asyncio.Task[object]] = [asyncio.create_task(stop.wait()), asyncio.create_task(self._stop.wait())]
         if isinstance(self.backend, Embedded):
             waits.append(asyncio.create_task(self._watch(self.backend)))
         try:
@@ -171,7 +176,11 @@ class Runtime:
                 principals, lambda: self.configurations.tenants, principals_changed, self.backend.user_stanza
             ).handlers(),
             **audit_verbs.handlers(
-                tenant=lambda name: self.tenants.get(name).projector, registry=registry_log, key=key, clock=self.timer
+                projectors=self._projector,
+                logs=self.tenants.log,
+                registry=registry_log,
+                key=key,
+                clock=self.timer,
             ),
             "runtime.status": self._status,
             "runtime.shutdown": self._shutdown,
@@ -208,9 +217,7 @@ class Runtime:
         # The file first: a principal whose key nobody holds could never be used or replaced.
         path.unlink(missing_ok=True)
         Identity(FIRST_OPERATOR, FLEET, key.seed).save(path)
-        made = await principals.create(
-            FIRST_OPERATOR, tenant=FLEET, roles=FIRST_ROLES, public_key=key.public_key, actor=SYSTEM
-        )
+        made = await principals.create(FIRST_OPERATOR, tenant=FLEET, roles=FIRST_ROLES, public_key=key.public_key, actor=SYSTEM)
         self._created = str(path)
         stanza = self.backend.user_stanza(made)
         if stanza is not None:
@@ -227,7 +234,11 @@ class Runtime:
 
     async def _check(self, resources: Sequence[Resource], tenants: Sequence[str]) -> None:
         """Whether a desired state holds together: references, then that the policies of the tenants concerned load."""
-        check_references(resources)
+        bodies = [resource.to_dict() for resource in resources]
+        loaded = await asyncio.to_thread(validate_bodies, bodies, check_policies=_lint)
+        if loaded.faults:
+            faults = [fault.to_dict() for fault in loaded.faults]
+            raise ManifestError("the declarations do not hold together; nothing was changed", faults=faults)
         for tenant in tenants:
             if tenant != FLEET:
                 decider = await load_decider(self.factory, resources, tenant, {})
@@ -239,6 +250,9 @@ class Runtime:
         if decider is None:
             raise Unavailable("no admission policy is loaded")
         return await decider.admit(document)
+
+    async def _projector(self, tenant: str) -> Projector:
+        return self.tenants.get(tenant).projector
 
     async def _status(self, caller: Caller, params: dict[str, Json]) -> Json:
         """`{}` → what the runtime is and what its guarantees rest on."""
@@ -292,17 +306,20 @@ def _then(handler: Handler, after: Callable[[], Awaitable[None]]) -> Handler:
     return both
 
 
+def _lint(modules: Sequence[Module], target: str) -> Sequence[Finding]:
+    return lint(modules, target=target)
+
+
 def _validate(manifest: Json) -> Resource:
-    resource, faults = validate_resource(manifest)
-    if resource is None or faults:
+    """One manifest by itself, defaults filled in. Raises ManifestError with every fault; references are checked later, together."""
+    faults = validate_resource(manifest, check_play=check_play)
+    if faults:
         raise ManifestError("a declaration is wrong", faults=[fault.to_dict() for fault in faults])
-    return resource
+    return Resource.from_dict(fill(FILES[manifest["kind"]], manifest))
 
 
 @asynccontextmanager
-async def open_runtime(
-    home: Home, *, port: int = 0, external: External | None = None
-) -> AsyncIterator[Runtime]:
+async def open_runtime(home: Home, *, port: int = 0, external: External | None = None) -> AsyncIterator[Runtime]:
     """Start a runtime on `home`; it serves while the block runs and is stopped, in order, after it.
 
     Raises Conflict when another runtime owns the home, Unavailable when the server does not come up, AgentOSError for a disk or

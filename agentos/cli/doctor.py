@@ -9,7 +9,6 @@ import typer
 from agentos.cli.command import Output, emit_json, emit_table, emit_yaml, say, settings
 
 
-
 def register(app: typer.Typer) -> None:
     """Add the verb."""
     app.command(epilog="Examples: agentos doctor; agentos doctor -o json")(doctor)

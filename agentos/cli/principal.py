@@ -35,9 +35,7 @@ def create(
 
     path = (out or settings.home / "identities" / f"{name}.json").absolute()
     key = create_seed(SystemRandom())
-    made = call(
-        "principal.create", {"name": name, "roles": role, "tenant": tenant, "public_key": key.public_key}
-    )
+    made = call("principal.create", {"name": name, "roles": role, "tenant": tenant, "public_key": key.public_key})
     Identity(name, tenant, key.seed).save(path)
     say(f"principal {name} ({', '.join(made['roles'])}; tenant {tenant}) created; its identity is {path}")
     if made.get("user"):

@@ -1,4 +1,4 @@
-"""`agentos ps`, `logs` and `cancel`: what runs, what it does, and stopping it."""
+"""`agentos ps`, `logs`, `wait` and `cancel`: what runs, what it does, and stopping it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from agentos.abi.canonical import Json
 from agentos.abi.event import rfc3339
 from agentos.cli.command import Output, call, emit_json, emit_table, emit_yaml, say, with_client
-from agentos.cli.follow import follow
+from agentos.cli.follow import follow, show_end
 
 if TYPE_CHECKING:
     from agentos.control.client import Client
@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs."""
     app.command(epilog="Examples: agentos ps; agentos ps --all -o json")(ps)
     app.command(epilog="Examples: agentos logs s-0k3v9…; agentos logs s-0k3v9… -f; agentos logs s-0k3v9… -o json")(logs)
+    app.command(epilog="Example: agentos wait s-0k3v9…")(wait)
     app.command(epilog="Example: agentos cancel s-0k3v9… --reason 'wrong folder'")(cancel)
 
 
@@ -80,6 +81,16 @@ def logs(
                     typer.echo(text)
 
     with_client(work)
+
+
+def wait(session: Annotated[str, typer.Argument(help="the session")]) -> int:
+    """Block until a session ends or waits for a person. Exit codes: 0 finished, 1 failed, 3 halted by policy, 5 waits."""
+
+    async def work(client: Client) -> Json:
+        await follow(client, session, quiet=True)
+        return await client.call("session.get", {"session": session})
+
+    return show_end(with_client(work))
 
 
 def cancel(

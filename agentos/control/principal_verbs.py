@@ -72,4 +72,3 @@ class PrincipalVerbs:
         principal = await self._principals.revoke(name, reason=reason, actor=caller.actor)
         await self._changed()
         return principal.to_dict()
-

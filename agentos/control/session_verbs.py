@@ -176,9 +176,7 @@ class SessionVerbs:
         session, call, reason = _session(take), take.text_or_none("call"), take.text("reason")
         take.end()
         return describe(
-            await self._sessions.answer(
-                caller.tenant, session, granted=granted, reason=reason, actor=caller.actor, call=call
-            )
+            await self._sessions.answer(caller.tenant, session, granted=granted, reason=reason, actor=caller.actor, call=call)
         )
 
 

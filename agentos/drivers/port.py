@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agentos.abi.canonical import Json
+from agentos.abi.errors import DriverError
 from agentos.abi.syscall import Result, ToolEffect
 
 
@@ -67,7 +68,10 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """One model call. `messages` and `tools` have the shape of Anthropic's Messages API (`role`, `content` blocks; `name`, `description`, `input_schema`)."""
+    """One model call. `messages` and `tools` have the shape of Anthropic's Messages API (`role`, `content` blocks; `name`,
+    `description`, `input_schema`), with one addition: a `tool_result` block may carry `data`, the structured part of the
+    result, which never leaves for a provider outside.
+    """
 
     system: str
     messages: Sequence[Mapping[str, Json]]
@@ -84,13 +88,31 @@ class ModelReply:
     output_tokens: int
 
 
+class ModelUnavailable(DriverError):
+    """The model's endpoint is overloaded, rate limited or out of reach: asking again later can help."""
+
+    code = "driver.model"
+    retryable = True
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, where: str | None = None, mend: str | None = None
+    ) -> None:
+        super().__init__(message, where=where, mend=mend)
+        self.retry_after = retry_after
+        """Seconds that the endpoint asks to wait; None if it says nothing."""
+
+    def details(self) -> dict[str, object]:
+        return {} if self.retry_after is None else {"retry_after": self.retry_after}
+
+
 class ModelProvider(Protocol):
     """Performs model calls of one provider."""
 
     async def complete(self, model: ModelSpec, request: ModelRequest, on_text: Callable[[str], None] | None = None) -> ModelReply:
         """Ask the model; `on_text` receives text as it streams.
 
-        Raises DriverError (retryable or not, by its attribute `retryable`) when there is no reply. Never retries by itself.
+        Raises DriverError when there is no reply (its subclass ModelUnavailable, whose `retryable` is true, when asking again can
+        help). Never retries by itself.
         """
 
     async def close(self) -> None:

@@ -1,1 +1,29 @@
-"""eventlog"""
+"""The event log: append to a subject, read a subject, follow a stream. The one truth; everything else is a fold of it.
+
+    log = MemoryLog()                                            # or JetStreamLog(client) on a running nats-server
+    subject = session_subject("s-1")
+    first = await log.append(subject, [Message("e-1", b"{}")], after=0)
+    await log.append(subject, [Message("e-2", b"{}")], after=first)
+    events = [stored.data async for stored in log.read(subject)]
+
+Adapters (`agentos.eventlog.adapters`): `memory` for unit tests, `jetstream` for the real one, `nats_server` that owns a
+nats-server, `connection` and `credentials` for getting to it.
+"""
+
+from __future__ import annotations
+
+from agentos.eventlog.adapters.memory import MemoryLog
+from agentos.eventlog.port import EventLog, Message, Stored
+from agentos.eventlog.subject import EVENT_STREAMS, REGISTRY_STREAM, session_of, session_subject, stream_of
+
+__all__ = [
+    "EVENT_STREAMS",
+    "EventLog",
+    "MemoryLog",
+    "Message",
+    "REGISTRY_STREAM",
+    "Stored",
+    "session_of",
+    "session_subject",
+    "stream_of",
+]

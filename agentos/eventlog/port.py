@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+MAX_BATCH: Final = 1000
+"""Messages of one append at most (NATS: of one atomic batch)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +37,10 @@ class EventLog(Protocol):
         """Store `messages` durably, all or none, as the next ones of `subject`; return the position of the last.
 
         `after` is the position of the subject's last message, 0 for a subject that must be empty.
-        Safe to repeat: the same ids after the same position return the first answer, nothing is stored twice.
-        Raises SequenceConflict if the subject has moved past `after`; nothing is stored then.
+        Safe to repeat: the same ids after the same position return the first answer, nothing is stored twice; should a
+        server that failed in the middle have kept only the first ones, the rest is added.
+        Raises SequenceConflict if the subject has moved past `after`; nothing is stored then. Raises ValueError for what
+        `ids_of` refuses and for a subject of no stream.
         """
 
     def read(self, subject: str, *, after: int = 0) -> AsyncIterator[Stored]:
@@ -52,3 +57,19 @@ class EventLog(Protocol):
 
     async def end(self, stream: str) -> int:
         """The position of the last message of `stream`, 0 if it is empty."""
+
+
+def ids_of(messages: Sequence[Message]) -> list[str]:
+    """The ids of an append's messages, in order.
+
+    Raises ValueError for no messages, more than MAX_BATCH, an id that stands twice, or one that is not printable ASCII.
+    """
+    ids = [message.id for message in messages]
+    if not ids or len(set(ids)) < len(ids):
+        raise ValueError("an append needs at least one message, and every message an id of its own")
+    if len(ids) > MAX_BATCH:
+        raise ValueError(f"an append takes at most {MAX_BATCH} messages, not {len(ids)}")
+    for text in ids:
+        if not text or not text.isascii() or not text.isprintable() or " " in text:
+            raise ValueError(f"{text!r} cannot be the id of a message")
+    return ids

@@ -6,6 +6,7 @@ of the session id. The registry's account has the stream `REG` with `reg.revisio
 
 from __future__ import annotations
 
+import re
 import zlib
 from typing import Final
 
@@ -33,11 +34,22 @@ def blob_subject(digest: str) -> str:
     return f"reg.blob.{digest.removeprefix('sha256:')}"
 
 
+_SUBJECT: Final = re.compile(r"(?:ev\.([0-9]+)|reg)(?:\.[A-Za-z0-9_-]+)+", re.ASCII)
+
+
 def stream_of(subject: str) -> str:
-    """The stream that stores `subject`. Raises ValueError for a subject of no stream of ours."""
-    root, _, rest = subject.partition(".")
-    if root == "ev":
-        return f"EV_{rest.partition('.')[0]}"
-    if root == "reg":
-        return REGISTRY_STREAM
-    raise ValueError(f"{subject!r} belongs to no stream")
+    """The stream that stores `subject`. Raises ValueError for a subject of no stream of ours, wildcards among them."""
+    found = _SUBJECT.fullmatch(subject)
+    if found is None:
+        raise ValueError(f"{subject!r} belongs to no stream")
+    return REGISTRY_STREAM if found[1] is None else f"EV_{found[1]}"
+
+
+def subjects_of(stream: str) -> str:
+    """The subjects that `stream` stores, as a NATS wildcard: `ev.2.>`. Raises ValueError for a stream of no name of ours."""
+    if stream == REGISTRY_STREAM:
+        return "reg.>"
+    shard = stream.removeprefix("EV_")
+    if shard == stream or not shard.isdecimal() or not shard.isascii():
+        raise ValueError(f"{stream!r} is no stream of the event log")
+    return f"ev.{shard}.>"

@@ -69,8 +69,8 @@ class Gate:
         if known is not None and known.step not in {Step.APPROVED, Step.ALLOWED}:
             return _same(known, syscall)
         if UNREADABLE in syscall.args:
-            problem = "the arguments cannot be recorded: whole numbers beyond 2^53 are to be written as text"
-            return await self._refuse(journal, configuration, syscall, problem)
+            unreadable = "the arguments cannot be recorded: whole numbers beyond 2^53 are to be written as text"
+            return await self._refuse(journal, configuration, syscall, unreadable)
         tool = configuration.tools.get(syscall.tool)
         if tool is None:
             return await self._refuse(journal, configuration, syscall, _unknown_tool(syscall.tool, configuration))

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from agentos.abi.canonical import Json
+
+DECISION_SECONDS: Final = 0.1
+"""How long one syscall decision may take: a decision is 50-300 µs, so 100 ms is a policy gone wrong, not a busy machine."""
+
+ADMISSION_SECONDS: Final = 5.0
+"""How long one admission decision may take: its input carries every manifest of a tenant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +26,8 @@ class Module:
 class PolicyEngine(Protocol):
     """A loaded, immutable set of modules and data. A new revision is a new engine."""
 
-    async def evaluate(self, path: str, document: Mapping[str, Json]) -> Json:
-        """The value of `data.<path>` for the input `document`.
+    async def evaluate(self, path: str, document: Mapping[str, Json], *, within: float = DECISION_SECONDS) -> Json:
+        """The value of `data.<path>` for the input `document`; the evaluation itself may take `within` seconds.
 
         Raises EngineUnavailable when there is no answer: undefined, an error of evaluation, a deadline passed. The caller denies.
         """

@@ -12,6 +12,7 @@ from typing import Self
 
 import nats.errors
 from nats.aio.client import Client as Nats
+from nats.aio.subscription import Subscription
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, Unavailable, UsageError, error_from_dict
@@ -66,7 +67,7 @@ class NatsClient:
             if not self._nc.is_closed:
                 await subscription.unsubscribe()
 
-    async def _receive(self, subscription: nats.aio.subscription.Subscription) -> Json:
+    async def _receive(self, subscription: Subscription) -> Json:
         parts: list[bytes] = []
         while True:
             message = await subscription.next_msg(timeout=None)

@@ -1,1 +1,1 @@
-"""drivers/adapters"""
+"""Adapters: one file per driver or provider; the only place where their SDKs are imported."""

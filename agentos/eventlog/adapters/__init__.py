@@ -1,1 +1,1 @@
-"""eventlog/adapters"""
+"""Where the event log meets its vendors: NATS and nothing else."""

@@ -1,0 +1,248 @@
+"""What the events of a pack mean, checked: authority behind every outcome, approval and actor. Pure; used by `verify`.
+
+A chain that is whole proves that nothing was changed since; these checks look at whether what was recorded was in order: an
+outcome needs an earlier decision that allowed it, an approved call a person who was an approver at that moment, a decision a
+revision that was applied. Times of different chains are compared as the events state them, in milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from agentos.abi import event as ev
+from agentos.abi.canonical import Json, NotCanonical, digest, digest_of, parse_strict
+from agentos.abi.event import Event
+from agentos.audit.layout import blob_member
+
+APPROVER_ROLES: Final = frozenset({"approver"})
+"""Roles whose holder may answer for a call, as `policies/agentos/control/rules/roles` has it."""
+
+FLEET: Final = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not in order. `where` is added to the name of the session or chain, such as `#12`."""
+
+    check: str
+    where: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Term:
+    """One principal from its creation until it was revoked."""
+
+    tenant: str
+    roles: frozenset[str]
+    from_ms: int
+    until_ms: int | None
+
+
+@dataclass(slots=True)
+class Roster:
+    """Who was a principal, with which roles, when. `findings` are the faults of the principals' chain itself."""
+
+    terms: dict[str, list[_Term]] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+    @classmethod
+    def of(cls, events: Sequence[Event]) -> Roster:
+        """Fold the chain of principals."""
+        roster, findings = cls(), []
+        for event in events:
+            try:
+                roster._take(event)
+            except (KeyError, ValueError, TypeError, AttributeError) as error:
+                findings.append(Finding("actors", f"#{event.seq}", f"{event.type}: {type(error).__name__}: {error}"))
+        roster.findings = tuple(findings)
+        return roster
+
+    def _take(self, event: Event) -> None:
+        name = _text(event.data, "name")
+        terms = self.terms.setdefault(name, [])
+        live = terms[-1] if terms and terms[-1].until_ms is None else None
+        if event.type == ev.PRINCIPAL_CREATED:
+            if live is not None:
+                raise ValueError(f"principal {name} is created while there is one")
+            terms.append(_Term(_text(event.data, "tenant"), frozenset(event.data["roles"]), event.time_ms, None))
+        elif event.type == ev.PRINCIPAL_REVOKED:
+            if live is None:
+                raise ValueError(f"principal {name} is revoked while there is none")
+            terms[-1] = _Term(live.tenant, live.roles, live.from_ms, event.time_ms)
+        else:
+            raise ValueError("a type that this version does not know")
+
+    def roles(self, actor: str, tenant: str, time_ms: int) -> frozenset[str] | None:
+        """The roles that `principal/<name>` held in `tenant` at that time; None for nobody."""
+        for term in self.terms.get(actor.removeprefix("principal/"), ()):
+            if term.from_ms <= time_ms and (term.until_ms is None or time_ms <= term.until_ms):
+                return term.roles if term.tenant in {tenant, FLEET} else None
+        return None
+
+
+def check_revisions(events: Sequence[Event], applied: dict[int, Json]) -> Iterator[Finding]:
+    """Fold the chain of revisions into `applied` (revision → tree digest); they count up from 1 without a gap."""
+    for event in events:
+        number, tree = event.data.get("revision"), event.data.get("tree")
+        if type(number) is not int or number != len(applied) + 1:
+            yield Finding("revisions", f"#{event.seq}", f"expected revision {len(applied) + 1}, found {number!r}")
+        if type(number) is int:
+            applied[number] = tree
+
+
+def check_blobs(blobs: Mapping[str, bytes], trees: Mapping[int, Json], tenant: str) -> Iterator[Finding]:
+    """Every blob is what its name says, and every declaration of `tenant` in the trees (revision → digest) is there."""
+    for name, data in blobs.items():
+        if name != blob_member(digest(data)):
+            yield Finding("blobs", f": {name}", "its name is not the digest of its content")
+    for revision, tree in sorted(trees.items()):
+        if tree is None:
+            continue
+        found = blobs.get(blob_member(tree)) if isinstance(tree, str) else None
+        if found is None:
+            yield Finding("blobs", f": revision {revision}", f"its tree {tree!r} is not in the pack")
+            continue
+        try:
+            wanted = tree_digests(found, tenant)
+        except (NotCanonical, KeyError, ValueError, TypeError, AttributeError) as error:
+            yield Finding("blobs", f": revision {revision}", f"its tree cannot be read: {type(error).__name__}: {error}")
+            continue
+        for key, blob in wanted.items():
+            if blob_member(blob) not in blobs:
+                yield Finding("blobs", f": revision {revision}", f"the declaration {key} ({blob}) is not in the pack")
+
+
+def tree_digests(tree: bytes, tenant: str) -> dict[str, str]:
+    """The declarations in a tree that concern `tenant`, its own `tenant/*/<name>` among them: `agent/default/triage` → digest.
+
+    Raises NotCanonical, KeyError, ValueError, TypeError or AttributeError for bytes that are no tree.
+    """
+    wanted = {}
+    for key, entry in parse_strict(tree).items():
+        _, owner, name = key.split("/")
+        if owner == tenant or (owner == FLEET and name == tenant):
+            wanted[key] = _text(entry, "digest")
+    return wanted
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call of a session so far. `approval` is the unspent yes of a person, `asked` whether one was ever asked."""
+
+    tool: str
+    args_digest: str
+    effect: str
+    open: bool
+    asked: bool = False
+    approval: Event | None = None
+
+
+class _Session:
+    def __init__(self, tenant: str, revisions: Container[int], roster: Roster) -> None:
+        self._tenant = tenant
+        self._revisions = revisions
+        self._roster = roster
+        self._calls: dict[str, _Call] = {}
+
+    def take(self, event: Event) -> Iterator[Finding]:
+        where = f"#{event.seq}"
+        if event.actor.startswith("principal/") and self._roster.roles(event.actor, self._tenant, event.time_ms) is None:
+            yield Finding("actors", where, f"{event.actor} acted and was no principal of the tenant at that time")
+        match event.type:
+            case ev.SYSCALL_DECIDED:
+                yield from self._decided(event, where)
+            case ev.SYSCALL_FINISHED | ev.SYSCALL_FAILED | ev.SYSCALL_UNKNOWN:
+                yield from self._outcome(event, where)
+            case ev.APPROVAL_GRANTED | ev.APPROVAL_DENIED:
+                yield from self._answered(event, where)
+
+    def _decided(self, event: Event, where: str) -> Iterator[Finding]:
+        data = event.data
+        name, tool, args_digest = _text(data, "call"), _text(data, "tool"), _text(data, "args_digest")
+        effect = _text(data["decision"], "effect")
+        if effect not in {"allow", "deny", "ask", "halt"}:
+            yield Finding("intent", where, f"decision {effect!r} is none")
+        if digest_of(data["args"]) != args_digest:
+            yield Finding("intent", where, f"call {name}: args_digest is not the digest of the arguments")
+        if event.config_revision not in self._revisions:
+            yield Finding(
+                "revisions", where, f"call {name} was decided under revision {event.config_revision}, which was never applied"
+            )
+        before = self._calls.get(name)
+        if before is not None and (before.tool, before.args_digest) != (tool, args_digest):
+            yield Finding("intent", where, f"call {name} was decided before as another call: {before.tool}")
+        call = _Call(tool, args_digest, effect, open=effect == "allow")
+        if before is not None:
+            call.asked, call.approval = before.asked, before.approval
+        if effect == "ask":
+            call.asked, call.approval = True, None
+        self._calls[name] = call
+        if effect == "allow" and (call.asked or data.get("approval")):
+            yield from self._authority(name, call, data.get("approval"), where)
+
+    def _authority(self, name: str, call: _Call, claimed: Json, where: str) -> Iterator[Finding]:
+        """A yes stands for the same tool and arguments; it may have been given to another call of the session."""
+        grant = call.approval
+        if grant is None and not call.asked:
+            same = (
+                other.approval
+                for other in self._calls.values()
+                if (other.tool, other.args_digest) == (call.tool, call.args_digest)
+            )
+            grant = next((approval for approval in same if approval is not None), None)
+        if grant is None:
+            yield Finding("approvals", where, f"call {name} was allowed without an approval that precedes it")
+            return
+        if claimed is None or _text(claimed, "by").removeprefix("principal/") != grant.actor.removeprefix("principal/"):
+            said = "nobody" if claimed is None else claimed["by"]
+            yield Finding("approvals", where, f"call {name} names {said} as its approver, it was {grant.actor}")
+
+    def _outcome(self, event: Event, where: str) -> Iterator[Finding]:
+        name, tool = _text(event.data, "call"), _text(event.data, "tool")
+        call = self._calls.get(name)
+        if call is None or call.effect != "allow" or call.tool != tool:
+            yield Finding("intent", where, f"call {name} ({tool}) has an outcome and no earlier decision that allowed it")
+        elif not call.open:
+            yield Finding("intent", where, f"call {name} ({tool}) has two outcomes of one decision")
+        else:
+            call.open = False
+
+    def _answered(self, event: Event, where: str) -> Iterator[Finding]:
+        name = _text(event.data, "call")
+        call = self._calls.get(name)
+        roles = self._roster.roles(event.actor, self._tenant, event.time_ms)
+        if not event.actor.startswith("principal/") or roles is None or not roles & APPROVER_ROLES:
+            held = "no principal then" if roles is None else f"held only {', '.join(sorted(roles)) or 'no role'}"
+            yield Finding("approvals", where, f"call {name} was answered by {event.actor}, who was no approver: {held}")
+        if call is None or call.effect != "ask":
+            yield Finding("approvals", where, f"call {name} was answered, and nobody had been asked")
+        else:
+            call.approval = event if event.type == ev.APPROVAL_GRANTED else None
+
+
+def check_session(events: Sequence[Event], tenant: str, revisions: Container[int], roster: Roster) -> Iterator[Finding]:
+    """Check the events of one session, in order."""
+    session = _Session(tenant, revisions, roster)
+    over: Event | None = None
+    for event in events:
+        where = f"#{event.seq}"
+        if (event.seq == 1) != (event.type == ev.SESSION_CREATED):
+            yield Finding("chains", where, "a session begins with its creation, and is created once")
+        if over is not None:
+            yield Finding("chains", where, f"the session was over since event {over.seq}")
+        try:
+            yield from session.take(event)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            yield Finding("intent", where, f"{event.type} has another shape: {type(error).__name__}: {error}")
+        if event.type in ev.TERMINAL:
+            over = event
+
+
+def _text(body: Json, key: str) -> str:
+    value = body[key]
+    if type(value) is not str:
+        raise ValueError(f"{key} is not text")
+    return value

@@ -1,0 +1,152 @@
+"""Questions to the record: which syscalls, by whom, decided how, by which rules. Answered from the read model.
+
+A row is one syscall of one session (`schemas/v1/audit-row.json`). `decision` is what held in the end: a call that a person was
+asked about shows `allow` or `deny` after the answer, and `asked` stays true.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from agentos.abi.canonical import Json
+from agentos.abi.errors import UsageError
+from agentos.abi.event import parse_rfc3339, rfc3339
+from agentos.projections.read import plain
+from agentos.projections.store import Store
+
+EFFECTS: Final = ("allow", "deny", "ask", "halt")
+"""What `effect` may be. `ask` finds every call that a person was asked about, whatever the answer was."""
+
+DEFAULT_LIMIT: Final = 1000
+MAX_LIMIT: Final = 10_000
+"""Most rows of one answer."""
+
+FILTERS: Final = ("since", "until", "agent", "tool", "effect", "session", "actor", "rule")
+
+COLUMNS: Final = (
+    *("time", "session", "turn", "call", "agent", "actor", "tool", "tool_effect", "decision", "asked", "rules", "reasons"),
+    *("observed", "args", "args_digest", "outcome", "error", "duration_us", "approval_by", "approval_reason"),
+    *("config_revision", "policy_digest"),
+)
+"""Fields of a row, in the order in which CSV has them."""
+
+_UNITS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_AGO: Final = re.compile(r"([0-9]{1,9})([smhdw])", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditQuery:
+    """One question; None leaves a filter open. Times are milliseconds since the epoch; `since_ms` included, `until_ms` not."""
+
+    since_ms: int | None = None
+    until_ms: int | None = None
+    agent: str | None = None
+    tool: str | None = None
+    effect: str | None = None
+    session: str | None = None
+    actor: str | None = None
+    """`principal/alice` (or `alice`): on whose behalf the call was made, or who answered for it."""
+    rule: str | None = None
+    """A rule that fired for the call, such as `grants.none`."""
+    limit: int = DEFAULT_LIMIT
+
+    @classmethod
+    def parse(cls, params: Mapping[str, Json], *, now_ms: int) -> AuditQuery:
+        """Read `{since?, until?, agent?, tool?, effect?, session?, actor?, rule?, limit?}`, times as text. Raises UsageError."""
+        unknown = sorted(params.keys() - {*FILTERS, "limit"})
+        if unknown:
+            raise UsageError(f"unknown filters: {', '.join(unknown)}", mend=f"there are {', '.join(FILTERS)} and limit")
+        given: dict[str, str] = {}
+        for name in FILTERS:
+            value = params.get(name)
+            if value is None:
+                continue
+            if not isinstance(value, str) or not value or len(value) > 256:
+                raise UsageError(f"{name}: expected a text of 1 to 256 characters")
+            given[name] = value
+        limit = params.get("limit")
+        limit = DEFAULT_LIMIT if limit is None else limit
+        if type(limit) is not int or not 1 <= limit <= MAX_LIMIT:
+            raise UsageError(f"limit: expected a whole number from 1 to {MAX_LIMIT}")
+        if given.get("effect", "allow") not in EFFECTS:
+            raise UsageError(f"effect: {given['effect']!r} is none", mend=f"effects are {', '.join(EFFECTS)}")
+        since, until = given.pop("since", None), given.pop("until", None)
+        actor = given.pop("actor", None)
+        return cls(
+            since_ms=None if since is None else parse_moment(since, now_ms=now_ms),
+            until_ms=None if until is None else parse_moment(until, now_ms=now_ms),
+            actor=actor if actor is None or "/" in actor else f"principal/{actor}",
+            limit=limit,
+            **given,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Rows, oldest first. `more` says that older ones were left off: the newest `limit` are here."""
+
+    rows: tuple[dict[str, Json], ...]
+    more: bool
+
+
+def parse_moment(text: str, *, now_ms: int) -> int:
+    """`15m`, `2h`, `7d` (that long ago; units s, m, h, d, w) or an RFC 3339 time, in milliseconds. Raises UsageError."""
+    ago = _AGO.fullmatch(text)
+    if ago is not None:
+        return now_ms - int(ago[1]) * _UNITS[ago[2]]
+    try:
+        return parse_rfc3339(text)
+    except (ValueError, OverflowError) as error:
+        mend = "write how long ago (15m, 2h, 7d) or a time with its zone (2026-11-21T08:30:00Z)"
+        raise UsageError(f"{text!r} is no time", mend=mend) from error
+
+
+def ask(store: Store, query: AuditQuery) -> Answer:
+    """Answer `query`. Blocks; call it in a worker thread."""
+    statement, values = statement_of(query)
+    with store.reader() as connection:
+        found = connection.execute(statement, values).fetchall()
+    rows = tuple(_row(plain(row)) for row in reversed(found[: query.limit]))
+    return Answer(rows, more=len(found) > query.limit)
+
+
+def statement_of(query: AuditQuery) -> tuple[str, tuple[Json, ...]]:
+    """The SQL of a query and its values: newest first, one row more than asked for, to see whether there are more."""
+    where: list[str] = []
+    values: list[Json] = []
+
+    def add(condition: str, *given: Json) -> None:
+        where.append(condition)
+        values.extend(given)
+
+    source, time = "syscalls AS s", "s.started_ms"
+    if query.rule is not None:
+        # The rule's own index gives the order; CROSS JOIN keeps SQLite from starting at the other side.
+        source = "rules AS r CROSS JOIN syscalls AS s ON s.session = r.session AND s.call = r.call"
+        time = "r.started_ms"
+        add("r.rule = ?", query.rule)
+    if query.since_ms is not None:
+        add(f"{time} >= ?", query.since_ms)
+    if query.until_ms is not None:
+        add(f"{time} < ?", query.until_ms)
+    for column, value in (("session", query.session), ("agent", query.agent), ("tool", query.tool)):
+        if value is not None:
+            add(f"s.{column} = ?", value)
+    if query.actor is not None:
+        add("(s.actor = ? OR s.approval_by = ?)", query.actor, query.actor)
+    if query.effect == "ask":
+        add("s.asked = 1")
+    elif query.effect is not None:
+        add("s.decision = ?", query.effect)
+    condition = " AND ".join(where) or "1"
+    # Every piece of text above is a constant; what the caller says goes in as a value.
+    text = f"SELECT s.* FROM {source} WHERE {condition} ORDER BY {time} DESC, s.session DESC, s.rowid DESC LIMIT ?"  # noqa: S608
+    return text, (*values, query.limit + 1)
+
+
+def _row(row: dict[str, Json]) -> dict[str, Json]:
+    row["time"] = rfc3339(row["started_ms"])
+    return {column: row[column] for column in COLUMNS}

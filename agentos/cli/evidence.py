@@ -1,0 +1,126 @@
+"""`agentos evidence`: export a signed pack of what happened, fetch the public key, verify a pack without any runtime."""
+
+from __future__ import annotations
+
+import base64
+import os
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agentos.abi.canonical import Json
+from agentos.abi.errors import AgentOSError, UsageError
+from agentos.audit.layout import MAX_PACK
+from agentos.audit.verify import Report, verify_pack
+from agentos.cli.command import call, emit, emit_json, paint, plain, say
+
+
+class Format(StrEnum):
+    """How the report is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group `evidence`."""
+    group = typer.Typer(no_args_is_help=True, help="Export what happened as a signed pack, and verify one anywhere.")
+    group.command("export")(export)
+    group.command("key")(key)
+    group.command("verify")(verify)
+    app.add_typer(group, name="evidence")
+
+
+def export(
+    output: Annotated[Path, typer.Option("--output", "-o", help="the file to write")] = Path("pack.zip"),
+    session: Annotated[list[str] | None, typer.Option("--session", help="only this session (may be repeated)")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="only sessions that did something since: 2h, 7d ago, or 2026-11-21T08:30:00Z")
+    ] = None,
+) -> None:
+    """Write an evidence pack: whole sessions, the declarations they ran under, the principals that acted."""
+    params: dict[str, Json] = {}
+    if session:
+        params["sessions"] = list(session)
+    if since is not None:
+        params["since"] = since
+    answer = call("evidence.export", params)
+    write_whole(output, base64.b64decode(answer["pack"], validate=True))
+    say(f"wrote {output}: {answer['sessions']} sessions, {answer['events']} events, {answer['bytes']} bytes")
+    say(f"signed by {answer['key']}")
+    say(f"next: agentos evidence key -o runtime.pub; agentos evidence verify {output} --trust runtime.pub")
+
+
+def key(
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="the file to write; default: standard output")] = None,
+) -> None:
+    """Fetch the public key that packs of this runtime are verified with. Give it to the auditor apart from the packs."""
+    answer = call("evidence.key", {})
+    if output is None:
+        emit(answer["pem"].rstrip("\n"))
+    else:
+        write_whole(output, answer["pem"].encode("ascii"))
+        say(f"wrote {output}: {answer['key']}")
+
+
+def verify(
+    pack: Annotated[Path, typer.Argument(help="the pack", show_default=False)],
+    trust: Annotated[Path | None, typer.Option(help="the runtime's public key, from outside the pack")] = None,
+    output: Annotated[Format, typer.Option("--output", "-o", help="text or json")] = Format.TEXT,
+) -> None:
+    """Check a pack: nothing edited, dropped, reordered or added, and every act authorised. Needs no runtime."""
+    if trust is None:
+        raise UsageError(
+            "--trust is missing: whoever changes a pack can also put another key into it, so the key must come from outside",
+            mend="get the key from the runtime's operator (agentos evidence key -o runtime.pub), then --trust runtime.pub",
+        )
+    report = verify_pack(_read(pack), _read(trust))
+    if output is Format.JSON:
+        emit_json(report.to_dict())
+    else:
+        for line in lines_of(report):
+            emit(line)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def lines_of(report: Report) -> list[str]:
+    """The report for people: each check by name, then each fault, then the verdict."""
+    marks = {True: paint("✓", fg="green"), False: paint("✗", fg="red"), None: "–"}  # noqa: RUF001 - a dash for a check not made
+    lines = [f"{marks[check.ok]} {check.name:<10} {check.says}" for check in report.checks]
+    lines += [plain(f"  {fault.check}: {fault.where}: {fault.message}") for fault in report.faults]
+    what = f"{report.sessions} sessions, {report.events} events of tenant {report.tenant or '?'}"
+    made = f"exported {report.exported_at} by {report.exporter}, key {report.key}"
+    lines.append(plain(f"verified: {what}, {made}" if report.ok else f"NOT verified: {len(report.faults)} faults in {what}"))
+    return lines
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all. Raises UsageError where it cannot be written."""
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    made = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        made.chmod(0o644)
+        made.replace(path)
+    except OSError as error:
+        made.unlink(missing_ok=True)
+        raise AgentOSError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            # One byte more than any pack has is enough to be refused.
+            return file.read(MAX_PACK + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error

@@ -1,0 +1,192 @@
+"""`agentos get` and `agentos describe`: what is in the desired state, and all about one resource."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Annotated, Final
+
+import typer
+
+from agentos.abi.canonical import Json
+from agentos.abi.errors import UsageError
+from agentos.abi.resource import KINDS, Key
+from agentos.cli.command import Output, call, emit, emit_json, emit_table, emit_yaml, plain, say, settings
+
+KIND = Annotated[str, typer.Argument(metavar="KIND", help="agent, tool, toolgrant, model, policy or tenant")]
+
+_COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
+    "Tenant": (("description", "description"), ("sessions", "limits.sessions")),
+    "Model": (("provider", "provider"), ("model", "anthropic.model")),
+    "Tool": (("effect", "effect"), ("driver", "driver"), ("labels", "labels")),
+    "Agent": (("model", "model"), ("tools", "tools"), ("risk", "governance.risk"), ("owner", "governance.owner")),
+    "ToolGrant": (("agents", "agents"), ("tools", "tools"), ("approval", "approval"), ("until", "until")),
+    "Policy": (("target", "target"), ("mode", "mode"), ("modules", "modules")),
+}
+"""What a table shows of each kind: the header and the field of `spec`."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs `get` and `describe`."""
+    app.command(
+        "get",
+        help="List the resources of a kind, or print one. `-o yaml` prints what can be applied again.",
+        epilog="Examples: agentos get agents; agentos get policy egress -o yaml; agentos get all -l team=support -o name",
+    )(_get)
+    app.command(
+        "describe",
+        help="All about one resource: its fields, what names it, who may call what, who changed it last.",
+        epilog="Example: agentos describe agent triage",
+    )(_describe)
+
+
+def kind_of(word: str) -> str:
+    """The kind that `word` (any case, singular or plural) names. Raises UsageError with the one that was probably meant."""
+    names = {kind.lower(): kind for kind in KINDS}
+    names |= {f"{kind.lower()}s": kind for kind in KINDS} | {"policies": "Policy", "grant": "ToolGrant", "grants": "ToolGrant"}
+    found = names.get(word.lower())
+    if found is None:
+        near = get_close_matches(word.lower(), names, n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"unknown kind {word!r}", mend=f"{meant}kinds are {', '.join(kind.lower() for kind in KINDS)}")
+    return found
+
+
+def key_of(word: str, name: str) -> str:
+    """The key of the resource `name` of the kind `word`; without a tenant (`agent/triage`) the caller's own is meant."""
+    kind = kind_of(word)
+    if kind == "Tenant" or settings.tenant is None:
+        return f"{kind.lower()}/{name}"
+    return str(Key(kind, settings.tenant, name))
+
+
+def _get(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="agent, tool, toolgrant, model, policy, tenant or all")],
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="one resource of that kind")] = None,
+    output: Annotated[Output, typer.Option("--output", "-o", help="how to print")] = Output.TABLE,
+    selector: Annotated[
+        str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="only what carries these labels (key=value,...)")
+    ] = None,
+) -> None:
+    tenant: dict[str, Json] = {"tenant": settings.tenant} if settings.tenant else {}
+    if name is not None:
+        if selector is not None or kind.lower() == "all":
+            raise UsageError("a name already says which resource", mend="leave out the name, or give its kind and no selector")
+        items = [call("registry.get", {"kind": kind_of(kind), "name": name, **tenant})]
+    else:
+        wanted: dict[str, Json] = {} if kind.lower() == "all" else {"kind": kind_of(kind)}
+        chosen: dict[str, Json] = {"selector": selector} if selector else {}
+        items = call("registry.list", {**wanted, **chosen, **tenant})["items"]
+    _print(items, output, single=name is not None)
+
+
+def _print(items: Sequence[Mapping[str, Json]], output: Output, *, single: bool) -> None:
+    resources = [item["resource"] for item in items]
+    if output is Output.JSON:
+        emit_json(resources[0] if single else resources)
+    elif output is Output.YAML:
+        for place, resource in enumerate(resources):
+            if place:
+                emit("---")
+            emit_yaml(resource)
+    elif output is Output.NAME:
+        for item in items:
+            emit(item["key"])
+    elif not items:
+        say("nothing found")
+    else:
+        _tables(items, wide=output is Output.WIDE)
+
+
+def _tables(items: Sequence[Mapping[str, Json]], *, wide: bool) -> None:
+    """One table per kind; the tenant is shown where there is more than one, or in the wide form."""
+    kinds = [kind for kind in KINDS if any(item["resource"]["kind"] == kind for item in items)]
+    for place, kind in enumerate(kinds):
+        rows = [item for item in items if item["resource"]["kind"] == kind]
+        tenants = {Key.parse(item["key"]).tenant for item in rows}
+        more = kind != "Tenant" and (wide or len(tenants) > 1)
+        if place:
+            emit("")
+        if len(kinds) > 1:
+            emit(f"{kind}:")
+        headers = [*(["tenant"] if more else []), "name", *(header for header, _ in _COLUMNS[kind])]
+        headers += ["labels" if kind != "Tool" else "metadata labels", "revision", "by", "digest"] if wide else []
+        emit_table(headers, [_row(item, kind, more=more, wide=wide) for item in rows])
+
+
+def _row(item: Mapping[str, Json], kind: str, *, more: bool, wide: bool) -> list[str]:
+    key, resource = Key.parse(item["key"]), item["resource"]
+    cells = [*([key.tenant] if more else []), key.name, *(_cell(resource["spec"], path) for _, path in _COLUMNS[kind])]
+    if wide:
+        labels = ",".join(f"{name}={value}" for name, value in sorted(resource["metadata"].get("labels", {}).items()))
+        cells += [labels or "-", str(item["revision"]), item["by"], item["digest"].removeprefix("sha256:")[:12]]
+    return cells
+
+
+def _cell(spec: Mapping[str, Json], path: str) -> str:
+    value: Json = spec
+    for step in path.split("."):
+        value = value.get(step) if isinstance(value, Mapping) else None
+    if value is None or value == []:
+        return "-"
+    if path == "modules":
+        return ",".join(module["path"] for module in value)
+    if path == "driver":
+        return f"builtin {value['builtin']['primitive']}" if "builtin" in value else f"mcp {value['mcp']['tool']}"
+    return ",".join(str(part) for part in value) if isinstance(value, list) else str(value)
+
+
+def _describe(
+    kind: KIND,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="the resource")],
+    output: Annotated[Output, typer.Option("--output", "-o", help="how to print: table, json or yaml")] = Output.TABLE,
+) -> None:
+    tenant: dict[str, Json] = {"tenant": settings.tenant} if settings.tenant else {}
+    item = call("registry.get", {"kind": kind_of(kind), "name": name, **tenant})
+    if output is Output.JSON:
+        emit_json(item)
+    elif output is Output.YAML:
+        emit_yaml(item)
+    elif output is Output.NAME:
+        emit(item["key"])
+    else:
+        emit(describe_text(item))
+
+
+def describe_text(item: Mapping[str, Json]) -> str:
+    """All about one resource, as lines for people; `item` is the answer of `registry.get`."""
+    metadata = {name: value for name, value in item["resource"]["metadata"].items() if name in {"labels", "annotations"}}
+    lines = [
+        str(item["key"]),
+        f"  last changed by {item['by']} at {item['time']} in revision {item['revision']}",
+        f"  digest {item['digest']}",
+        *_fields({**metadata, **item["resource"]["spec"]}, "  "),
+    ]
+    relations = sorted({row["relation"] for row in item["related"]})
+    for relation in relations:
+        lines.append(f"  {relation}:")
+        lines += [
+            f"    {row['key']}" + (f"  ({plain(row['detail'])})" if row["detail"] else "")
+            for row in item["related"]
+            if row["relation"] == relation
+        ]
+    return "\n".join(lines)
+
+
+def _fields(value: Mapping[str, Json], indent: str) -> list[str]:
+    lines = []
+    for name, inner in value.items():
+        label = f"{indent}{plain(name)}:"
+        if isinstance(inner, Mapping) and inner:
+            lines += [label, *_fields(inner, f"{indent}  ")]
+        elif isinstance(inner, str) and "\n" in inner.rstrip("\n"):
+            lines += [label, *(f"{indent}  | {plain(line)}".rstrip() for line in inner.splitlines())]
+        elif isinstance(inner, list) and inner and all(isinstance(part, Mapping) for part in inner):
+            for place, part in enumerate(inner):
+                lines += [f"{indent}{plain(name)}[{place}]:", *_fields(part, f"{indent}  ")]
+        elif isinstance(inner, list) and all(isinstance(part, str) for part in inner):
+            lines.append(f"{label} {plain(', '.join(inner)) or '-'}")
+        else:
+            lines.append(f"{label} {plain(inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False))}")
+    return lines

@@ -1,0 +1,125 @@
+"""`agentos plan`: what would change, field by field. Changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agentos.abi.canonical import Json
+from agentos.abi.errors import AgentOSError
+from agentos.cli.command import call, colour, emit, emit_json, say
+from agentos.cli.declared import Declared, read_declarations
+from agentos.cli.render.plan_text import render_plan
+from agentos.registry.plan import Plan
+
+NO_CHANGE, CHANGES = 0, 2
+
+
+class Format(StrEnum):
+    """How a plan is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+PATHS = Annotated[
+    list[str] | None, typer.Argument(metavar="PATH...", help="files and folders of manifests; - reads standard input")
+]
+PRUNE = Annotated[
+    str | None,
+    typer.Option("--prune", metavar="SELECTOR", help="delete what carries these labels (key=value,...) and is not declared"),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb `plan`."""
+    app.command(
+        "plan",
+        help="Show what apply would change, field by field. Changes nothing. Exit code 0: no change, 2: changes.",
+        epilog="Examples: agentos plan examples/quickstart; agentos plan . --prune team=support -o triage.plan",
+    )(_plan)
+
+
+def _plan(
+    paths: PATHS = None,
+    file: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="save the plan; apply it later with apply --plan FILE")
+    ] = None,
+    prune: PRUNE = None,
+    format_: Annotated[Format, typer.Option("--format", help="how to print the plan")] = Format.TEXT,
+) -> int:
+    declared = read_declarations(paths or [])
+    answer = ask_plan({"manifests": declared.manifests, **({"prune": prune} if prune else {})})
+    plan = Plan.from_dict(answer["plan"])
+    if file is not None:
+        save_plan(plan, file)
+    if format_ is Format.JSON:
+        emit_json(answer)
+    else:
+        show_plan(plan, answer, declared)
+    if not plan.changes:
+        return NO_CHANGE
+    _hint(plan, answer, file, paths or [])
+    return CHANGES
+
+
+def ask_plan(params: dict[str, Json]) -> dict[str, Json]:
+    """The runtime's proposal for `params` of `registry.plan`."""
+    answer: dict[str, Json] = call("registry.plan", params)
+    return answer
+
+
+def show_plan(plan: Plan, answer: Mapping[str, Json], declared: Declared | None = None) -> None:
+    """The plan on standard output; what policy says to it, with the place in the file, on standard error."""
+    emit(render_plan(plan, colour=colour(), positions=declared.positions if declared else None))
+    for line in admission_lines(plan, answer.get("admission", {}), declared):
+        say(line)
+
+
+def admission_lines(plan: Plan, admission: Mapping[str, Json], declared: Declared | None) -> Sequence[str]:
+    """What the admission policy says against a plan, one line each: refusals, then what it would say once enforced."""
+    lines = []
+    for said in admission.values():
+        if said["effect"] != "allow":
+            for rule, reason in zip(said["rules"], said["reasons"], strict=False):
+                lines.append(f"{place_of(reason, plan, declared)}policy refuses: {rule}: {reason}")
+        for seen in said.get("observed", []):
+            rule, reason = seen.get("rule", ""), seen.get("reason", "")
+            lines.append(f"{place_of(reason, plan, declared)}policy warns ({seen.get('mode', 'warn')}): {rule}: {reason}")
+    return lines
+
+
+def place_of(reason: str, plan: Plan, declared: Declared | None) -> str:
+    """`file:line:column: ` of the one declaration that `reason` speaks of, empty when that is not clear."""
+    if declared is None:
+        return ""
+    keys = [change.key for change in plan.changes]
+    words = set(reason.replace("/", " ").replace('"', " ").replace("'", " ").replace(",", " ").replace(":", " ").split())
+    named = [key for key in keys if str(key) in reason] or [key for key in keys if key.name in words]
+    one = named[0] if len(named) == 1 else keys[0] if len(keys) == 1 else None
+    position = declared.positions.get(str(one)) if one is not None else None
+    return f"{position}: " if position else ""
+
+
+def save_plan(plan: Plan, file: Path) -> None:
+    """Write `plan` to `file`. Raises AgentOSError when it cannot be written."""
+    try:
+        file.write_text(json.dumps(plan.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise AgentOSError(f"the plan cannot be saved: {error.strerror}", where=str(file)) from error
+
+
+def loud_words(answer: Mapping[str, Json]) -> str:
+    """The flags that applying this proposal takes: `--allow-destroy --allow-widen`."""
+    return " ".join(f"--{word.replace('_', '-')}" for word in answer["needs"])
+
+
+def _hint(plan: Plan, answer: Mapping[str, Json], file: Path | None, paths: Sequence[str]) -> None:
+    what = f"--plan {file}" if file is not None else " ".join(paths)
+    flags = loud_words(answer)
+    say(f"next: agentos apply {what}{' ' + flags if flags else ''}")

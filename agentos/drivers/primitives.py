@@ -1,0 +1,449 @@
+"""The file primitives: what an agent may do with the files of its workspace, as plain functions that block.
+
+`read`, `write`, `search` and `list` each take the workspace, the arguments of the call and a `Guard`, and give a Result whose
+`content` is for the model and whose `data` is for programs. They know nothing of sessions, policy or the event loop:
+`adapters/builtin.py` runs them in a thread. Every bound is a constant below, and whoever meets one is told.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import hashlib
+import itertools
+import os
+import stat
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from agentos.abi.canonical import Json, digest
+from agentos.abi.errors import DriverError, OutcomeUnknown
+from agentos.abi.syscall import Result, ToolEffect
+from agentos.drivers import confine
+
+MAX_READ: Final = 256 * 1024
+"""Most bytes of a file that `read` returns; the rest is cut with a notice."""
+
+MAX_WRITE: Final = 1024 * 1024
+"""Most bytes that `write` accepts, as UTF-8."""
+
+MAX_ENTRIES: Final = 1000
+"""Most files that `list` names."""
+
+MAX_WALK: Final = 20_000
+"""Most names that one call looks at, files and folders together."""
+
+MAX_MATCHES: Final = 200
+"""Most lines that `search` returns."""
+
+MAX_LINE: Final = 400
+"""Most characters of a matching line that `search` shows."""
+
+MAX_SEARCHED: Final = 1024 * 1024
+"""Files above this many bytes are not searched."""
+
+MAX_SEARCH_TOTAL: Final = 64 * 1024 * 1024
+"""Most bytes that one search reads."""
+
+MAX_PATTERN: Final = 1000
+"""Longest pattern of `search`, in characters."""
+
+_CHUNK: Final = 64 * 1024
+_numbers = itertools.count()
+
+
+class Stopped(Exception):
+    """The caller gave up; nothing was changed."""
+
+
+class Guard:
+    """Lets a caller stop a primitive in another thread, and know for sure whether it was in time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._committed = False
+
+    def check(self) -> None:
+        """Called by the primitive between steps. Raises Stopped."""
+        if self._stopped:
+            raise Stopped
+
+    def commit(self) -> None:
+        """Called by the primitive right before it changes anything. Raises Stopped; never stopped afterwards."""
+        with self._lock:
+            self.check()
+            self._committed = True
+
+    def stop(self) -> bool:
+        """Called by the caller. True if nothing was or will be changed; False if the change was already under way."""
+        with self._lock:
+            self._stopped = True
+            return not self._committed
+
+
+_PATH: Final[Mapping[str, Json]] = {
+    "type": "string",
+    "description": "Path inside the workspace, relative to its top, such as `inbox/mail.md`.",
+    "maxLength": confine.MAX_PATH,
+}
+_SCHEMAS: Final[Mapping[str, tuple[str, Mapping[str, Mapping[str, Json]], tuple[str, ...]]]] = {
+    "read": ("Read a text file of the workspace.", {"path": _PATH}, ("path",)),
+    "write": (
+        "Write a text file of the workspace: it is made, or replaced as a whole. Missing folders are made.",
+        {
+            "path": _PATH,
+            "content": {"type": "string", "description": "The whole new text of the file; at most 1 MiB as UTF-8."},
+        },
+        ("path", "content"),
+    ),
+    "search": (
+        "Find lines that contain a text, in all text files of the workspace or of a folder.",
+        {
+            "pattern": {
+                "type": "string",
+                "description": "The text to find: taken literally (no wildcards), upper and lower case alike, within one line.",
+                "minLength": 1,
+                "maxLength": MAX_PATTERN,
+            },
+            "path": {**_PATH, "description": "Folder or file to search; the whole workspace if it is left out."},
+        },
+        ("pattern",),
+    ),
+    "list": (
+        "List the files of the workspace or of a folder, with their sizes, folders below included.",
+        {"path": {**_PATH, "description": "Folder to list; the whole workspace if it is left out."}},
+        (),
+    ),
+}
+
+PRIMITIVES: Final = tuple(_SCHEMAS)
+"""The names of the primitives."""
+
+
+def input_schema(primitive: str) -> dict[str, Json]:
+    """The JSON Schema (2020-12) of the arguments of `primitive`. Raises DriverError if there is no such primitive."""
+    _known(primitive)
+    description, properties, required = _SCHEMAS[primitive]
+    schema: dict[str, Json] = {
+        "type": "object",
+        "description": description,
+        "properties": {name: dict(shape) for name, shape in properties.items()},
+        "additionalProperties": False,
+    }
+    if required:
+        schema["required"] = list(required)
+    return schema
+
+
+def default_effect(primitive: str) -> ToolEffect:
+    """What `primitive` does to the world: `write` writes, the others read. Raises DriverError if there is no such primitive."""
+    _known(primitive)
+    return ToolEffect.WRITE if primitive == "write" else ToolEffect.READ
+
+
+def perform(primitive: str, workspace: Path, args: Mapping[str, Json], guard: Guard) -> Result:
+    """Run one primitive; blocks. Raises DriverError when it could not be done (nothing was changed then), Stopped by `guard`."""
+    _known(primitive)
+    path = _text(args, "path", "" if primitive in ("list", "search") else None)
+    if primitive == "read":
+        return read(workspace, path, guard)
+    if primitive == "write":
+        return write(workspace, path, _text(args, "content", None), guard)
+    if primitive == "search":
+        return search(workspace, _text(args, "pattern", None), path, guard)
+    return listing(workspace, path, guard)
+
+
+def read(workspace: Path, path: str, guard: Guard) -> Result:
+    """The text of a file. `data` is `{path, bytes, truncated, digest, binary}`: size and SHA-256 are of the whole file."""
+    names = _file_names(path)
+    shown = "/".join(names)
+    with confine.open_folder(workspace, names[:-1]) as folder:
+        descriptor = confine.open_file(folder, names[-1], shown)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        head, size, sha = b"", 0, hashlib.sha256()
+        while chunk := _read_some(file.fileno(), shown):
+            guard.check()
+            sha.update(chunk)
+            size += len(chunk)
+            head += chunk[: MAX_READ - len(head)]
+    whole = f"sha256:{sha.hexdigest()}"
+    truncated = size > len(head)
+    text = _decode(head, complete=not truncated)
+    data: dict[str, Json] = {"path": shown, "bytes": size, "truncated": truncated, "digest": whole, "binary": text is None}
+    if text is None:
+        return Result(f"[a binary file of {size} bytes, {whole}: it has no text to show]", data)
+    if truncated:
+        shown_bytes = len(text.encode("utf-8"))
+        text += f"\n[cut here: the first {shown_bytes} of {size} bytes are shown; the whole file has {whole}]"
+    return Result(text, data)
+
+
+def write(workspace: Path, path: str, content: str, guard: Guard) -> Result:
+    """Make or replace a file as a whole: other readers see the old text or the new one. `data` is `{path, bytes, digest}`."""
+    names = _file_names(path)
+    shown = "/".join(names)
+    try:
+        body = content.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DriverError("the content is not valid Unicode", where=shown) from error
+    if len(body) > MAX_WRITE:
+        raise DriverError(
+            f"the content has {len(body)} bytes, and {MAX_WRITE} is the most", where=shown, mend="write it in several files"
+        )
+    with confine.open_folder(workspace, names[:-1], make=True) as folder:
+        mode = _replaceable(folder, names[-1], shown)
+        try:
+            with _temporary(folder, mode) as (temporary, descriptor):
+                view = memoryview(body)
+                while view:
+                    guard.check()
+                    view = view[os.write(descriptor, view[:_CHUNK]) :]
+                os.fsync(descriptor)
+                guard.commit()
+                os.rename(temporary, names[-1], src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError as error:
+            raise DriverError(f"cannot be written: {error.strerror}", where=shown) from error
+        try:
+            os.fsync(folder)
+        except OSError as error:
+            raise OutcomeUnknown(f"written, but perhaps not to last: {error.strerror}", where=shown) from error
+    data: dict[str, Json] = {"path": shown, "bytes": len(body), "digest": digest(body)}
+    return Result(f"wrote {len(body)} bytes to {shown}", data)
+
+
+def search(workspace: Path, pattern: str, path: str, guard: Guard) -> Result:
+    """Lines that contain `pattern` (literal, any case), file by file. `data` is `[{path, line, text}]`, lines from 1."""
+    if not 0 < len(pattern) <= MAX_PATTERN or "\n" in pattern:
+        raise DriverError(f"a pattern is one line of 1 to {MAX_PATTERN} characters")
+    needle = pattern.casefold()
+    walk = _Walk(guard)
+    matches: list[Json] = []
+    skipped = total = 0
+    cut = ""
+    for shown, folder, name, size in walk.files(workspace, path):
+        if size > MAX_SEARCHED:
+            skipped += 1
+            continue
+        total += size
+        if total > MAX_SEARCH_TOTAL:
+            cut = f"the search stopped after {MAX_SEARCH_TOTAL} bytes of files"
+            break
+        text = _whole_text(folder, name, shown)
+        if text is None:
+            skipped += 1
+            continue
+        matches += _matches(text, needle, shown, MAX_MATCHES - len(matches))
+        if len(matches) == MAX_MATCHES:
+            cut = f"only the first {MAX_MATCHES} matching lines are shown"
+            break
+    lines = [f"{printable(match['path'])}:{match['line']}: {match['text']}" for match in matches] or ["[no line matches]"]
+    if skipped:
+        lines.append(f"[not searched: {skipped} files that are binary or larger than {MAX_SEARCHED} bytes]")
+    return Result("\n".join([*lines, *walk.notes(cut)]), matches)
+
+
+def listing(workspace: Path, path: str, guard: Guard) -> Result:
+    """All regular files below `path`, folder by folder in the order of their names. `data` is `[{path, bytes}]`."""
+    walk = _Walk(guard)
+    entries: list[Json] = []
+    cut = ""
+    for shown, _, _, size in walk.files(workspace, path):
+        if len(entries) == MAX_ENTRIES:
+            cut = f"only the first {MAX_ENTRIES} files are listed: name a folder to see the others"
+            break
+        entries.append({"path": shown, "bytes": size})
+    lines = [f"{entry['bytes']:>9}  {printable(entry['path'])}" for entry in entries] or ["[no files]"]
+    return Result("\n".join([*lines, *walk.notes(cut)]), entries)
+
+
+def printable(path: str) -> str:
+    """`path` on one line: a name with a line break or a control character in it is shown escaped."""
+    return path if path.isprintable() else ascii(path)
+
+
+class _Walk:
+    """Goes through the regular files below a path, in order, and remembers what it left out."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._seen = 0
+        self._left_out = 0
+        self._full = False
+
+    def files(self, workspace: Path, path: str) -> Iterator[tuple[str, int, str, int]]:
+        """Yields (path, descriptor of its folder, name, size in bytes)."""
+        names = confine.split(path)
+        if not names:
+            with confine.open_folder(workspace, ()) as folder:
+                yield from self._below(folder, "", 0)
+            return
+        with confine.open_folder(workspace, names[:-1]) as parent:
+            shown = "/".join(names)
+            if _is_folder(parent, names[-1]):
+                folder = confine.enter(parent, names[-1], shown)
+                try:
+                    yield from self._below(folder, shown + "/", len(names))
+                finally:
+                    os.close(folder)
+            else:
+                descriptor = confine.open_file(parent, names[-1], shown)
+                size = os.fstat(descriptor).st_size
+                os.close(descriptor)
+                yield shown, parent, names[-1], size
+
+    def notes(self, cut: str) -> list[str]:
+        """What the reader must know beside the entries."""
+        found = [f"[{cut}]"] if cut else []
+        if self._left_out:
+            found.append(f"[left out: {self._left_out} entries that are links, devices, unreadable or not named in UTF-8]")
+        if self._full:
+            found.append(f"[the walk stopped after {MAX_WALK} names]")
+        return found
+
+    def _below(self, folder: int, prefix: str, depth: int) -> Iterator[tuple[str, int, str, int]]:
+        for name in self._names(folder):
+            try:
+                status = os.lstat(name, dir_fd=folder)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                self._left_out += 1
+                continue
+            shown = prefix + name
+            if stat.S_ISREG(status.st_mode):
+                yield shown, folder, name, status.st_size
+            elif stat.S_ISDIR(status.st_mode) and depth < confine.MAX_DEPTH:
+                try:
+                    below = confine.enter(folder, name, shown)
+                except DriverError:
+                    self._left_out += 1
+                    continue
+                try:
+                    yield from self._below(below, shown + "/", depth + 1)
+                finally:
+                    os.close(below)
+            else:
+                self._left_out += 1
+
+    def _names(self, folder: int) -> list[str]:
+        names: list[str] = []
+        with contextlib.ExitStack() as stack:
+            try:
+                entries = stack.enter_context(os.scandir(folder))
+            except OSError:
+                self._left_out += 1
+                return names
+            for entry in entries:
+                self._guard.check()
+                if self._seen == MAX_WALK:
+                    self._full = True
+                    break
+                self._seen += 1
+                if entry.name.startswith(confine.TEMPORARY):
+                    continue
+                if any("\ud800" <= char <= "\udfff" for char in entry.name):
+                    self._left_out += 1
+                    continue
+                names.append(entry.name)
+        return sorted(names)
+
+
+def _matches(text: str, needle: str, shown: str, most: int) -> list[Json]:
+    hits = ((number, line) for number, line in enumerate(text.splitlines(), 1) if needle in line.casefold())
+    return [{"path": shown, "line": number, "text": line[:MAX_LINE]} for number, line in itertools.islice(hits, most)]
+
+
+def _known(primitive: str) -> None:
+    if primitive not in _SCHEMAS:
+        raise DriverError(f"there is no file primitive {primitive!r}", mend=f"one of: {', '.join(PRIMITIVES)}")
+
+
+def _text(args: Mapping[str, Json], name: str, default: str | None) -> str:
+    value = args.get(name, default)
+    if not isinstance(value, str):
+        raise DriverError(f"argument `{name}` must be text")
+    return value
+
+
+def _file_names(path: str) -> tuple[str, ...]:
+    names = confine.split(path)
+    if not names or path.endswith("/"):
+        raise DriverError("the path names a folder, not a file", where=printable(path)[:200])
+    return names
+
+
+def _is_folder(parent: int, name: str) -> bool:
+    with contextlib.suppress(OSError):
+        return stat.S_ISDIR(os.lstat(name, dir_fd=parent).st_mode)
+    return False
+
+
+def _read_some(descriptor: int, shown: str) -> bytes:
+    try:
+        return os.read(descriptor, _CHUNK)
+    except OSError as error:
+        raise DriverError(f"cannot be read: {error.strerror}", where=printable(shown)) from error
+
+
+def _whole_text(folder: int, name: str, shown: str) -> str | None:
+    """The text of a small file; None if it is binary, changed its kind meanwhile or cannot be read."""
+    try:
+        descriptor = confine.open_file(folder, name, shown)
+    except DriverError:
+        return None
+    body = b""
+    try:
+        while len(body) <= MAX_SEARCHED and (chunk := _read_some(descriptor, shown)):
+            body += chunk
+    except DriverError:
+        return None
+    finally:
+        os.close(descriptor)
+    return _decode(body, complete=True)
+
+
+def _decode(body: bytes, *, complete: bool) -> str | None:
+    """UTF-8 text, or None if `body` is something else. An unfinished character at the end is dropped unless `complete`."""
+    if b"\0" in body:
+        return None
+    try:
+        return codecs.getincrementaldecoder("utf-8")().decode(body, final=complete)
+    except UnicodeDecodeError:
+        return None
+
+
+def _replaceable(folder: int, name: str, shown: str) -> int:
+    """The permissions for the new file: those of the regular file it replaces, else 0644. Raises DriverError for other kinds."""
+    try:
+        mode = os.lstat(name, dir_fd=folder).st_mode
+    except FileNotFoundError:
+        return 0o644
+    except OSError as error:
+        raise DriverError(f"cannot be written: {error.strerror}", where=printable(shown)) from error
+    if stat.S_ISREG(mode):
+        return stat.S_IMODE(mode) & 0o777
+    raise DriverError("stands there already and is not a regular file", where=printable(shown))
+
+
+@contextlib.contextmanager
+def _temporary(folder: int, mode: int) -> Iterator[tuple[str, int]]:
+    """A new file beside the target, gone again unless it was renamed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        name = f"{confine.TEMPORARY}{os.getpid()}-{next(_numbers)}"
+        try:
+            descriptor = os.open(name, flags, mode, dir_fd=folder)
+            break
+        except FileExistsError:
+            # Left by an earlier process of the same number that was killed.
+            continue
+    try:
+        yield name, descriptor
+    finally:
+        os.close(descriptor)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)

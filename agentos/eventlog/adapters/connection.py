@@ -1,0 +1,141 @@
+"""A connection to NATS that says what happened: refused keys are IdentityError, an absent server is Unavailable.
+
+The client's own habits are tamed here: nothing is printed (its errors go to `logging`, one line each), a server that is
+not there is told at once, and a lost connection is taken up again after `_RETRY`, not two seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from nats.aio.client import Client
+from nats.errors import AuthorizationError, Error, NoServersError, StaleConnectionError
+
+from agentos.abi.errors import IdentityError, Unavailable
+from agentos.eventlog.adapters.credentials import NKey, parse_seed
+from agentos.eventlog.adapters.private_file import read_private
+
+_LOGGER = logging.getLogger(__name__)
+_OPEN = 5.0  # seconds for the whole of getting in
+_RETRY = 0.05  # seconds between two tries to get back in
+_PORT = 4222
+
+
+async def connect(
+    url: str,
+    credentials: NKey | Path,
+    *,
+    name: str,
+    inbox_prefix: str = "_INBOX",
+    reconnect: bool = False,
+) -> Client:
+    """An open connection to the server at `url` (`nats://host:port`).
+
+    `credentials` is a key, or a file with a seed or a JWT and seed (`nats` creds format). `name` shows in the server's list
+    of connections. `inbox_prefix` is where answers come in: a user restricted to `_INBOX.<name>.>` passes `_INBOX.<name>`.
+    With `reconnect` a lost connection is retried for ever; without it is closed.
+    Raises IdentityError when the server refuses the credentials, Unavailable when there is no server.
+    """
+    key, jwt = _read(credentials)
+    await _knock(url)
+    told: list[Exception] = []
+    client = Client()
+
+    async def on_error(error: Exception) -> None:
+        told.append(error)
+        if opened:
+            _LOGGER.warning("%s: %s", name, _sentence(error))
+        del told[:-8]
+
+    async def on_disconnected() -> None:
+        # No answer will come to a question that was asked before; the client would let its asker wait for the whole time-out.
+        for waiting in list(client._resp_map.values()):  # noqa: SLF001 - there is no public way
+            if not waiting.done():
+                waiting.set_exception(StaleConnectionError())
+        if opened and not client.is_closed:
+            _LOGGER.warning("%s: lost the connection to %s", name, url)
+
+    async def on_reconnected() -> None:
+        _LOGGER.info("%s: back on %s", name, url)
+
+    opened = False
+    try:
+        async with asyncio.timeout(_OPEN):
+            await client.connect(
+                url,
+                name=name,
+                nkeys_seed_str=None if jwt else key.seed,
+                user_jwt_cb=(lambda: bytearray(jwt, "ascii")) if jwt else None,
+                signature_cb=key.answer if jwt else None,
+                inbox_prefix=inbox_prefix,
+                error_cb=on_error,
+                disconnected_cb=on_disconnected,
+                reconnected_cb=on_reconnected,
+                # The first try must fail fast, later ones go on for ever; the client has one set of options for both.
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=_RETRY,  # type: ignore[arg-type] # a float works and is needed
+            )
+    except (Error, OSError, TimeoutError) as error:
+        raise _explain(url, name, [*told, error]) from error
+    client.options["allow_reconnect"] = reconnect
+    client.options["max_reconnect_attempts"] = -1
+    opened = True
+    return client
+
+
+def _read(credentials: NKey | Path) -> tuple[NKey, str | None]:
+    if isinstance(credentials, NKey):
+        return credentials, None
+    text = read_private(credentials)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    seeds = [line for line in lines if line.startswith("SU")]
+    tokens = [line for line in lines if line.startswith("eyJ")]
+    try:
+        key = parse_seed(seeds[0] if seeds else "")
+    except IdentityError as error:
+        raise IdentityError(error.message, where=str(credentials), mend=error.mend) from error
+    return key, tokens[0] if tokens else None
+
+
+async def _knock(url: str) -> None:
+    """Find out that somebody listens, before the client begins its slower way of finding out."""
+    parts = urlsplit(url)
+    try:
+        host, port = parts.hostname, parts.port or _PORT
+    except ValueError as error:
+        raise Unavailable(f"{url!r} is no address of a NATS server", mend="write nats://host:port") from error
+    if not host:
+        raise Unavailable(f"{url!r} is no address of a NATS server", mend="write nats://host:port")
+    try:
+        async with asyncio.timeout(_OPEN):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError) as error:
+        raise _absent(url, error) from error
+    writer.close()
+
+
+def _explain(url: str, name: str, told: list[Exception]) -> IdentityError | Unavailable:
+    if any(isinstance(error, AuthorizationError) or "authorization violation" in str(error).lower() for error in told):
+        return IdentityError(
+            f"the NATS server refuses the credentials of {name}",
+            where=url,
+            mend="use the credentials that `agentos up` made, or ask an operator for a principal",
+        )
+    cause = next((error for error in reversed(told) if not isinstance(error, NoServersError)), told[-1])
+    return _absent(url, cause)
+
+
+def _absent(url: str, error: Exception) -> Unavailable:
+    return Unavailable(
+        f"no NATS server answers at {url}: {_sentence(error)}", where=url, mend="start the runtime with `agentos up`"
+    )
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error).removeprefix("nats: ") or type(error).__name__

@@ -1,0 +1,338 @@
+"""Policy decided by real OPA inside the process.
+
+An engine owns a few daemon threads, each with an OPA engine of its own: OPA evaluates one document at a time per
+engine and lets other Python threads run meanwhile. Questions wait in one queue, so that a free thread takes the next.
+They are daemon threads, not an executor's, because an evaluation cannot be cancelled: one that never ends must not keep
+the process from ending.
+
+What happens to an evaluation that passes its deadline: the asker gets EngineUnavailable (and denies), its thread is
+abandoned and another takes its place. The second one poisons the engine: from then on it answers nothing, at once. So
+an engine loses at most two threads; they spin until their evaluation ends. A factory that has lost `max_lost` of them
+loads no further engine until the process is started anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from agentos.abi.canonical import Json
+from agentos.abi.errors import AgentOSError, EngineUnavailable
+from agentos.policy.adapters import opa
+from agentos.policy.port import DECISION_SECONDS, Module
+
+_POISONED_AFTER: Final = 2
+_ENTRIES: Final = ("agentos.syscall.decision", "agentos.admission.decision", "agentos.control.decision")
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedSettings:
+    """How an embedded engine is run."""
+
+    threads: int = 2
+    """Evaluations that run at the same time, per engine; each thread holds its own copy of modules and data."""
+
+    load_seconds: float = 10.0
+    """How long compiling may take before the load is refused."""
+
+    queue_seconds: float = 5.0
+    """How long a question may wait for a free thread before it is answered with EngineUnavailable."""
+
+    max_lost: int = 16
+    """Abandoned threads in the process beyond which no engine is loaded any more."""
+
+
+@dataclass(slots=True)
+class _Lost:
+    """How many threads hang in an evaluation that nobody waits for any more."""
+
+    count: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, difference: int) -> None:
+        with self.lock:
+            self.count += difference
+
+
+@dataclass(slots=True)
+class _Question:
+    """One evaluation: asked in an event loop, answered by a thread. `started` is the loop's time (seconds), None in the queue."""
+
+    path: str
+    document: Mapping[str, Json]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Json]
+    started: float | None = None
+    worker: _Worker | None = None
+
+    def answer(self, value: Json) -> None:
+        if not self.future.done():
+            self.future.set_result(value)
+
+    def fail(self, error: AgentOSError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class EmbeddedFactory:
+    """Makes engines that run OPA in this process."""
+
+    def __init__(self, settings: EmbeddedSettings | None = None) -> None:
+        self._settings = settings or EmbeddedSettings()
+        self._lost = _Lost()
+
+    @property
+    def version(self) -> str:
+        """`opa 1.20 (in process, …)`; without the library, a sentence that says so."""
+        try:
+            return opa.version()
+        except EngineUnavailable as error:
+            return f"none: {error.message}"
+
+    async def load(self, modules: Sequence[Module], data: Mapping[str, Json]) -> EmbeddedEngine:
+        """Compile `modules` with `data` in a thread; return the engine when its first thread is ready.
+
+        Raises PolicyError with `where` as file:line; EngineUnavailable without OPA, after `load_seconds`, and once too many
+        threads are lost.
+        """
+        if self._lost.count >= self._settings.max_lost:
+            raise EngineUnavailable(
+                f"{self._lost.count} evaluations of policies never ended: no further policy is loaded",
+                mend="remove the policy that loops, then start the runtime again",
+            )
+        opa.library()
+        engine = EmbeddedEngine(tuple(modules), data, self._settings, self._lost)
+        try:
+            await engine.start()
+        except (AgentOSError, asyncio.CancelledError):
+            engine.close()
+            raise
+        return engine
+
+
+class EmbeddedEngine:
+    """A loaded set of modules and data; see the port for what it promises."""
+
+    def __init__(self, modules: tuple[Module, ...], data: Mapping[str, Json], settings: EmbeddedSettings, lost: _Lost) -> None:
+        self._modules = modules
+        self._data = data
+        self._settings = settings
+        self._lost = lost
+        self._pid = os.getpid()
+        self._questions: queue.SimpleQueue[_Question | None] = queue.SimpleQueue()
+        self._workers: list[_Worker] = []
+        self._hung = 0
+        self._closed = False
+
+    async def start(self) -> None:
+        """Start the threads; return when the first one has compiled. Its errors are this call's."""
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[Json] = loop.create_future()
+        self._spawn(_Question("", {}, loop, ready))
+        try:
+            await asyncio.wait_for(ready, self._settings.load_seconds)
+        except TimeoutError as error:
+            self._abandon(self._workers[0], None)
+            raise EngineUnavailable(
+                f"the policies did not load within {self._settings.load_seconds:g} s",
+                mend="look for a rule that loops over a large range",
+            ) from error
+        for _ in range(1, self._settings.threads):
+            self._spawn(None)
+
+    async def evaluate(self, path: str, document: Mapping[str, Json], *, within: float = DECISION_SECONDS) -> Json:
+        """See PolicyEngine.evaluate."""
+        self._refuse_if_unusable()
+        loop = asyncio.get_running_loop()
+        question = _Question(path, document, loop, loop.create_future())
+        asked = loop.time()
+        timer = loop.call_later(within, self._watch, question, asked, within)
+        self._questions.put(question)
+        try:
+            answer = await question.future
+        except AgentOSError:
+            timer.cancel()
+            raise
+        # An asker that is cancelled leaves its timer: its evaluation may hang all the same.
+        timer.cancel()
+        return answer
+
+    def close(self) -> None:
+        """End the threads after the questions that wait. Safe to repeat; evaluating afterwards is refused."""
+        if not self._closed:
+            self._closed = True
+            for _ in self._workers:
+                self._questions.put(None)
+
+    def _refuse_if_unusable(self) -> None:
+        if os.getpid() != self._pid:
+            raise opa.forked()
+        if self._closed:
+            raise EngineUnavailable("the policy engine has been closed")
+        if self._hung >= _POISONED_AFTER:
+            raise _poisoned()
+
+    def _spawn(self, ready: _Question | None) -> None:
+        worker = _Worker(self._modules, self._data, self._questions, ready, self._lost)
+        self._workers.append(worker)
+        worker.thread.start()
+
+    def _watch(self, question: _Question, asked: float, within: float) -> None:
+        """The deadline counts from the start of the evaluation: waiting behind other questions is not the policy's fault."""
+        if question.future.done() and not question.future.cancelled():
+            return
+        now = question.loop.time()
+        if question.started is None:
+            if now - asked >= self._settings.queue_seconds:
+                question.fail(EngineUnavailable(f"no thread was free to decide for {self._settings.queue_seconds:g} s"))
+                return
+            question.loop.call_later(within, self._watch, question, asked, within)
+            return
+        left = question.started + within - now
+        if left > 0:
+            question.loop.call_later(left, self._watch, question, asked, within)
+            return
+        if question.worker is not None and self._abandon(question.worker, question):
+            self._replace()
+        question.fail(
+            EngineUnavailable(
+                f"policy did not decide within {within * 1000:g} ms",
+                mend="look for a rule that loops over a large range or over the whole input",
+            )
+        )
+
+    def _abandon(self, worker: _Worker, question: _Question | None) -> bool:
+        """Write off a thread that hangs in `question` (None: in loading). False when it is past that already."""
+        if not worker.abandon(question):
+            return False
+        self._workers.remove(worker)
+        self._hung += 1
+        return True
+
+    def _replace(self) -> None:
+        if self._hung < _POISONED_AFTER:
+            if not self._closed:
+                self._spawn(None)
+            return
+        while True:
+            try:
+                waiting = self._questions.get_nowait()
+            except queue.Empty:
+                break
+            if waiting is not None:
+                waiting.loop.call_soon_threadsafe(waiting.fail, _poisoned())
+        for _ in self._workers:
+            self._questions.put(None)
+
+
+def _poisoned() -> EngineUnavailable:
+    return EngineUnavailable(
+        f"policy passed its deadline {_POISONED_AFTER} times: this engine decides nothing any more",
+        mend="correct the policy and apply it; a new revision gets a new engine",
+    )
+
+
+class _Worker:
+    """One daemon thread and the OPA engine that only it touches."""
+
+    def __init__(
+        self,
+        modules: tuple[Module, ...],
+        data: Mapping[str, Json],
+        questions: queue.SimpleQueue[_Question | None],
+        ready: _Question | None,
+        lost: _Lost,
+    ) -> None:
+        self._modules = modules
+        self._data = data
+        self._questions = questions
+        self._ready = ready
+        self._lost = lost
+        self._lock = threading.Lock()
+        self._busy = True
+        self._current: _Question | None = None
+        self._abandoned = False
+        self.thread = threading.Thread(target=self._run, name="agentos-policy", daemon=True)
+
+    def abandon(self, question: _Question | None) -> bool:
+        """Called in the event loop: give the thread up, if it is (still) busy with `question`."""
+        with self._lock:
+            if self._abandoned or not self._busy or self._current is not question:
+                return False
+            self._abandoned = True
+            self._lost.add(1)
+            return True
+
+    def _run(self) -> None:
+        engine = self._build()
+        if engine is None:
+            return
+        try:
+            while (question := self._questions.get()) is not None:
+                if question.future.done():
+                    continue
+                with self._lock:
+                    self._busy, self._current = True, question
+                question.worker = self
+                question.started = question.loop.time()
+                answer = _ask(engine, question.path, question.document)
+                if not self._idle():
+                    return
+                _deliver(question, answer)
+        finally:
+            engine.close()
+
+    def _build(self) -> Any:
+        try:
+            engine = opa.build(self._modules, self._data)
+            # The first question about a document is slow (it is prepared): ask it before anybody waits.
+            for path in _ENTRIES:
+                _ask(engine, path, {})
+        except AgentOSError as error:
+            if self._idle() and self._ready is not None:
+                _deliver(self._ready, error)
+            return None
+        if not self._idle():
+            engine.close()
+            return None
+        if self._ready is not None:
+            _deliver(self._ready, None)
+            self._ready = None
+        return engine
+
+    def _idle(self) -> bool:
+        """The evaluation ended. False when the thread was given up meanwhile: it must end, nobody listens."""
+        with self._lock:
+            self._busy, self._current = False, None
+            if self._abandoned:
+                self._lost.add(-1)
+            return not self._abandoned
+
+
+def _deliver(question: _Question, answer: Json | AgentOSError) -> None:
+    try:
+        if isinstance(answer, AgentOSError):
+            question.loop.call_soon_threadsafe(question.fail, answer)
+        else:
+            question.loop.call_soon_threadsafe(question.answer, answer)
+    except RuntimeError:
+        # The event loop is closed: nobody waits for this answer, and no other way to tell exists.
+        return
+
+
+def _ask(engine: Any, path: str, document: Mapping[str, Json]) -> Json | AgentOSError:
+    """One evaluation. Errors are values here: they cross from the thread to the loop."""
+    library = opa.library()
+    try:
+        return engine.eval_document(path, document)
+    except library.OpaUndefinedError:
+        return EngineUnavailable(f"policy left data.{path} undefined")
+    except library.OpaError as error:
+        return EngineUnavailable(f"policy failed to evaluate data.{path}: {error.message}")
+    except (TypeError, ValueError, RecursionError) as error:
+        return EngineUnavailable(f"the policy input is not JSON: {error}")

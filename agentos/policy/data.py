@@ -1,0 +1,113 @@
+"""What policy knows about a tenant: its declarations folded into one document (`schemas/v1/policy-data.json`).
+
+Grants are indexed by agent and tool, so that a decision looks one list up and never scans.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from agentos.abi.canonical import Json
+from agentos.abi.errors import PolicyError
+from agentos.abi.event import parse_rfc3339
+from agentos.abi.resource import Key, Resource
+
+_STRICTNESS: Final = {"dryrun": 0, "warn": 1, "enforce": 2}
+_DEFAULT_SESSIONS: Final = 100
+_DEFAULT_CALLS: Final = 200
+_DEFAULT_TOKENS: Final = 1_000_000
+_PACKAGE: Final = re.compile(
+    r"^package\s+agentos\.(?:syscall|admission)\.rules\.([A-Za-z_][A-Za-z0-9_]*)[ \t\r]*(?:#.*)?$", re.MULTILINE
+)
+
+
+def build_data(resources: Sequence[Resource], tenant: str, *, granted_by: Mapping[Key, str]) -> dict[str, Json]:
+    """The root document `{"agentos": {...}}` for the policies of `tenant`; resources of other tenants are left out.
+
+    `granted_by` tells for each ToolGrant which actor applied it (`principal/alice`); absent: `unknown`.
+    Times become milliseconds since the epoch. Raises PolicyError for an `until` that is no time.
+    """
+    own = sorted((resource for resource in resources if resource.key.tenant == tenant), key=lambda resource: resource.key)
+    return {
+        "agentos": {
+            "tenant": _tenant(resources, tenant),
+            "agents": {item.key.name: _agent(item.spec) for item in own if item.key.kind == "Agent"},
+            "tools": {item.key.name: _tool(item.spec) for item in own if item.key.kind == "Tool"},
+            "grants": _grants([item for item in own if item.key.kind == "ToolGrant"], granted_by),
+            "policies": _policies([item for item in own if item.key.kind == "Policy"]),
+            "roles": {},
+        }
+    }
+
+
+def _tenant(resources: Sequence[Resource], name: str) -> Json:
+    sessions = _DEFAULT_SESSIONS
+    for resource in resources:
+        if resource.key.kind == "Tenant" and resource.key.name == name:
+            sessions = resource.spec.get("limits", {}).get("sessions", _DEFAULT_SESSIONS)
+    return {"name": name, "limits": {"sessions": sessions}}
+
+
+def _agent(spec: Mapping[str, Json]) -> Json:
+    budget = spec.get("budget", {})
+    return {
+        "model": spec["model"],
+        "tools": list(spec.get("tools", [])),
+        "budget": {"calls": budget.get("calls", _DEFAULT_CALLS), "tokens": budget.get("tokens", _DEFAULT_TOKENS)},
+        "governance": dict(spec["governance"]),
+    }
+
+
+def _tool(spec: Mapping[str, Json]) -> Json:
+    facts: dict[str, Json] = {
+        "effect": spec["effect"],
+        "labels": list(spec.get("labels", [])),
+        "idempotent": spec.get("idempotent", False),
+    }
+    driver = spec["driver"]
+    if "builtin" in driver:
+        # Every file primitive names its place in the workspace by `path`.
+        facts |= {"driver": "builtin", "primitive": driver["builtin"]["primitive"], "workspace_args": ["path"]}
+    else:
+        facts |= {"driver": "mcp", "workspace_args": list(driver["mcp"].get("workspaceArgs", []))}
+    return facts
+
+
+def _grants(grants: Sequence[Resource], granted_by: Mapping[Key, str]) -> Json:
+    index: dict[str, dict[str, list[Json]]] = {}
+    for grant in grants:
+        spec = grant.spec
+        fact: dict[str, Json] = {
+            "name": grant.key.name,
+            "args": dict(spec.get("args", {})),
+            "approval": spec.get("approval", "none") != "none",
+            "by": granted_by.get(grant.key, "unknown"),
+        }
+        if spec.get("until") is not None:
+            try:
+                fact["until"] = parse_rfc3339(spec["until"])
+            except (TypeError, ValueError) as error:
+                raise PolicyError(
+                    f"until: {spec['until']!r} is not an RFC 3339 time", where=str(grant.key), mend="write 2027-01-31T00:00:00Z"
+                ) from error
+        for agent in dict.fromkeys(spec["agents"]):
+            for tool in dict.fromkeys(spec["tools"]):
+                index.setdefault(agent, {}).setdefault(tool, []).append(fact)
+    return index
+
+
+def _policies(policies: Sequence[Resource]) -> Json:
+    """Modes by package tail. A package that two policies share takes the stricter mode; one that cannot be read binds."""
+    found: dict[str, dict[str, str]] = {}
+    for policy in policies:
+        mode = policy.spec.get("mode", "enforce")
+        for module in policy.spec.get("modules", []):
+            match = _PACKAGE.search(module["source"])
+            if match is None:
+                continue
+            known = found.get(match[1])
+            if known is None or _STRICTNESS[known["mode"]] < _STRICTNESS[mode]:
+                found[match[1]] = {"mode": mode, "name": policy.key.name}
+    return found

@@ -1,0 +1,87 @@
+package agentos.control_test
+
+import data.agentos.control
+
+asked(roles, home, verb, tenant) := decision if {
+	decision := control.decision with input as {
+		"abi": "agentos/v1",
+		"principal": {"name": "al", "roles": roles, "tenant": home},
+		"verb": verb,
+		"tenant": tenant,
+	}
+}
+
+test_an_operator_applies if {
+	asked(["operator"], "*", "registry.apply", "acme") == {
+		"effect": "allow",
+		"rules": ["roles.allowed"],
+		"reasons": ["role operator may use registry.apply"],
+	}
+}
+
+test_an_auditor_does_not if {
+	asked(["auditor"], "*", "registry.apply", "acme") == {
+		"effect": "deny",
+		"rules": ["roles.missing"],
+		"reasons": ["principal al may not use registry.apply; role operator can"],
+	}
+}
+
+test_roles_add_up if asked(["auditor", "operator"], "*", "registry.apply", "acme").effect == "allow"
+
+test_an_unknown_role_is_no_role if asked(["root"], "*", "registry.get", "acme").effect == "deny"
+
+test_an_operator_does_not_approve if {
+	asked(["operator"], "*", "approval.approve", "default") == {
+		"effect": "deny",
+		"rules": ["roles.missing"],
+		"reasons": ["principal al may not use approval.approve; role approver can"],
+	}
+}
+
+test_several_roles_are_named_in_order if {
+	asked([], "*", "evidence.export", "default").reasons == [
+		"principal al may not use evidence.export; role auditor or compliance can",
+	]
+}
+
+test_an_unknown_verb if {
+	asked(["operator"], "*", "registry.format", "default") == {
+		"effect": "deny",
+		"rules": ["roles.unknown"],
+		"reasons": [`no role may use "registry.format"`],
+	}
+}
+
+test_everyone_sees_the_status if {
+	asked([], "acme", "runtime.status", "acme") == {
+		"effect": "allow",
+		"rules": ["roles.everyone"],
+		"reasons": ["every principal may use runtime.status"],
+	}
+}
+
+test_at_home if asked(["operator"], "acme", "registry.apply", "acme").effect == "allow"
+
+test_abroad if {
+	asked(["operator"], "acme", "registry.apply", "default") == {
+		"effect": "deny",
+		"rules": ["tenant.foreign"],
+		"reasons": [`principal al acts on tenant "acme" only; a principal of that tenant or of the fleet can`],
+	}
+}
+
+test_a_principal_of_a_tenant_makes_no_principals if {
+	asked(["operator"], "acme", "principal.create", "acme") == {
+		"effect": "deny",
+		"rules": ["tenant.fleet"],
+		"reasons": ["principal.create concerns the whole fleet; only a principal of the fleet can"],
+	}
+}
+
+test_nothing_asked_is_denied if {
+	every question in [{}, {"principal": {}}, {"verb": "registry.get"}, {"principal": {"roles": ["operator"]}, "verb": "registry.get"}] {
+		decision := control.decision with input as question
+		decision.effect == "deny"
+	}
+}

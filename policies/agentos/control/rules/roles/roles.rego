@@ -1,0 +1,124 @@
+# METADATA
+# title: roles
+# description: which role may use which verb
+# schemas:
+#   - input: schema["control-input"]
+# related_resources:
+#   - ref: policies/agentos/control/rules/roles/README.md
+package agentos.control.rules.roles
+
+# METADATA
+# title: allowed
+# description: a role of the principal has the verb
+results contains {"rule": "roles.allowed", "effect": "allow", "reason": reason} if {
+	some role in input.principal.roles
+	input.verb in verbs[role]
+	reason := sprintf("role %s may use %s", [role, input.verb])
+}
+
+# METADATA
+# title: everyone
+# description: a verb that every principal may use
+results contains {"rule": "roles.everyone", "effect": "allow", "reason": reason} if {
+	for_everyone
+	reason := sprintf("every principal may use %s", [input.verb])
+}
+
+# METADATA
+# title: missing
+# description: no role of the principal has the verb, another one does
+results contains {"rule": "roles.missing", "effect": "deny", "reason": reason} if {
+	count(able) > 0
+	count(able & {role | some role in input.principal.roles}) == 0
+	not for_everyone
+	reason := sprintf(
+		"principal %s may not use %s; role %s can",
+		[name, input.verb, concat(" or ", sort(able))],
+	)
+}
+
+# METADATA
+# title: unknown
+# description: a verb that no role has
+results contains {"rule": "roles.unknown", "effect": "deny", "reason": reason} if {
+	count(able) == 0
+	not for_everyone
+	reason := sprintf("no role may use %s", [json.marshal(verb)])
+}
+
+default verb := null
+
+verb := input.verb
+
+default name := "(unnamed)"
+
+name := input.principal.name
+
+for_everyone if input.verb in everyone
+
+able contains role if {
+	some role
+	input.verb in verbs[role]
+}
+
+everyone := {"runtime.status"}
+
+verbs := {
+	"operator": {
+		"approval.list",
+		"audit.query",
+		"principal.create",
+		"principal.list",
+		"principal.revoke",
+		"registry.apply",
+		"registry.delete",
+		"registry.get",
+		"registry.history",
+		"registry.list",
+		"registry.plan",
+		"registry.rollback",
+		"runtime.doctor",
+		"runtime.shutdown",
+		"session.cancel",
+		"session.create",
+		"session.events",
+		"session.get",
+		"session.list",
+		"session.upload",
+		"session.workspace",
+	},
+	"approver": {
+		"approval.approve",
+		"approval.deny",
+		"approval.list",
+		"session.events",
+		"session.get",
+		"session.list",
+	},
+	"compliance": {
+		"approval.list",
+		"audit.query",
+		"evidence.export",
+		"registry.get",
+		"registry.history",
+		"registry.list",
+		"registry.plan",
+		"session.events",
+		"session.get",
+		"session.list",
+	},
+	"auditor": {
+		"approval.list",
+		"audit.query",
+		"audit.rebuild",
+		"evidence.export",
+		"registry.get",
+		"registry.history",
+		"registry.list",
+		"runtime.doctor",
+		"session.events",
+		"session.get",
+		"session.list",
+		"session.workspace",
+	},
+}

@@ -1,0 +1,140 @@
+# METADATA
+# title: grants
+# description: a tool is called only under a grant that is current and covers its arguments
+# schemas:
+#   - input: schema["policy-input"]
+# related_resources:
+#   - ref: policies/agentos/syscall/rules/grants/README.md
+package agentos.syscall.rules.grants
+
+# METADATA
+# title: allowed
+# description: a current grant covers the call and asks nobody
+results contains {"rule": "grants.allowed", "effect": "allow", "reason": reason} if {
+	some grant in applicable
+	not grant.approval
+	reason := sprintf("grant %s lets agent %s call tool %s (granted by %s)", [grant.name, agent, tool, grant.by])
+}
+
+# METADATA
+# title: approval
+# description: grants cover the call, and each of them asks for a person's approval
+results contains {"rule": "grants.approval", "effect": "ask", "reason": reason} if {
+	some grant in applicable
+	every other in applicable {
+		other.approval
+	}
+	reason := sprintf("grant %s lets agent %s call tool %s when a person approves", [grant.name, agent, tool])
+}
+
+# METADATA
+# title: model
+# description: every agent may call a model; the rule model says which one
+results contains {"rule": "grants.model", "effect": "allow", "reason": reason} if {
+	tool == "model-call"
+	reason := sprintf("agent %s may call its model", [agent])
+}
+
+# METADATA
+# title: none
+# description: no grant names this agent and this tool
+results contains {"rule": "grants.none", "effect": "deny", "reason": reason} if {
+	count(named) == 0
+	not tool == "model-call"
+	reason := sprintf("no grant lets agent %s call tool %s; an operator can add a ToolGrant", [agent, tool])
+}
+
+# METADATA
+# title: expired
+# description: the grants for this agent and this tool have ended
+results contains {"rule": "grants.expired", "effect": "deny", "reason": reason} if {
+	count(applicable) == 0
+	some grant in named
+	not current(grant)
+	reason := sprintf(
+		"grant %s let agent %s call tool %s until %s; an operator can renew the ToolGrant",
+		[grant.name, agent, tool, ended(grant)],
+	)
+}
+
+# METADATA
+# title: arguments
+# description: a current grant names this agent and this tool, but not with these arguments
+results contains {"rule": "grants.args", "effect": "deny", "reason": reason} if {
+	count(applicable) == 0
+	some grant in named
+	current(grant)
+	unmet := [name | some name, constraint in grant.args; not satisfied(name, constraint)]
+	wanted := [sprintf("%s %s", [name, json.marshal(grant.args[name])]) | some name in unmet]
+	reason := sprintf(
+		"grant %s lets agent %s call tool %s only with %s; an operator can widen the ToolGrant",
+		[grant.name, agent, tool, concat(", ", wanted)],
+	)
+}
+
+default agent := "(unnamed)"
+
+agent := input.agent.name
+
+default tool := "(unnamed)"
+
+tool := input.syscall.tool
+
+default named := []
+
+named := data.agentos.grants[agent][tool]
+
+applicable := [grant |
+	some grant in named
+	current(grant)
+	every name, constraint in grant.args {
+		satisfied(name, constraint)
+	}
+]
+
+current(grant) if not "until" in object.keys(grant)
+
+current(grant) if {
+	is_number(input.now)
+	input.now < grant.until
+}
+
+ended(grant) := time.format(grant.until * 1000000)
+
+# An absent argument satisfies nothing, and a constraint that is not known here holds never.
+satisfied(name, constraint) if {
+	value := input.syscall.args[name]
+	every kind, want in constraint {
+		holds(kind, want, value)
+	}
+}
+
+holds("equals", want, value) if want == value
+
+holds("oneOf", want, value) if value in want
+
+holds("glob", want, value) if {
+	is_string(value)
+	glob.match(want, ["/"], value)
+}
+
+holds("pattern", want, value) if {
+	is_string(value)
+	regex.is_valid(want)
+	regex.match(sprintf(`^(?:%s)$`, [want]), value)
+}
+
+holds("maximum", want, value) if {
+	is_number(value)
+	value <= want
+}
+
+holds("minimum", want, value) if {
+	is_number(value)
+	value >= want
+}
+
+holds("maxLength", want, value) if {
+	is_string(value)
+	count(value) <= want
+}

@@ -1,0 +1,135 @@
+package agentos.syscall.rules.grants_test
+
+import data.agentos.syscall.rules.grants
+
+call := {
+	"syscall": {"tool": "write", "effect": "write", "args": {"path": "out/a.md", "size": 3}, "args_digest": "sha256:1"},
+	"agent": {"name": "triage"},
+	"now": 1000,
+}
+
+open_grant := {"name": "g", "args": {}, "approval": false, "by": "principal/al"}
+
+found(given) := results if {
+	results := grants.results with input as call with data.agentos.grants as {"triage": {"write": given}}
+}
+
+allowed := {{
+	"rule": "grants.allowed",
+	"effect": "allow",
+	"reason": "grant g lets agent triage call tool write (granted by principal/al)",
+}}
+
+none := {{
+	"rule": "grants.none",
+	"effect": "deny",
+	"reason": "no grant lets agent triage call tool write; an operator can add a ToolGrant",
+}}
+
+with_args(args) := found([object.union(open_grant, {"args": args})])
+
+with_path(path, constraint) := results if {
+	results := grants.results with input as json.patch(call, [{"op": "add", "path": "/syscall/args/path", "value": path}])
+		with data.agentos.grants as {"triage": {"write": [object.union(open_grant, {"args": {"path": constraint}})]}}
+}
+
+ids(results) := {result.rule | some result in results}
+
+test_a_grant_allows if found([open_grant]) == allowed
+
+test_no_grant_denies if found([]) == none
+
+test_no_data_denies if {
+	results := grants.results with input as call
+	results == none
+}
+
+test_a_grant_for_another_agent_denies if {
+	results := grants.results with input as call with data.agentos.grants as {"other": {"write": [open_grant]}}
+	results == none
+}
+
+test_an_empty_input_is_not_allowed if {
+	results := grants.results with input as {} with data.agentos.grants as {"triage": {"write": [open_grant]}}
+	ids(results) == {"grants.none"}
+}
+
+test_approval_asks if {
+	found([object.union(open_grant, {"approval": true})]) == {{
+		"rule": "grants.approval",
+		"effect": "ask",
+		"reason": "grant g lets agent triage call tool write when a person approves",
+	}}
+}
+
+test_a_grant_without_approval_suffices if {
+	found([object.union(open_grant, {"approval": true, "name": "h"}), open_grant]) == allowed
+}
+
+test_a_grant_that_ends_later_allows if found([object.union(open_grant, {"until": 1001})]) == allowed
+
+test_a_grant_that_has_ended_denies if {
+	found([object.union(open_grant, {"until": 1000})]) == {{
+		"rule": "grants.expired",
+		"effect": "deny",
+		"reason": "grant g let agent triage call tool write until 1970-01-01T00:00:01Z; an operator can renew the ToolGrant",
+	}}
+}
+
+test_a_grant_with_an_end_needs_a_clock if {
+	every given in [object.remove(call, ["now"]), object.union(call, {"now": "0"})] {
+		results := grants.results with input as given
+			with data.agentos.grants as {"triage": {"write": [object.union(open_grant, {"until": 1001})]}}
+		ids(results) == {"grants.expired"}
+	}
+}
+
+test_unmet_arguments_are_named if {
+	with_args({"path": {"glob": "docs/**"}, "size": {"maximum": 3}}) == {{
+		"rule": "grants.args",
+		"effect": "deny",
+		"reason": `grant g lets agent triage call tool write only with path {"glob":"docs/**"}; an operator can widen the ToolGrant`,
+	}}
+}
+
+test_an_absent_argument_satisfies_nothing if ids(with_args({"to": {"maxLength": 100}})) == {"grants.args"}
+
+test_an_unknown_constraint_holds_never if ids(with_args({"path": {"like": "out"}})) == {"grants.args"}
+
+test_every_constraint_must_hold if ids(with_args({"size": {"minimum": 1, "maximum": 2}})) == {"grants.args"}
+
+# What each constraint takes, and what it does not.
+samples := [
+	{"constraint": {"equals": "a"}, "yes": ["a"], "no": ["b", 1, null, ["a"]]},
+	{"constraint": {"equals": 1}, "yes": [1], "no": ["1", true]},
+	{"constraint": {"oneOf": ["a", 2]}, "yes": ["a", 2], "no": ["b", "2", ["a"]]},
+	{"constraint": {"glob": "out/*.md"}, "yes": ["out/a.md"], "no": ["out/b/a.md", "a.md", 3, null]},
+	{"constraint": {"glob": "out/**"}, "yes": ["out/a", "out/b/c"], "no": ["in/a", {}]},
+	{"constraint": {"pattern": "[a-z]+"}, "yes": ["abc"], "no": ["abc1", "1abc", "abc\n", "", 7]},
+	{"constraint": {"pattern": "a|b"}, "yes": ["a", "b"], "no": ["ab", "ax"]},
+	{"constraint": {"pattern": "a)|(b"}, "yes": [], "no": ["a", "ax", "b"]},
+	{"constraint": {"maximum": 3}, "yes": [3, -1], "no": [4, "1", null, true]},
+	{"constraint": {"minimum": 3}, "yes": [3, 9], "no": [2, "9", [], {}]},
+	{"constraint": {"maxLength": 2}, "yes": ["", "ab"], "no": ["abc", 1, []]},
+]
+
+test_constraints_take_what_they_should if {
+	every sample in samples {
+		every value in sample.yes {
+			ids(with_path(value, sample.constraint)) == {"grants.allowed"}
+		}
+	}
+}
+
+test_constraints_refuse_what_they_should if {
+	every sample in samples {
+		every value in sample.no {
+			ids(with_path(value, sample.constraint)) == {"grants.args"}
+		}
+	}
+}
+
+test_a_model_call_needs_no_grant if {
+	results := grants.results with input as json.patch(call, [{"op": "replace", "path": "/syscall/tool", "value": "model-call"}])
+	results == {{"rule": "grants.model", "effect": "allow", "reason": "agent triage may call its model"}}
+}

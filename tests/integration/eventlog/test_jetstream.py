@@ -1,0 +1,244 @@
+"""What can go wrong between the log and its server: lost answers, lost connections, full disks, foreign streams."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+
+import pytest
+from nats.errors import TimeoutError as NatsTimeout
+
+from agentos.abi.errors import LogUnavailable, SequenceConflict
+from agentos.eventlog import EVENT_STREAMS, Message
+from agentos.eventlog.adapters.connection import connect
+from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
+from agentos.eventlog.adapters.server_config import Account, User
+
+SUBJECT = "ev.0.s-1"
+
+
+def messages(prefix: str, count: int, *, size: int = 1) -> list[Message]:
+    return [Message(f"{prefix}-{number}", b"x" * size) for number in range(count)]
+
+
+def lose(client, monkeypatch, *, there: int = 0, back: int = 0) -> None:
+    """Let the next `there` publishes never arrive, then the answers to the next `back` never return."""
+    real = client.request
+    lost = {"there": there, "back": back}
+
+    async def request(subject, *rest, **options):
+        if subject != SUBJECT:
+            return await real(subject, *rest, **options)
+        if lost["there"]:
+            lost["there"] -= 1
+            raise NatsTimeout
+        answer = await real(subject, *rest, **options)
+        if lost["back"]:
+            lost["back"] -= 1
+            raise NatsTimeout
+        return answer
+
+    monkeypatch.setattr(client, "request", request)
+
+
+@pytest.fixture
+async def door(open_account):
+    async with open_account() as door:
+        await ensure_streams(door.client, EVENT_STREAMS)
+        yield door
+
+
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize(("there", "back"), [(0, 1), (1, 0), (2, 1)])
+async def test_a_lost_answer_is_settled_by_the_subject_itself(door, monkeypatch, count, there, back):
+    """Whether the request or its answer is lost, an append returns its true position and is stored once."""
+    log = JetStreamLog(door.client)
+    base = await log.append(SUBJECT, messages("a", 2), after=0)
+    lose(door.client, monkeypatch, there=there, back=back)
+    assert await log.append(SUBJECT, messages("b", count), after=base) == base + count
+    assert await log.end("EV_0") == base + count
+
+
+async def test_a_lost_answer_does_not_hide_a_conflict(door, monkeypatch):
+    """If the request was lost and somebody else appended in between, the append is a conflict."""
+    log = JetStreamLog(door.client)
+    await log.append(SUBJECT, messages("theirs", 1), after=0)
+    lose(door.client, monkeypatch, there=1)
+    with pytest.raises(SequenceConflict):
+        await log.append(SUBJECT, messages("ours", 1), after=0)
+
+
+async def test_a_server_that_never_answers_is_unavailable_in_time(door, monkeypatch):
+    """When every try is lost, LogUnavailable is raised as soon as the patience is used up, and a later repeat works."""
+    with monkeypatch.context() as patch:
+        lose(door.client, patch, there=10**9)
+        with pytest.raises(LogUnavailable) as caught:
+            await JetStreamLog(door.client, patience=0.05).append(SUBJECT, messages("a", 1), after=0)
+    assert caught.value.retryable
+    assert caught.value.where == SUBJECT
+    assert await JetStreamLog(door.client).append(SUBJECT, messages("a", 1), after=0) == 1
+
+
+async def test_a_closed_connection_is_unavailable(door):
+    """Every method of a log whose connection is closed says so."""
+    log = JetStreamLog(door.client)
+    await door.client.close()
+    for work in (log.append(SUBJECT, messages("a", 1), after=0), log.last(SUBJECT), log.end("EV_0"), anext(log.follow("EV_0"))):
+        with pytest.raises(LogUnavailable, match="closed"):
+            await work
+
+
+async def test_a_stream_that_was_never_made_is_unavailable(door):
+    """Appending to, reading and following a missing stream each fail with a sentence, and store nothing."""
+    log = JetStreamLog(door.client)
+    works = [
+        log.append("ev.9.s", messages("a", 1), after=0),
+        log.append("ev.9.s", messages("a", 2), after=0),
+        log.last("ev.9.s"),
+        log.end("EV_9"),
+        anext(log.scan("EV_9")),
+    ]
+    for work in works:
+        with pytest.raises(LogUnavailable) as caught:
+            await work
+        assert caught.value.mend
+
+
+async def test_a_message_beyond_the_limit_of_the_server_is_refused(door):
+    """A message of more than 8 MB is refused with what to do about it; one of 7 MB is stored and read."""
+    log = JetStreamLog(door.client)
+    with pytest.raises(LogUnavailable, match="larger than the server takes"):
+        await log.append(SUBJECT, messages("a", 1, size=9_000_000), after=0)
+    await log.append(SUBJECT, messages("b", 1, size=7_000_000), after=0)
+    await log.append("ev.0.s-2", messages("c", 3, size=3_000_000), after=0)
+    assert [len(stored.data) async for stored in log.scan("EV_0")] == [7_000_000, 3_000_000, 3_000_000, 3_000_000]
+
+
+async def test_a_full_store_is_said_and_keeps_what_it_has(own_server, new_key):
+    """When the server may store no more, appends say so and reading goes on; with more room the same append succeeds."""
+    key = new_key()
+    server = own_server(Account("A", (User(key.public_key),)), max_store=3_000_000)
+    await server.start()
+    client = await connect(server.url, key, name="test")
+    await ensure_streams(client, ["EV_0"])
+    log = JetStreamLog(client)
+    end = await log.append(SUBJECT, messages("a", 2, size=1_000_000), after=0)
+    for _ in range(2):
+        with pytest.raises(LogUnavailable, match="no space left") as caught:
+            await log.append(SUBJECT, messages("b", 3, size=600_000), after=end)
+        assert caught.value.mend
+    kept = [message.position async for message in log.read(SUBJECT)]
+    assert kept[:end] == list(range(1, end + 1))
+    await client.close()
+    await server.stop()
+
+    server = own_server(Account("A", (User(key.public_key),)), max_store=30_000_000)
+    await server.start()
+    client = await connect(server.url, key, name="test")
+    log = JetStreamLog(client)
+    assert await log.append(SUBJECT, messages("b", 3, size=600_000), after=end) == end + 3
+    assert [message.position async for message in log.read(SUBJECT)] == list(range(1, end + 4))
+    await client.close()
+
+
+async def test_streams_are_made_once_and_checked_afterwards(door):
+    """Making streams again changes nothing; deletion and purge are refused by the server itself."""
+    await ensure_streams(door.client, (*EVENT_STREAMS, "REG"))
+    log = JetStreamLog(door.client)
+    await log.append(SUBJECT, messages("a", 3), after=0)
+    for name, body in (("STREAM.PURGE.EV_0", {}), ("STREAM.MSG.DELETE.EV_0", {"seq": 1})):
+        answer = json.loads((await door.client.request(f"$JS.API.{name}", json.dumps(body).encode())).data)
+        assert "error" in answer
+    assert await log.end("EV_0") == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"deny_delete": False}, "deny_delete is false, expected true"),
+        ({"storage": "memory"}, 'storage is "memory", expected "file"'),
+        ({"max_msgs": 5}, "max_msgs is 5, expected -1"),
+        ({"republish": {"src": ">", "dest": "copy.>"}}, "republish is"),
+    ],
+)
+async def test_a_stream_that_could_lose_messages_is_refused(open_account, change, said):
+    """An existing stream with another configuration is named with the field that is wrong."""
+    async with open_account() as door:
+        config = {
+            "name": "EV_0",
+            "subjects": ["ev.0.>"],
+            "storage": "file",
+            "discard": "new",
+            "deny_delete": True,
+            "deny_purge": True,
+            "allow_direct": True,
+            "allow_atomic": True,
+            **change,
+        }
+        answer = json.loads((await door.client.request("$JS.API.STREAM.CREATE.EV_0", json.dumps(config).encode())).data)
+        assert "error" not in answer
+        with pytest.raises(LogUnavailable) as caught:
+            await ensure_streams(door.client, ["EV_0"])
+        assert said in caught.value.message
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+async def test_appends_and_followers_live_through_a_restart_of_the_server(own_server, new_key, how):
+    """While the server is killed and started again, a writer loses nothing it was told is stored, a follower skips nothing."""
+    key = new_key()
+    server = own_server(Account("A", (User(key.public_key),)))
+    await server.start()
+    client = await connect(server.url, key, name="test", reconnect=True)
+    await ensure_streams(client, ["EV_0"])
+    log = JetStreamLog(client)
+    seen: list[int] = []
+    stored = asyncio.Event()
+    total = 60
+
+    async def write() -> None:
+        end = 0
+        for number in range(total // 3):
+            end = await log.append(SUBJECT, messages(f"m{number}", 1), after=end)
+            end = await log.append(SUBJECT, messages(f"n{number}", 2), after=end)
+            if number == 5:
+                stored.set()
+
+    async def watch() -> None:
+        async for message in log.follow("EV_0"):
+            seen.append(message.position)
+            if len(seen) == total:
+                return
+
+    watcher, writer = asyncio.create_task(watch()), asyncio.create_task(write())
+    await asyncio.wait_for(stored.wait(), 20)
+    assert server.pid is not None
+    os.kill(server.pid, how)
+    await server.wait()
+    await server.start()
+    await asyncio.wait_for(asyncio.gather(watcher, writer), 30)
+    assert seen == list(range(1, total + 1))
+    assert [message.position async for message in log.scan("EV_0")] == seen
+    await client.close()
+
+
+async def test_a_follower_begins_again_when_its_consumer_is_taken_away(door):
+    """Somebody deletes the follower's consumer on the server: it goes on behind the last message it gave."""
+    log = JetStreamLog(door.client)
+    end = await log.append(SUBJECT, messages("a", 3), after=0)
+    following = log.follow("EV_0")
+    seen = [(await anext(following)).position for _ in range(3)]
+    coming = asyncio.ensure_future(anext(following))
+    end = await log.append(SUBJECT, messages("b", 1), after=end)
+    seen.append((await coming).position)
+    names = json.loads((await door.client.request("$JS.API.CONSUMER.NAMES.EV_0", b"")).data)["consumers"]
+    for name in names:
+        await door.client.request(f"$JS.API.CONSUMER.DELETE.EV_0.{name}", b"")
+    end = await log.append(SUBJECT, messages("c", 2), after=end)
+    seen += [(await asyncio.wait_for(anext(following), 10)).position for _ in range(2)]
+    assert len(names) == 1
+    assert seen == [1, 2, 3, 4, 5, 6]
+    await following.aclose()
+    names = json.loads((await door.client.request("$JS.API.CONSUMER.NAMES.EV_0", b"")).data)["consumers"]
+    assert not names

@@ -1,0 +1,147 @@
+"""A small fleet's record, fabricated event by event: two sessions, one registry, three principals."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from types import ModuleType
+
+import pytest
+
+from agentos.abi import event as ev
+from agentos.abi.canonical import Json, canonical, digest, digest_of
+from agentos.abi.chain import Head
+from agentos.abi.event import Event
+from agentos.audit.evidence import RegistryRecord, build_pack
+from agentos.audit.keys import SigningKey
+
+START_MS = 1_795_000_000_000
+
+
+@dataclass
+class Chain:
+    """Writes events of one subject, one second apart."""
+
+    subject: str
+    tenant: str = "default"
+    revision: int = 1
+    now_ms: int = START_MS
+    head: Head = field(default_factory=Head.empty)
+    stored: list[bytes] = field(default_factory=list)
+
+    def add(self, kind: str, data: dict[str, Json], actor: str = "system/kernel") -> bytes:
+        self.now_ms += 1000
+        event = Event(
+            id=f"{self.subject}-{self.head.seq + 1}",
+            type=kind,
+            tenant=self.tenant,
+            subject=self.subject,
+            seq=self.head.seq + 1,
+            prev=self.head.hash,
+            time_ms=self.now_ms,
+            actor=actor,
+            config_revision=self.revision,
+            policy_digest="sha256:" + "ab" * 32,
+            data=data,
+        )
+        self.stored.append(event.to_bytes())
+        self.head = event.head(self.stored[-1])
+        return self.stored[-1]
+
+    def created(self, agent: str = "triage", actor: str = "principal/alice") -> None:
+        self.add(ev.SESSION_CREATED, {"agent": agent, "goal": "sort the inbox", "inputs": []}, actor)
+
+    def decided(
+        self, call: str, tool: str, effect: str, args: Json = None, rules: tuple[str, ...] = ("grants.granted",), **more: Json
+    ) -> None:
+        args = {"path": f"in/{call}.md"} if args is None else args
+        decision = {"effect": effect, "rules": list(rules), "reasons": [f"because of {rule}" for rule in rules]}
+        data = {"call": call, "tool": tool, "effect": "write", "args": args, "args_digest": digest_of(args), "turn": 1}
+        self.add(ev.SYSCALL_DECIDED, data | {"decision": decision} | more, "agent/triage")
+
+    def finished(self, call: str, tool: str, content: str = "done", data: Json = None) -> None:
+        result = {"content": content, "is_error": False} | ({} if data is None else {"data": data})
+        self.add(ev.SYSCALL_FINISHED, {"call": call, "tool": tool, "result": result, "duration_us": 1500})
+
+    def model(self, number: int) -> None:
+        call = f"model-{number}"
+        self.decided(call, "model-call", "allow", {"model": "fast", "input_digest": "sha256:" + "00" * 32})
+        self.finished(
+            call, "model-call", "", {"content": [], "stop_reason": "tool_use", "input_tokens": 100, "output_tokens": 10}
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Fleet:
+    """What a pack is made of, and a key to sign it with."""
+
+    sessions: dict[str, list[bytes]]
+    registry: RegistryRecord
+    key: SigningKey
+
+    def pack(self, **changes: Json) -> bytes:
+        given = {"tenant": "default", "sessions": self.sessions, "registry": self.registry, "key": self.key}
+        return build_pack(**(given | {"clock": Still(), "exporter": "principal/olga"} | changes))
+
+
+class Still:
+    """A clock that stands."""
+
+    def now_ms(self) -> int:
+        return START_MS + 3_600_000
+
+
+def busy_session(name: str) -> Chain:
+    """Reads a file, is denied a mail, asks for a write that Alice approves, ends."""
+    chain = Chain(name)
+    chain.created()
+    chain.model(1)
+    chain.decided("c1", "read", "allow")
+    chain.finished("c1", "read", "a mail")
+    chain.decided("c2", "send-mail", "deny", rules=("grants.none",))
+    write = {"path": "out/report.md", "text": "=SUM(A1)"}
+    chain.decided("c3", "write", "ask", write, rules=("grants.approval",))
+    chain.add(ev.SESSION_WAITING, {"call": "c3"})
+    yes = {"call": "c3", "args_digest": digest_of(write), "reason": "looks right"}
+    chain.add(ev.APPROVAL_GRANTED, yes, "principal/anna")
+    chain.decided("c3", "write", "allow", write, approval={"by": "principal/anna", "reason": "looks right"})
+    chain.finished("c3", "write")
+    chain.add(ev.SESSION_FINISHED, {"result": "sorted"})
+    return chain
+
+
+def short_session(name: str) -> Chain:
+    chain = Chain(name)
+    chain.created(agent="clerk")
+    chain.decided("c1", "list", "allow")
+    chain.finished("c1", "list")
+    return chain
+
+
+def registry_record() -> RegistryRecord:
+    agent = canonical({"kind": "Agent", "metadata": {"name": "triage"}})
+    tree = canonical({"agent/default/triage": {"by": "principal/olga", "digest": digest(agent), "revision": 1}})
+    revisions = Chain("registry", tenant="*", revision=0, now_ms=START_MS - 60_000)
+    applied = {"revision": 1, "tree": digest(tree), "reason": "first", "counts": {"create": 1}}
+    revisions.add(ev.REVISION_APPLIED, applied, "principal/olga")
+    principals = Chain("principals", tenant="*", revision=0, now_ms=START_MS - 90_000)
+    for name, tenant, roles in (
+        ("olga", "*", ["operator"]),
+        ("alice", "default", ["operator"]),
+        ("anna", "default", ["approver"]),
+    ):
+        data = {"name": name, "tenant": tenant, "roles": roles, "public_key": f"U{name.upper()}"}
+        principals.add(ev.PRINCIPAL_CREATED, data, "system/boot")
+    return RegistryRecord(revisions.stored, principals.stored, {digest(agent): agent, digest(tree): tree})
+
+
+@pytest.fixture(scope="session")
+def record() -> ModuleType:
+    """This file: its classes for tests that write a record of their own."""
+    return sys.modules[__name__]
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Fleet:
+    sessions = {"s-busy": busy_session("s-busy").stored, "s-short": short_session("s-short").stored}
+    return Fleet(sessions, registry_record(), SigningKey.from_seed(bytes(range(32))))
