@@ -29,7 +29,7 @@ _EMPTY_TREE: Final = b"{}"
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What an export was asked for. None means: not narrowed."""
+    """What an export was asked for. None means: not narrowed. At most one of the two is given."""
 
     sessions: tuple[str, ...] | None = None
     """Only these sessions."""

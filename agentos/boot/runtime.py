@@ -40,12 +40,11 @@ from agentos.kernel.gate import SYSTEM, Gate
 from agentos.kernel.sessions import Sessions
 from agentos.kernel.turn import Runner
 from agentos.kernel.workspace import Workspaces
-from agentos.manifests.load import validate_bodies, validate_resource
-from agentos.manifests.schema import FILES, fill
+from agentos.manifests import check_references, validate_resource
 from agentos.policy.adapters.embedded import EmbeddedFactory
+from agentos.policy.bundle import policy_modules
 from agentos.policy.decide import ControlDecider
 from agentos.policy.lint import Finding, lint
-from agentos.policy.port import Module
 from agentos.projections.projector import Projector
 from agentos.registry.apply import Applier
 from agentos.registry.principal import Principals
@@ -234,13 +233,10 @@ class Runtime:
 
     async def _check(self, resources: Sequence[Resource], tenants: Sequence[str]) -> None:
         """Whether a desired state holds together: references, then that the policies of the tenants concerned load."""
-        bodies = [resource.to_dict() for resource in resources]
-        loaded = await asyncio.to_thread(validate_bodies, bodies, check_policies=_lint)
-        if loaded.faults:
-            faults = [fault.to_dict() for fault in loaded.faults]
-            raise ManifestError("the declarations do not hold together; nothing was changed", faults=faults)
+        await asyncio.to_thread(check_references, resources)
         for tenant in tenants:
             if tenant != FLEET:
+                await asyncio.to_thread(_lint, resources, tenant)
                 decider = await load_decider(self.factory, resources, tenant, {})
                 decider.close()
 
@@ -306,16 +302,23 @@ def _then(handler: Handler, after: Callable[[], Awaitable[None]]) -> Handler:
     return both
 
 
-def _lint(modules: Sequence[Module], target: str) -> Sequence[Finding]:
-    return lint(modules, target=target)
+def _lint(resources: Sequence[Resource], tenant: str) -> None:
+    """The checks of a tenant's Rego that compiling it does not make. Raises ManifestError with every finding."""
+    found: list[Finding] = []
+    for target in ("syscall", "admission"):
+        policies = [one for one in resources if one.key.kind == "Policy" and one.spec["target"] == target]
+        found += lint(policy_modules(policies, tenant), target=target)
+    if found:
+        faults = [{"text": f"{one.path}:{one.line}:{one.column}: {one.message}; {one.mend}"} for one in found]
+        raise ManifestError(f"the policies of tenant {tenant} are wrong; nothing was changed", faults=faults)
 
 
 def _validate(manifest: Json) -> Resource:
     """One manifest by itself, defaults filled in. Raises ManifestError with every fault; references are checked later, together."""
-    faults = validate_resource(manifest, check_play=check_play)
-    if faults:
-        raise ManifestError("a declaration is wrong", faults=[fault.to_dict() for fault in faults])
-    return Resource.from_dict(fill(FILES[manifest["kind"]], manifest))
+    resource, faults = validate_resource(manifest, check_play=check_play)
+    if resource is None:
+        raise ManifestError("a declaration is wrong", faults=[{**one.to_dict(), "text": str(one)} for one in faults])
+    return resource
 
 
 @asynccontextmanager

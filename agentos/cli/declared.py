@@ -1,13 +1,23 @@
-"""What an operator declares on the command line: files and folders, read and validated before the runtime is asked."""
+"""What an operator declares on the command line: files and folders, read and validated before the runtime is asked.
+
+A reference may lead to what was applied earlier: only when one leads nowhere in the files is the runtime asked what it holds.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import ManifestError, UsageError
+from agentos.abi.resource import Key
+from agentos.cli.command import call
+
+if TYPE_CHECKING:
+    from agentos.manifests import Finding, Loaded
+    from agentos.policy.port import Module
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +30,40 @@ class Declared:
 
 def read_declarations(paths: Sequence[str]) -> Declared:
     """Read and validate `paths` (`-`: standard input). Raises ManifestError with every fault, UsageError for no path at all."""
-    from agentos.manifests.load import load
-
     if not paths:
         raise UsageError("nothing to read", mend="name files or folders of manifests, or - for standard input")
-    loaded = load(paths, stdin=sys.stdin.buffer)
+    stdin = sys.stdin.buffer.read() if "-" in paths else None
+    loaded = _load(paths, stdin, ())
+    if any(fault.code == "reference.unknown" for fault in loaded.faults):
+        loaded = _load(paths, stdin, _applied())
     if loaded.faults:
-        faults = [{**fault.to_dict(), "text": str(fault)} for fault in loaded.faults]
-        count = len(faults)
-        raise ManifestError(f"{count} fault{'s' if count != 1 else ''} in the declarations; nothing was changed", faults=faults)
+        count = len(loaded.faults)
+        raise ManifestError(
+            f"{count} fault{'' if count == 1 else 's'} in the declarations; nothing was changed",
+            faults=[{**fault.to_dict(), "text": str(fault)} for fault in loaded.faults],
+        )
     return Declared(
         [resource.to_dict() for resource in loaded.resources],
         {str(key): str(position) for key, position in loaded.positions.items()},
     )
+
+
+def _load(paths: Sequence[str], stdin: bytes | None, existing: Collection[Key]) -> Loaded:
+    from agentos.drivers.adapters.play import check_play
+    from agentos.manifests import load
+
+    return load(paths, stdin=stdin, existing=existing, check_policies=_check_policies, check_play=check_play)
+
+
+def _check_policies(modules: Sequence[Module], target: str) -> Sequence[Finding]:
+    # Imported where it is needed: OPA takes a while to load, and most sets hold no policy.
+    from agentos.policy.lint import lint
+
+    return lint(modules, target=target)
+
+
+def _applied() -> set[Key]:
+    """The keys of what the runtime holds, as far as the caller may see."""
+    answer = call("registry.list", {})
+    tenants = {Key("Tenant", "*", name) for name in answer["tenants"]}
+    return tenants | {Key.parse(item["key"]) for item in answer["items"]}

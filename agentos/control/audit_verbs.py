@@ -77,11 +77,13 @@ class AuditVerbs:
         return {"positions": positions, "faults": await asyncio.to_thread(faults, projector.store)}
 
     async def export(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """{sessions?: [id], since?: time} → {pack (base64), sessions, events, bytes, key}. Reads the log, not the read model."""
+        """{sessions?: [id] or since?: time} → {pack (base64), sessions, events, bytes, key}. Reads the log, not the read model."""
         take = Params({key: value for key, value in params.items() if value is not None})
         named = take.texts("sessions") if params.get("sessions") is not None else None
         since = take.text_or_none("since")
         take.end()
+        if named is not None and since is not None:
+            raise UsageError("sessions and since exclude each other", mend="name sessions, or a time, or neither")
         if named is not None and not 1 <= len(named) <= MAX_SESSIONS:
             raise UsageError(f"parameter sessions: expected 1 to {MAX_SESSIONS} ids")
         since_ms = None if since is None else parse_moment(since, now_ms=self._clock.now_ms())

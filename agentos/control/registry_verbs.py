@@ -125,7 +125,10 @@ class _Verbs:
         }
 
     async def list(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """`{kind?, selector?, tenant?}` → `{revision, items: [{key, resource, digest, by, revision}]}` by kind, tenant, name."""
+        """`{kind?, selector?, tenant?}` → `{revision, tenants, items: [{key, resource, digest, by, revision}]}`.
+
+        Items stand by kind, tenant and name; `tenants` are the names of those that the caller may act on.
+        """
         given = _Params(params, {"kind", "selector", "tenant"})
         kind, tenant, selector = given.kind("kind"), given.text("tenant"), given.selector("selector")
         state = await self.applier.registry.state()
@@ -137,7 +140,8 @@ class _Verbs:
             and (tenant is None or key.tenant in {tenant, FLEET})
             and (selector is None or selector.matches(entry.resource.labels))
         ]
-        return {"revision": state.revision, "items": items}
+        declared = {resource.key.name for resource in state.resources(kind="Tenant")} | {DEFAULT_TENANT}
+        return {"revision": state.revision, "tenants": sorted(declared) if caller.fleet else [caller.tenant], "items": items}
 
     async def history(self, caller: Caller, params: dict[str, Json]) -> Json:
         """`{limit?}` → `{revisions: […]}`, newest first; a tenant's principal sees those that touched its tenant."""

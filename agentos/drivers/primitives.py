@@ -13,7 +13,6 @@ import hashlib
 import itertools
 import os
 import stat
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -22,6 +21,8 @@ from agentos.abi.canonical import Json, digest
 from agentos.abi.errors import DriverError, OutcomeUnknown
 from agentos.abi.syscall import Result, ToolEffect
 from agentos.drivers import confine
+from agentos.drivers.guard import Guard
+from agentos.drivers.walk import Walk, printable
 
 MAX_READ: Final = 256 * 1024
 """Most bytes of a file that `read` returns; the rest is cut with a notice."""
@@ -31,9 +32,6 @@ MAX_WRITE: Final = 1024 * 1024
 
 MAX_ENTRIES: Final = 1000
 """Most files that `list` names."""
-
-MAX_WALK: Final = 20_000
-"""Most names that one call looks at, files and folders together."""
 
 MAX_MATCHES: Final = 200
 """Most lines that `search` returns."""
@@ -52,36 +50,6 @@ MAX_PATTERN: Final = 1000
 
 _CHUNK: Final = 64 * 1024
 _numbers = itertools.count()
-
-
-class Stopped(Exception):
-    """The caller gave up; nothing was changed."""
-
-
-class Guard:
-    """Lets a caller stop a primitive in another thread, and know for sure whether it was in time."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._stopped = False
-        self._committed = False
-
-    def check(self) -> None:
-        """Called by the primitive between steps. Raises Stopped."""
-        if self._stopped:
-            raise Stopped
-
-    def commit(self) -> None:
-        """Called by the primitive right before it changes anything. Raises Stopped; never stopped afterwards."""
-        with self._lock:
-            self.check()
-            self._committed = True
-
-    def stop(self) -> bool:
-        """Called by the caller. True if nothing was or will be changed; False if the change was already under way."""
-        with self._lock:
-            self._stopped = True
-            return not self._committed
 
 
 _PATH: Final[Mapping[str, Json]] = {
@@ -220,7 +188,7 @@ def search(workspace: Path, pattern: str, path: str, guard: Guard) -> Result:
     if not 0 < len(pattern) <= MAX_PATTERN or "\n" in pattern:
         raise DriverError(f"a pattern is one line of 1 to {MAX_PATTERN} characters")
     needle = pattern.casefold()
-    walk = _Walk(guard)
+    walk = Walk(guard)
     matches: list[Json] = []
     skipped = total = 0
     cut = ""
@@ -248,7 +216,7 @@ def search(workspace: Path, pattern: str, path: str, guard: Guard) -> Result:
 
 def listing(workspace: Path, path: str, guard: Guard) -> Result:
     """All regular files below `path`, folder by folder in the order of their names. `data` is `[{path, bytes}]`."""
-    walk = _Walk(guard)
+    walk = Walk(guard)
     entries: list[Json] = []
     cut = ""
     for shown, _, _, size in walk.files(workspace, path):
@@ -258,98 +226,6 @@ def listing(workspace: Path, path: str, guard: Guard) -> Result:
         entries.append({"path": shown, "bytes": size})
     lines = [f"{entry['bytes']:>9}  {printable(entry['path'])}" for entry in entries] or ["[no files]"]
     return Result("\n".join([*lines, *walk.notes(cut)]), entries)
-
-
-def printable(path: str) -> str:
-    """`path` on one line: a name with a line break or a control character in it is shown escaped."""
-    return path if path.isprintable() else ascii(path)
-
-
-class _Walk:
-    """Goes through the regular files below a path, in order, and remembers what it left out."""
-
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
-        self._seen = 0
-        self._left_out = 0
-        self._full = False
-
-    def files(self, workspace: Path, path: str) -> Iterator[tuple[str, int, str, int]]:
-        """Yields (path, descriptor of its folder, name, size in bytes)."""
-        names = confine.split(path)
-        if not names:
-            with confine.open_folder(workspace, ()) as folder:
-                yield from self._below(folder, "", 0)
-            return
-        with confine.open_folder(workspace, names[:-1]) as parent:
-            shown = "/".join(names)
-            if _is_folder(parent, names[-1]):
-                folder = confine.enter(parent, names[-1], shown)
-                try:
-                    yield from self._below(folder, shown + "/", len(names))
-                finally:
-                    os.close(folder)
-            else:
-                descriptor = confine.open_file(parent, names[-1], shown)
-                size = os.fstat(descriptor).st_size
-                os.close(descriptor)
-                yield shown, parent, names[-1], size
-
-    def notes(self, cut: str) -> list[str]:
-        """What the reader must know beside the entries."""
-        found = [f"[{cut}]"] if cut else []
-        if self._left_out:
-            found.append(f"[left out: {self._left_out} entries that are links, devices, unreadable or not named in UTF-8]")
-        if self._full:
-            found.append(f"[the walk stopped after {MAX_WALK} names]")
-        return found
-
-    def _below(self, folder: int, prefix: str, depth: int) -> Iterator[tuple[str, int, str, int]]:
-        for name in self._names(folder):
-            try:
-                status = os.lstat(name, dir_fd=folder)
-            except FileNotFoundError:
-                continue
-            except OSError:
-                self._left_out += 1
-                continue
-            shown = prefix + name
-            if stat.S_ISREG(status.st_mode):
-                yield shown, folder, name, status.st_size
-            elif stat.S_ISDIR(status.st_mode) and depth < confine.MAX_DEPTH:
-                try:
-                    below = confine.enter(folder, name, shown)
-                except DriverError:
-                    self._left_out += 1
-                    continue
-                try:
-                    yield from self._below(below, shown + "/", depth + 1)
-                finally:
-                    os.close(below)
-            else:
-                self._left_out += 1
-
-    def _names(self, folder: int) -> list[str]:
-        names: list[str] = []
-        with contextlib.ExitStack() as stack:
-            try:
-                entries = stack.enter_context(os.scandir(folder))
-            except OSError:
-                self._left_out += 1
-                return names
-            for entry in entries:
-                self._guard.check()
-                if self._seen == MAX_WALK:
-                    self._full = True
-                    break
-                self._seen += 1
-                if entry.name.startswith(confine.TEMPORARY):
-                    continue
-                if any("\ud800" <= char <= "\udfff" for char in entry.name):
-                    self._left_out += 1
-                    continue
-                names.append(entry.name)
-        return sorted(names)
 
 
 def _matches(text: str, needle: str, shown: str, most: int) -> list[Json]:
@@ -374,12 +250,6 @@ def _file_names(path: str) -> tuple[str, ...]:
     if not names or path.endswith("/"):
         raise DriverError("the path names a folder, not a file", where=printable(path)[:200])
     return names
-
-
-def _is_folder(parent: int, name: str) -> bool:
-    with contextlib.suppress(OSError):
-        return stat.S_ISDIR(os.lstat(name, dir_fd=parent).st_mode)
-    return False
 
 
 def _read_some(descriptor: int, shown: str) -> bytes:

@@ -5,13 +5,13 @@
 >>> loaded.resources[0].spec["limits"]
 {'sessions': 100}
 >>> print(load(["-"], stdin=b"{apiVersion: agentos/v1, kind: Tenent, metadata: {name: acme}}").faults[0])
--:1:31: kind: unknown kind "Tenent"; did you mean Tenant?
+-:1:32: kind: unknown kind "Tenent"; did you mean Tenant?
 """
 
 from agentos.manifests.agreement import CheckPlay
 from agentos.manifests.compose import Limits
 from agentos.manifests.fault import Fault
-from agentos.manifests.load import Loaded, load, validate_bodies, validate_resource
+from agentos.manifests.load import Loaded, check_references, load, validate_resource
 from agentos.manifests.position import Position
 from agentos.manifests.rego import CheckPolicies, Finding
 
@@ -23,7 +23,7 @@ __all__ = [
     "Limits",
     "Loaded",
     "Position",
+    "check_references",
     "load",
-    "validate_bodies",
     "validate_resource",
 ]

@@ -1,7 +1,7 @@
 """Predicates compiled from a JSON Schema, for the quick yes: they never accept what the schema refuses.
 
-They may refuse what the schema accepts: a keyword that is not known here makes a predicate that accepts nothing, and the caller asks
-`jsonschema`. So a new keyword in a schema costs time, never correctness.
+They may refuse what the schema accepts: a keyword that is not known here makes a predicate that accepts nothing, and the
+caller asks `jsonschema`. So a new keyword in a schema costs time, never correctness.
 """
 
 from __future__ import annotations
@@ -84,11 +84,11 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern[:-1] + r"\Z" if pattern.endswith("$") and not pattern.endswith(r"\$") else pattern)
 
 
-def _length(measured: type, *, least: bool) -> Callable[[int, Mapping[str, Json]], Accepts]:
+def _length(measured: type[str | list[Json] | dict[str, Json]], *, least: bool) -> Callable[[int, Mapping[str, Json]], Accepts]:
     def make(bound: int, _schema: Mapping[str, Json]) -> Accepts:
         if least:
-            return lambda value: type(value) is not measured or len(value) >= bound
-        return lambda value: type(value) is not measured or len(value) <= bound
+            return lambda value: not isinstance(value, measured) or len(value) >= bound
+        return lambda value: not isinstance(value, measured) or len(value) <= bound
 
     return make
 
@@ -133,13 +133,13 @@ def _property_names(schema: Json, _schema: Mapping[str, Json]) -> Accepts:
     return lambda value: type(value) is not dict or all(map(accepts, value))
 
 
-def _unique(wanted: bool, _schema: Mapping[str, Json]) -> Accepts:  # noqa: FBT001 - the keyword's own argument
+def _unique(wanted: bool, _schema: Mapping[str, Json]) -> Accepts:
     if not wanted:
         return _anything
 
     # Lists of texts only; 1 and true, equal to Python, are left to jsonschema.
-    return lambda value: type(value) is not list or (
-        all(type(item) is str for item in value) and len(frozenset(value)) == len(value)
+    return lambda value: (
+        type(value) is not list or (all(type(item) is str for item in value) and len(frozenset(value)) == len(value))
     )
 
 

@@ -28,10 +28,14 @@ def _model(body: Mapping[str, Json]) -> Iterator[Problem]:
     provider = spec["provider"]
     for other in ("scripted", "anthropic"):
         if other == provider and other not in spec:
-            yield Problem("model.provider", ("spec",), f"provider {provider} needs the block `{provider}`", f"add `{provider}:`", at="key")
+            yield Problem(
+                "model.provider", ("spec",), f"provider {provider} needs the block `{provider}`", f"add `{provider}:`", at="key"
+            )
         elif other != provider and other in spec:
             mend = f"remove it, or write provider: {other}"
-            yield Problem("model.provider", ("spec", other), f"block `{other}` does not belong to provider {provider}", mend, at="key")
+            yield Problem(
+                "model.provider", ("spec", other), f"block `{other}` does not belong to provider {provider}", mend, at="key"
+            )
     if "play" in spec.get("scripted", {}):
         yield from check_play_ids(spec["scripted"]["play"], ("spec", "scripted", "play"))
 
@@ -42,20 +46,38 @@ def check_play_ids(play: Mapping[str, Json], path: Path) -> Iterator[Problem]:
     for index, rule in enumerate(play["rules"]):
         first = seen.setdefault(rule["id"], index)
         if first != index:
-            yield Problem("play.rule", (*path, "rules", index, "id"), f"rule {rule['id']} stands twice (first as number {first + 1})", "give it another id")
+            yield Problem(
+                "play.rule",
+                (*path, "rules", index, "id"),
+                f"rule {rule['id']} stands twice (first as number {first + 1})",
+                "give it another id",
+            )
 
 
 def _tool(body: Mapping[str, Json]) -> Iterator[Problem]:
     spec = body["spec"]
     if body["metadata"]["name"] == MODEL_CALL:
-        yield Problem("tool.name", ("metadata", "name"), f"the name {MODEL_CALL} is taken: calls of the model pass the gate under it", "choose another name")
+        yield Problem(
+            "tool.name",
+            ("metadata", "name"),
+            f"the name {MODEL_CALL} is taken: calls of the model pass the gate under it",
+            "choose another name",
+        )
     schema = spec.get("inputSchema")
     if "builtin" in spec["driver"]:
         if schema is not None:
-            yield Problem("tool.schema", ("spec", "inputSchema"), "a builtin tool has arguments of its own", "remove inputSchema", at="key")
+            yield Problem(
+                "tool.schema", ("spec", "inputSchema"), "a builtin tool has arguments of its own", "remove inputSchema", at="key"
+            )
         return
     if schema is None:
-        yield Problem("tool.schema", ("spec",), "an mcp tool needs the field `inputSchema`", "add `inputSchema:`, as the server describes the tool", at="key")
+        yield Problem(
+            "tool.schema",
+            ("spec",),
+            "an mcp tool needs the field `inputSchema`",
+            "add `inputSchema:`, as the server describes the tool",
+            at="key",
+        )
         return
     yield from check_input_schema(schema, ("spec", "inputSchema"))
     known = schema.get("properties", {})
@@ -64,7 +86,12 @@ def _tool(body: Mapping[str, Json]) -> Iterator[Problem]:
         if name not in names:
             meant = closest(name, names)
             mend = f"did you mean {meant}?" if meant else f"known: {listed(names) or 'none'}"
-            yield Problem("tool.argument", ("spec", "driver", "mcp", "workspaceArgs", index), f"{shown(name)} is no property of inputSchema", mend)
+            yield Problem(
+                "tool.argument",
+                ("spec", "driver", "mcp", "workspaceArgs", index),
+                f"{shown(name)} is no property of inputSchema",
+                mend,
+            )
 
 
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -76,7 +103,12 @@ def _grant(body: Mapping[str, Json]) -> Iterator[Problem]:
         yield from _constraint(constraint, ("spec", "args", name))
     until = spec.get("until")
     if until is not None and not _is_time(until):
-        yield Problem("grant.until", ("spec", "until"), f"expected a time with an offset, got {shown(until)}", "for example 2027-01-31T18:00:00Z")
+        yield Problem(
+            "grant.until",
+            ("spec", "until"),
+            f"expected a time with an offset, got {shown(until)}",
+            "for example 2027-01-31T18:00:00Z",
+        )
 
 
 def _is_time(text: str) -> bool:
@@ -88,9 +120,19 @@ def _is_time(text: str) -> bool:
 
 def _constraint(constraint: Mapping[str, Json], path: Path) -> Iterator[Problem]:
     if "pattern" in constraint and (reason := refused_pattern(constraint["pattern"])):
-        yield Problem("grant.pattern", (*path, "pattern"), f"{shown(constraint['pattern'])} is not an RE2 expression: {reason}", "escape what is meant literally with \\")
+        yield Problem(
+            "grant.pattern",
+            (*path, "pattern"),
+            f"{shown(constraint['pattern'])} is not an RE2 expression: {reason}",
+            "escape what is meant literally with \\",
+        )
     if "glob" in constraint and (reason := refused_glob(constraint["glob"])):
-        yield Problem("grant.pattern", (*path, "glob"), f"{shown(constraint['glob'])} is not a glob: {reason}", "escape what is meant literally with \\")
+        yield Problem(
+            "grant.pattern",
+            (*path, "glob"),
+            f"{shown(constraint['glob'])} is not a glob: {reason}",
+            "escape what is meant literally with \\",
+        )
     if constraint.get("minimum", 0) > constraint.get("maximum", constraint.get("minimum", 0)):
         yield Problem("grant.range", (*path, "minimum"), "minimum is greater than maximum: nothing is allowed", "swap them")
 
@@ -99,7 +141,12 @@ def _policy(body: Mapping[str, Json]) -> Iterator[Problem]:
     seen: set[str] = set()
     for index, module in enumerate(body["spec"].get("modules", ())):
         if module["path"] in seen:
-            yield Problem("policy.path", ("spec", "modules", index, "path"), f"{shown(module['path'])} stands twice in this policy", "give each module its own path")
+            yield Problem(
+                "policy.path",
+                ("spec", "modules", index, "path"),
+                f"{shown(module['path'])} stands twice in this policy",
+                "give each module its own path",
+            )
         seen.add(module["path"])
 
 

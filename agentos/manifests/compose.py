@@ -1,9 +1,9 @@
 """From YAML text to values with marks, under limits that hold while the text is read.
 
-The parser of libyaml hands over a flat stream of events; documents are put together here from that stream, without recursion. So depth,
-aliases, tags and duplicate keys are judged as they come, and no input can exhaust the stack or the memory: `[[[[…` is refused at its
-hundredth bracket, an alias bomb at the alias that would exceed the limit. A flaw does not end the reading where it can go on: after a
-syntax error it starts again at the next `---`.
+The parser of libyaml hands over a flat stream of events; documents are put together here from that stream, without
+recursion. So depth, aliases, tags and duplicate keys are judged as they come, and no input can exhaust the stack or the
+memory: `[[[[…` is refused behind its hundredth bracket, an alias bomb at the alias that would exceed the limit. A flaw does
+not end the reading where it can go on: after a syntax error it starts again at the next `---`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import yaml
-from yaml.cyaml import CParser
+from yaml._yaml import CParser
 
 from agentos.abi.canonical import Json
 from agentos.manifests.fault import shown
@@ -35,6 +35,12 @@ class Limits:
     """Characters that all aliases together may stand for."""
     restarts: int = 50
     """Syntax errors reported per file, after which the rest is not read."""
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+Event = Any
+"""An event of the parser. The published types of PyYAML's events lack their fields."""
 
 
 @dataclass(slots=True)
@@ -59,7 +65,7 @@ _FORBIDDEN: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U0
 """Characters that YAML 1.2 (production c-printable) does not allow in a stream."""
 
 
-def compose(text: Text, limits: Limits = Limits()) -> Reading:  # noqa: B008 - frozen
+def compose(text: Text, limits: Limits = DEFAULT_LIMITS) -> Reading:
     """Read every document of `text`. Never raises for any content; whatever is wrong is a Flaw with its place."""
     reading = Reading()
     content = text.content
@@ -68,7 +74,14 @@ def compose(text: Text, limits: Limits = Limits()) -> Reading:  # noqa: B008 - f
         before = LINE_BREAK.split(content[: forbidden.start()])
         mark = (len(before), len(before[-1]) + 1, len(before[-1]) + 2, None)
         code = f"U+{ord(forbidden.group()):04X}"
-        reading.flaws.append(Flaw("yaml.character", mark, f"character {code} may not stand in YAML", f'in double quotes, write it as "\\u{code[2:]}"'))
+        reading.flaws.append(
+            Flaw(
+                "yaml.character",
+                mark,
+                f"character {code} may not stand in YAML",
+                f'in double quotes, write it as "\\u{code[2:]}"',
+            )
+        )
         reading.unread.append(content)
         return reading
     base = 0
@@ -146,7 +159,7 @@ class _Composer:
         self._whole = True
         self.document_line = self._base
         """Where the document that is being read begins."""
-        self._handlers: dict[type, Callable[[yaml.Event], None]] = {
+        self._handlers: dict[type, Callable[[Event], None]] = {
             yaml.StreamStartEvent: _nothing,
             yaml.StreamEndEvent: _nothing,
             yaml.DocumentStartEvent: self._document_start,
@@ -176,7 +189,7 @@ class _Composer:
         self._reading.flaws.append(flaw)
         return flaw.mark[0]
 
-    def _document_start(self, event: yaml.Event) -> None:
+    def _document_start(self, event: Event) -> None:
         self._anchors = {}
         self._root = None
         self._whole = True
@@ -184,16 +197,21 @@ class _Composer:
         version = event.version
         if version is not None and tuple(version) != (1, 2):
             written = ".".join(str(part) for part in version)
-            self._flaw("yaml.version", self._mark(event), f"YAML {written} is not read", "remove the directive: everything is read as YAML 1.2")
+            self._flaw(
+                "yaml.version",
+                self._mark(event),
+                f"YAML {written} is not read",
+                "remove the directive: everything is read as YAML 1.2",
+            )
 
-    def _document_end(self, event: yaml.Event) -> None:
+    def _document_end(self, event: Event) -> None:
         # The next document, if it turns out to be broken, begins no earlier than here.
         self.document_line = event.end_mark.line + self._base
         if self._root is not None:
             value, mark = self._root
             self._reading.documents.append(Composed(value, mark, self._whole))
 
-    def _open(self, event: yaml.Event) -> None:
+    def _open(self, event: Event) -> None:
         mark = self._mark(event)
         self._check_tag(event, mark)
         if len(self._frames) >= self._limits.depth:
@@ -207,7 +225,7 @@ class _Composer:
         self._weight += 2
         self._frames.append(frame)
 
-    def _close(self, event: yaml.Event) -> None:  # noqa: ARG002 - one signature for all handlers
+    def _close(self, event: Event) -> None:
         frame = self._frames.pop()
         line, column, end, _ = frame.mark
         mark = (line, column, end, frame.inside)
@@ -215,7 +233,7 @@ class _Composer:
             self._anchors[frame.anchor] = _Anchored(frame.value, mark, self._weight - frame.weight, frame.height + 1)
         self._put(frame.value, mark, frame.height + 1)
 
-    def _scalar(self, event: yaml.Event) -> None:
+    def _scalar(self, event: Event) -> None:
         start, end = event.start_mark, event.end_mark
         line = start.line
         mark = (line + self._base, start.column + 1, end.column + 1 if end.line == line else 0, None)
@@ -228,7 +246,12 @@ class _Composer:
             try:
                 value = resolve(text)
             except NotJson as error:
-                self._flaw("yaml.number", mark, str(error), f'quote it to keep it as text: "{text[:20]}"' if len(text) <= 20 else "quote it to keep it as text")
+                self._flaw(
+                    "yaml.number",
+                    mark,
+                    str(error),
+                    f'quote it to keep it as text: "{text[:20]}"' if len(text) <= 20 else "quote it to keep it as text",
+                )
         if event.anchor is not None:
             self._anchors[event.anchor] = _Anchored(value, mark, len(text) + 1, 0)
         frames = self._frames
@@ -237,22 +260,40 @@ class _Composer:
         else:
             self._put(value, mark, 0)
 
-    def _alias(self, event: yaml.Event) -> None:
+    def _alias(self, event: Event) -> None:
         mark = self._mark(event)
         name = event.anchor
         if name not in self._anchors:
-            raise _Stop(Flaw("yaml.alias", mark, f"alias *{name} has no anchor &{name} before it", "anchors hold within one document"))
+            raise _Stop(
+                Flaw("yaml.alias", mark, f"alias *{name} has no anchor &{name} before it", "anchors hold within one document")
+            )
         target = self._anchors[name]
         if target is None:
-            raise _Stop(Flaw("yaml.alias", mark, f"alias *{name} stands inside its own anchor", "a value cannot hold itself: write it out"))
+            raise _Stop(
+                Flaw(
+                    "yaml.alias", mark, f"alias *{name} stands inside its own anchor", "a value cannot hold itself: write it out"
+                )
+            )
         self._expanded += target.weight
         self._weight += target.weight
         if self._expanded > self._limits.expansion:
             raise _Stop(
-                Flaw("yaml.alias", mark, f"aliases stand for more than {self._limits.expansion} characters in all", "write the values out, or use fewer aliases")
+                Flaw(
+                    "yaml.alias",
+                    mark,
+                    f"aliases stand for more than {self._limits.expansion} characters in all",
+                    "write the values out, or use fewer aliases",
+                )
             )
         if len(self._frames) + target.height > self._limits.depth:
-            raise _Stop(Flaw("yaml.depth", mark, f"alias *{name} makes this nest deeper than {self._limits.depth} levels", "write it flatter"))
+            raise _Stop(
+                Flaw(
+                    "yaml.depth",
+                    mark,
+                    f"alias *{name} makes this nest deeper than {self._limits.depth} levels",
+                    "write it flatter",
+                )
+            )
         frame = self._frames[-1] if self._frames else None
         if frame is not None and frame.key_mark is None and type(frame.inside) is dict:
             self._bad_key(frame, mark, f"alias *{name} stands as a key", "write the key out")
@@ -303,12 +344,12 @@ class _Composer:
         self._flaw("yaml.key", mark, message, mend)
         frame.key, frame.key_mark = None, mark
 
-    def _check_tag(self, event: yaml.Event, mark: Mark) -> None:
+    def _check_tag(self, event: Event, mark: Mark) -> None:
         if event.tag is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
             self._flaw("yaml.tag", mark, f"tag {shown(tag)[1:-1]} is not read", "remove it; quotes make text of a value")
 
-    def _mark(self, event: yaml.Event) -> Mark:
+    def _mark(self, event: Event) -> Mark:
         start, end = event.start_mark, event.end_mark
         return (start.line + self._base, start.column + 1, end.column + 1 if end.line == start.line else 0, None)
 
@@ -316,5 +357,5 @@ class _Composer:
         self._reading.flaws.append(Flaw(code, mark, message, mend))
 
 
-def _nothing(_event: yaml.Event) -> None:
+def _nothing(_event: Event) -> None:
     """Events that carry nothing."""

@@ -21,7 +21,8 @@ def _pattern(_validator: Any, pattern: str, instance: Json, _schema: Json) -> It
 
 @cache
 def _validator_class() -> Any:
-    return validators.extend(Draft202012Validator, {"pattern": _pattern})
+    extend: Any = validators.extend
+    return extend(Draft202012Validator, {"pattern": _pattern})
 
 
 def problems(schema: Mapping[str, Json], value: Json) -> list[Problem]:
@@ -37,7 +38,9 @@ def _explain(error: ValidationError) -> Iterator[Problem]:
     path: Path = tuple(error.absolute_path)
     if "propertyNames" in error.absolute_schema_path:
         expected = error.schema.get("x-agentos-expect", "another key") if isinstance(error.schema, dict) else "another key"
-        yield Problem("manifest.pattern", (*path, str(error.instance)), f"expected {expected}, got {shown(error.instance)}", at="key")
+        yield Problem(
+            "manifest.pattern", (*path, str(error.instance)), f"expected {expected}, got {shown(error.instance)}", at="key"
+        )
         return
     say = _SAY.get(str(error.validator))
     if say is None:
@@ -95,7 +98,7 @@ def _mend_text(names: list[str], value: str, schema: Mapping[str, Json]) -> str:
 
 def _example(value: Json) -> str:
     if isinstance(value, str):
-        return value if re.fullmatch(r"[\w./:@ -]+", value) else shown(value)
+        return value if re.fullmatch(r"[\w./:@-]+", value) else shown(value)
     text = canonical(value).decode()
     return text if len(text) <= 120 else shown(value)
 
@@ -105,7 +108,11 @@ def _required(path: Path, wanted: list[str], value: Json, schema: Any) -> Iterat
     for key in wanted:
         if key not in value:
             example = known.get(key, {}).get("examples")
-            mend = f"add `{key}: {_example(example[0])}`" if example and not isinstance(example[0], (dict, list)) else f"add `{key}:`"
+            mend = (
+                f"add `{key}: {_example(example[0])}`"
+                if example and not isinstance(example[0], (dict, list))
+                else f"add `{key}:`"
+            )
             unknown = [other for other in value if other not in known]
             meant = closest(key, unknown)
             if meant is not None:
@@ -133,10 +140,7 @@ def _additional(path: Path, allowed: Json, value: Json, schema: Any) -> Iterator
 def _enum(path: Path, words: list[Json], value: Json, _schema: Any) -> Iterator[Problem]:
     choices = [str(word) for word in words]
     meant = closest(value, choices) if isinstance(value, str) else None
-    if isinstance(value, bool):
-        mend = "quote the word"
-    else:
-        mend = f"did you mean {meant}?" if meant else ""
+    mend = f"did you mean {meant}?" if meant else f"write {choices[0]}" if len(choices) == 1 else ""
     yield Problem("manifest.enum", path, f"expected {listed(choices, 'or')}, got {shown(value)}", mend)
 
 
@@ -162,7 +166,9 @@ def _bound(word: str, what: str) -> Callable[[Path, Json, Json, Any], Iterator[P
         size = shown(value) if not what else str(len(value))
         if isinstance(value, (str, list, dict)) and not value:
             example = schema.get("examples")
-            yield Problem("manifest.range", path, "this must not be empty", f"for example {_example(example[0])}" if example else "")
+            yield Problem(
+                "manifest.range", path, "this must not be empty", f"for example {_example(example[0])}" if example else ""
+            )
         else:
             yield Problem("manifest.range", path, f"expected {word} {amount}, got {size}", f"write {bound}" if not what else "")
 
@@ -174,7 +180,12 @@ def _unique(path: Path, _wanted: Json, value: list[Json], _schema: Any) -> Itera
     for index, item in enumerate(value):
         form = canonical(item)
         if form in seen:
-            yield Problem("manifest.unique", (*path, index), f"{shown(item)} stands twice in this list (first as number {seen[form] + 1})", "remove one of the two")
+            yield Problem(
+                "manifest.unique",
+                (*path, index),
+                f"{shown(item)} stands twice in this list (first as number {seen[form] + 1})",
+                "remove one of the two",
+            )
         else:
             seen[form] = index
 
@@ -186,10 +197,16 @@ def _one_of(path: Path, branches: list[Json], value: Json, schema: Any) -> Itera
     keys = [key for branch in branches for key in branch["required"]]
     given = [key for key in keys if key in value]
     if given:
-        yield Problem("manifest.one-of", path, f"only one of {listed(keys)} may be given, found {listed(given)}", "keep one of them", at="key")
+        yield Problem(
+            "manifest.one-of",
+            path,
+            f"only one of {listed(keys)} may be given, found {listed(given)}",
+            "keep one of them",
+            at="key",
+        )
         return
-    known = schema.get("properties", {})
-    if not any(closest(key, keys) for key in value if key not in known):
+    known, later = schema.get("properties", {}), schema.get("x-agentos-later", ())
+    if not any(key in later or closest(key, keys) for key in value if key not in known):
         yield Problem("manifest.one-of", path, f"one of {listed(keys, 'or')} must be given", f"add `{keys[0]}:`", at="key")
 
 

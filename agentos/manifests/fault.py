@@ -35,8 +35,8 @@ class Problem:
 class Fault:
     """One fault, as printed and as in `schemas/v1/fault.json`.
 
-    `line` and `column` count from 1, in characters; 0 means that there is no position. `kind`, `name`, `path`, `mend` and `excerpt`
-    are empty where they are not known or not needed.
+    `line` and `column` count from 1, in characters; 0 means that there is no position. `kind`, `name`, `path`, `mend` and
+    `excerpt` are empty where they are not known or not needed.
     """
 
     code: str
@@ -51,8 +51,8 @@ class Fault:
     excerpt: str = ""
 
     def to_dict(self) -> dict[str, Json]:
-        """The JSON shape."""
-        return asdict(self)
+        """The JSON shape; `text` is the whole fault on one line."""
+        return {**asdict(self), "text": str(self)}
 
     def __str__(self) -> str:
         """`file:line:col: kind/name: spec.path: what is wrong; how to mend it`, on one line."""

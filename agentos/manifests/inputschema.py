@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from agentos.abi.canonical import Json
 from agentos.manifests.fault import Path, Problem, shown
 
 _TYPES: Final = frozenset({"object", "array", "string", "integer", "number", "boolean", "null"})
-_COUNTS: Final = frozenset({"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"})
-_BOUNDS: Final = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
-_TEXTS: Final = frozenset({"title", "description", "format"})
 _DRAFTS: Final = frozenset(
     {
         "https://json-schema.org/draft/2020-12/schema",
@@ -30,7 +27,14 @@ def check_input_schema(schema: Mapping[str, Json], path: Path) -> list[Problem]:
         return []
     draft = schema.get("$schema")
     if draft is not None and draft not in _DRAFTS:
-        return [Problem("tool.schema", (*path, "$schema"), f"the draft {shown(draft)} is not known", "leave $schema out, or name draft 2020-12")]
+        return [
+            Problem(
+                "tool.schema",
+                (*path, "$schema"),
+                f"the draft {shown(draft)} is not known",
+                "leave $schema out, or name draft 2020-12",
+            )
+        ]
     found = list(_against_meta_schema(schema, path))
     # Only a schema that has the right form can be walked.
     return found or list(_walk(schema, schema, path))
@@ -42,10 +46,17 @@ def _against_meta_schema(schema: Mapping[str, Json], path: Path) -> Iterator[Pro
 
     draft: Any = validator_for(schema, default=Draft202012Validator)
     for error in draft(draft.META_SCHEMA).iter_errors(schema):
-        deepest = max(error.context, key=lambda inner: len(inner.absolute_path), default=error) if error.validator == "anyOf" else error
+        deepest = (
+            max(error.context, key=lambda inner: len(inner.absolute_path), default=error) if error.validator == "anyOf" else error
+        )
         where = tuple(deepest.absolute_path)
         word = str(where[-1]) if where else "this"
-        yield Problem("tool.schema", (*path, *where), f"not a JSON Schema: {_reason(deepest, word)}", "see json-schema.org for what may stand here")
+        yield Problem(
+            "tool.schema",
+            (*path, *where),
+            f"not a JSON Schema: {_reason(deepest, word)}",
+            "see json-schema.org for what may stand here",
+        )
 
 
 def _reason(error: Any, word: str) -> str:
@@ -60,11 +71,24 @@ def _reason(error: Any, word: str) -> str:
 
 _SCHEMAS_IN_MAP: Final = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _SCHEMAS_IN_LIST: Final = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
-_SCHEMA: Final = frozenset({"items", "additionalProperties", "propertyNames", "contains", "not", "if", "then", "else", "unevaluatedProperties", "unevaluatedItems"})
+_SCHEMA: Final = frozenset(
+    {
+        "items",
+        "additionalProperties",
+        "propertyNames",
+        "contains",
+        "not",
+        "if",
+        "then",
+        "else",
+        "unevaluatedProperties",
+        "unevaluatedItems",
+    }
+)
 
 
 def _walk(schema: Json, root: Mapping[str, Json], path: Path) -> Iterator[Problem]:
-    """References that lead nowhere or elsewhere, and regular expressions that do not compile: the meta-schema says nothing about them."""
+    """What the meta-schema says nothing about: references that lead nowhere or elsewhere, expressions that do not compile."""
     if not isinstance(schema, dict):
         return
     for key, value in schema.items():
@@ -87,7 +111,12 @@ def _walk(schema: Json, root: Mapping[str, Json], path: Path) -> Iterator[Proble
 
 def _check_reference(target: Json, root: Mapping[str, Json], path: Path) -> Iterator[Problem]:
     if not isinstance(target, str) or not target.startswith("#"):
-        yield Problem("tool.schema", path, f"the reference {shown(target)} leads out of this schema, and nothing is fetched", "copy the part into $defs")
+        yield Problem(
+            "tool.schema",
+            path,
+            f"the reference {shown(target)} leads out of this schema, and nothing is fetched",
+            "copy the part into $defs",
+        )
         return
     part: Json = root
     for step in target[1:].split("/")[1:]:
@@ -107,7 +136,12 @@ def _check_expression(pattern: Json, path: Path) -> Iterator[Problem]:
     try:
         re.compile(str(pattern))
     except (re.error, RecursionError, OverflowError) as error:
-        yield Problem("tool.schema", path, f"{shown(pattern)} is not a regular expression: {error}", "escape what is meant literally with \\")
+        yield Problem(
+            "tool.schema",
+            path,
+            f"{shown(pattern)} is not a regular expression: {error}",
+            "escape what is meant literally with \\",
+        )
 
 
 def _plain(schema: Json) -> bool:
@@ -118,22 +152,27 @@ def _plain(schema: Json) -> bool:
 
 
 def _plain_keyword(key: str, value: Json) -> bool:
-    kind = type(value)
-    if key == "type":
-        return kind is str and value in _TYPES
-    if key in _TEXTS:
-        return kind is str
-    if key == "properties":
-        return kind is dict and all(map(_plain, value.values()))
-    if key in {"items", "additionalProperties"}:
-        return _plain(value)
-    if key == "required":
-        return kind is list and all(type(item) is str for item in value) and len(set(value)) == len(value)
-    if key in _COUNTS:
-        return kind is int and value >= 0
-    if key in _BOUNDS:
-        return kind is int
-    return key in {"default", "examples"} and (key == "default" or kind is list) or (key == "enum" and kind is list)
+    form = _FORMS.get(key)
+    return form is not None and form(value)
+
+
+def _names(value: Json) -> bool:
+    return type(value) is list and all(type(item) is str for item in value) and len(set(value)) == len(value)
+
+
+_FORMS: Final[Mapping[str, Callable[[Json], bool]]] = {
+    "type": lambda value: type(value) is str and value in _TYPES,
+    "properties": lambda value: type(value) is dict and all(map(_plain, value.values())),
+    "items": _plain,
+    "additionalProperties": _plain,
+    "required": _names,
+    "default": lambda _: True,
+    "enum": lambda value: type(value) is list,
+    "examples": lambda value: type(value) is list,
+    **dict.fromkeys(("title", "description", "format"), lambda value: type(value) is str),
+    **dict.fromkeys(("minimum", "maximum"), lambda value: type(value) is int),
+    **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems"), lambda value: type(value) is int and value >= 0),
+}
 
 
 def arguments(tool: Mapping[str, Json]) -> Mapping[str, Json] | None:

@@ -1,7 +1,8 @@
 """Where each part of a document stands in its file.
 
-While a document is composed, a tree of marks grows beside its value: one mark per node, holding the marks of what is inside. A `Text` is
-the file that marks point into; together they give the line and column of any path, and the excerpt that a fault shows.
+While a document is composed, a tree of marks grows beside its value: one mark per node, holding the marks of what is inside.
+A `Text` is the file that marks point into; together they give the line and column of any path, and the excerpt that a fault
+shows.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from agentos.manifests.fault import Path, printable
 Mark = tuple[int, int, int, Any]
 """A node: line, column (both from 1), column after its end (0: it goes on to the next line or has no width), and what is inside.
 
-Inside a mapping: `{key: (key's Mark, value's Mark)}`. Inside a sequence: a list of Marks. Otherwise None. Plain tuples, as a tree of
-1,000 manifests has 50,000 of them.
+Inside a mapping: `{key: (key's Mark, value's Mark)}`. Inside a sequence: a list of Marks. Otherwise None. Plain tuples, as
+1,000 manifests have 50,000 of them.
 """
 
 LINE_BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")

@@ -24,8 +24,8 @@ _REFERENCES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
 def check_references(documents: Sequence[Document], existing: Collection[Key], unread: Collection[str] | None) -> Found:
     """Problems between `documents`, each with the document it is in.
 
-    `existing` are resources that are there besides them. `unread` are names in texts that could not be read: a reference to one of them
-    is not called dangling, as its target is there and has a fault of its own. None stands for all names.
+    `existing` are resources that are there besides them. `unread` are names in texts that could not be read (None: all names):
+    a reference to one of them is not called dangling, as its target is there and has a fault of its own.
     """
     yield from _check_names(documents)
     known = {document.key for document in documents} | set(existing)
@@ -83,7 +83,12 @@ def _dangling(kind: str, tenant: str, path: Path, name: str, names: Mapping[tupl
         mend = f"tenant {elsewhere[0]} has one, but references stay within a tenant: declare it in {tenant} too"
     else:
         mend = f"declare a {kind} of that name"
-    return Problem("reference.unknown", path, f"there is no {word} {shown(name)}" + ("" if kind == "Tenant" else f" in tenant {tenant}"), mend)
+    return Problem(
+        "reference.unknown",
+        path,
+        f"there is no {word} {shown(name)}" + ("" if kind == "Tenant" else f" in tenant {tenant}"),
+        mend,
+    )
 
 
 def _check_constraints(grant: Document, tools: Mapping[tuple[str, str], Document]) -> Iterator[Problem]:
@@ -122,4 +127,6 @@ def _check_types(constraint: Mapping[str, Json], schema: Json, tool: str, path: 
         if condition in constraint and types and not types & possible:
             message = f"{condition} never holds: argument {path[-1]} of tool {tool} is {listed(sorted(types), 'or')}"
             fitting = sorted(name for name, kinds in _APPLIES.items() if kinds & types)
-            yield Problem("grant.type", (*path, condition), message, f"use {listed([*fitting, 'equals', 'oneOf'], 'or')}", at="key")
+            yield Problem(
+                "grant.type", (*path, condition), message, f"use {listed([*fitting, 'equals', 'oneOf'], 'or')}", at="key"
+            )

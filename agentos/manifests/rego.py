@@ -31,7 +31,7 @@ class Finding(Protocol):
 
 
 CheckPolicies = Callable[[Sequence[Module], str], Sequence[Finding]]
-"""Checks the modules of one tenant that have one target (`syscall` or `admission`). May raise AgentOSError when it cannot tell."""
+"""Checks the modules of one tenant with one target (`syscall` or `admission`). May raise AgentOSError when it cannot tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,12 @@ def check_rego(documents: Sequence[Document], check: CheckPolicies) -> Iterator[
                 name = placed.text.name if placed.text and placed.mark is None else f"{document.name}/{module['path']}"
                 if name in group:
                     other = group[name][1].document.name
-                    said = "policy.shared", placed.path, f"this file already belongs to policy/{other}", "a file belongs to one policy"
+                    said = (
+                        "policy.shared",
+                        placed.path,
+                        f"this file already belongs to policy/{other}",
+                        "a file belongs to one policy",
+                    )
                     yield document.fault(Problem(*said))
                 else:
                     group[name] = (Module(name, module["source"]), placed)
@@ -66,7 +71,9 @@ def check_rego(documents: Sequence[Document], check: CheckPolicies) -> Iterator[
             findings = check(modules, target)
         except AgentOSError as error:
             first = next(iter(group.values()))[1]
-            yield first.document.fault(Problem(error.code, ("spec",), f"the Rego cannot be checked: {error.message}", error.mend or "", at="key"))
+            yield first.document.fault(
+                Problem(error.code, ("spec",), f"the Rego cannot be checked: {error.message}", error.mend or "", at="key")
+            )
             continue
         for finding in findings:
             placed = group[finding.path][1] if finding.path in group else next(iter(group.values()))[1]
@@ -93,7 +100,18 @@ def _fault(finding: Finding, placed: _Placed) -> Fault:
     excerpt = placed.text.excerpt((line, max(column, 1), column + 1, None)) if placed.text else ""
     if placed.text is None:
         line = column = 0
-    return Fault(finding.code, name, line, column, "Policy", document.name, dotted(placed.path), finding.message, finding.mend or "", excerpt)
+    return Fault(
+        finding.code,
+        name,
+        line,
+        column,
+        "Policy",
+        document.name,
+        dotted(placed.path),
+        finding.message,
+        finding.mend or "",
+        excerpt,
+    )
 
 
 def _in_scalar(text: Text, mark: Mark, line: int, column: int) -> tuple[int, int]:

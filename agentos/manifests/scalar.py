@@ -1,7 +1,7 @@
 """Plain scalars as YAML 1.2 (core schema, section 10.3.2) reads them, kept to values that JSON can hold.
 
-`on`, `NO`, `12:30:00` and dates are text, unlike in YAML 1.1. What has no JSON value is refused with a sentence: infinities, NaN, and
-whole numbers that other readers would silently round (beyond 2^53).
+`on`, `NO`, `12:30:00` and dates are text, unlike in YAML 1.1. What has no JSON value is refused with a sentence: infinities,
+NaN, and whole numbers that other readers would silently round (beyond 2^53).
 """
 
 from __future__ import annotations

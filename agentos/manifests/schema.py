@@ -1,8 +1,8 @@
 """The schemas of the kinds: what a document must look like, what its fields default to, and what its author probably meant.
 
-`schemas/v1/<kind>.json` is the authority, read by `jsonschema` (2020-12). Sound documents, which are nearly all, are recognised by
-predicates compiled from the same files; only what they do not accept is handed to `jsonschema`, whose errors become problems with words of
-our own. A test holds the two together.
+`schemas/v1/<kind>.json` is the authority, read by `jsonschema` (2020-12). Sound documents, which are nearly all, are
+recognised by predicates compiled from the same files; only what they do not accept is handed to `jsonschema`, whose errors
+become problems with words of our own. A test holds the two together.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def read_schema(name: str) -> dict[str, Json]:
 @cache
 def flat_schema(name: str) -> dict[str, Json]:
     """The schema `name` with every reference to another part replaced by that part; what stands beside a `$ref` wins."""
-    return _flatten(read_schema(name), name)
+    flat: dict[str, Json] = _flatten(read_schema(name), name)
+    return flat
 
 
 def _flatten(node: Json, home: str) -> Json:

@@ -68,7 +68,8 @@ class Projector:
     async def start(self) -> None:
         """Begin to follow, from the stored positions. Does nothing when it already runs."""
         if self._task is None:
-            self._positions = await asyncio.to_thread(self._store.positions)
+            # Known again once they are seen not to lie beyond the log's end.
+            self._positions = {}
             self._task = asyncio.create_task(self._run(), name=f"projector {self._store.tenant}")
 
     async def stop(self) -> None:
@@ -145,17 +146,22 @@ class Projector:
                 self._moved.notify_all()
 
     async def _follow(self) -> None:
-        self._positions = await asyncio.to_thread(self._store.positions)
+        positions = await asyncio.to_thread(self._store.positions)
+        ends = {stream: await self._log.end(stream) for stream in self._streams}
+        for stream, end in ends.items():
+            if end < positions.get(stream, 0):
+                raise _Ahead(f"{stream} ends at {end}, the rows had read to {positions[stream]}: they are built anew")
+        if all(positions.get(stream, 0) == end for stream, end in ends.items()):
+            # The log answers and there is nothing to write: whatever the problem was, it is over.
+            self._problem = None
+        await self._reached(positions)
         queue: asyncio.Queue[tuple[str, Stored]] = asyncio.Queue(maxsize=2 * self._batch)
         async with asyncio.TaskGroup() as group:
             for stream in self._streams:
-                group.create_task(self._read(stream, self._positions.get(stream, 0), queue))
+                group.create_task(self._read(stream, positions.get(stream, 0), queue))
             group.create_task(self._write(queue))
 
     async def _read(self, stream: str, after: int, queue: asyncio.Queue[tuple[str, Stored]]) -> None:
-        end = await self._log.end(stream)
-        if end < after:
-            raise _Ahead(f"{stream} ends at {end}, the read model had read to {after}: it is built anew")
         async for stored in self._log.follow(stream, after=after):
             await queue.put((stream, stored))
 
@@ -164,11 +170,13 @@ class Projector:
             batch = [await queue.get()]
             while len(batch) < self._batch and not queue.empty():
                 batch.append(queue.get_nowait())
-            positions = await asyncio.to_thread(self._store.apply, batch)
-            async with self._moved:
-                self._positions = positions
-                self._problem = None
-                self._moved.notify_all()
+            await self._reached(await asyncio.to_thread(self._store.apply, batch))
+            self._problem = None
+
+    async def _reached(self, positions: dict[str, int]) -> None:
+        async with self._moved:
+            self._positions = positions
+            self._moved.notify_all()
 
     def _clear(self) -> None:
         try:

@@ -238,6 +238,8 @@ def _outcome(rows: Rows, session: Row, event: Event) -> None:
     row = rows.syscall(session["id"], call)
     if row is None:
         raise ValueError(f"call {call!r} was never decided")
+    if row["outcome"] != "pending":
+        raise ValueError(f"call {call!r} was {row['outcome']}, and has no outcome to wait for")
     if event.type == ev.SYSCALL_UNKNOWN:
         row.update(outcome="unknown")
         return

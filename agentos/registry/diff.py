@@ -61,6 +61,11 @@ def leaves(value: Json, path: str = "") -> tuple[FieldChange, ...]:
     """Every scalar, list or empty object of `value` as an added field: how a resource that is created is shown."""
     if isinstance(value, dict) and value:
         return tuple(leaf for key in sorted(value) for leaf in leaves(value[key], _join(path, key)))
+    if isinstance(value, list) and _objects(value):
+        name = _identity([], value)
+        return tuple(
+            leaf for place, item in enumerate(value) for leaf in leaves(item, f"{path}[{item[name] if name else place}]")
+        )
     return (FieldChange(path, ABSENT, value),)
 
 

@@ -122,4 +122,4 @@ class _Ink:
     def __call__(self, sign: str, text: str) -> str:
         if not self._on or sign not in _COLOURS:
             return text
-        return typer.style(text, fg=_COLOURS[sign], bold=sign == "!")
+        return typer.style(text, fg=_COLOURS[sign], bold=True if sign == "!" else None)

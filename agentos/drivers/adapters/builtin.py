@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from agentos.abi.canonical import Json
 from agentos.abi.errors import DriverError, OutcomeUnknown
 from agentos.abi.syscall import Result
+from agentos.drivers.guard import Guard, Stopped
 from agentos.drivers.port import CallContext, ToolSpec
-from agentos.drivers.primitives import Guard, Stopped, perform
+from agentos.drivers.primitives import perform
 
 
 class BuiltinDriver:

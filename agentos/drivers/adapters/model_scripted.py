@@ -1,6 +1,7 @@
 """The scripted model: answers from a play instead of from a neural network. Deterministic, needs no key and no network.
 
 It keeps nothing between calls but compiled plays: what was said and what came of it is read out of the request's messages.
+`goal` is the first text block that the user sent; what stands beside it (a list of input files) is not part of it.
 `tool_use` ids are `call-<turn>-<n>`, both counted from 1. A `tool_result` block may carry `data` beside its `content`: the
 structured part of the result, which plays see as `results[i].data` (None if it is absent).
 
@@ -84,7 +85,7 @@ def scope_of(request: ModelRequest) -> dict[str, Json]:
         if message.get("role") == "assistant":
             turn += 1
         elif goal is None:
-            goal = "\n".join(str(block["text"]) for block in blocks if block.get("type") == "text")
+            goal = next((str(block["text"]) for block in blocks if block.get("type") == "text"), None)
         for block in blocks:
             kind = block.get("type")
             if kind == "text" and message.get("role") == "assistant":

@@ -7,6 +7,7 @@ not there is told at once, and a lost connection is taken up again after `_RETRY
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -80,7 +81,9 @@ async def connect(
                 reconnect_time_wait=_RETRY,  # type: ignore[arg-type] # a float works and is needed
             )
     except (Error, OSError, TimeoutError) as error:
-        raise _explain(url, name, [*told, error]) from error
+        reasons = [*told, error]
+        await client.close()
+        raise _explain(url, name, reasons) from error
     client.options["allow_reconnect"] = reconnect
     client.options["max_reconnect_attempts"] = -1
     opened = True
@@ -116,6 +119,8 @@ async def _knock(url: str) -> None:
     except (OSError, TimeoutError) as error:
         raise _absent(url, error) from error
     writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 def _explain(url: str, name: str, told: list[Exception]) -> IdentityError | Unavailable:

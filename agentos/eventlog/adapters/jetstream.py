@@ -7,7 +7,7 @@
 An append is one message, or an atomic batch, with the subject's expected last sequence on its first message. Whenever the
 answer does not settle the matter (none came, or it says that the subject has moved) the subject itself is asked: the ids
 behind the expected position tell whether it was our own append that moved it. A server that fails within the commit of a
-batch (killed, or full) may keep its beginning only; repeating the append adds the rest.
+batch (seen when its store is full) may keep its beginning only; repeating the append adds the rest.
 
 Reads are batched direct gets, the tail of `follow` is a standing pull; both check that no position is missing and begin
 again behind the last one seen.

@@ -112,6 +112,7 @@ class NatsServer:
             logged = self.log_file.stat().st_size if self.log_file.exists() else 0
             self._spawn(binary)
             await self._ready(logged)
+            self._write_config(self.config)  # with the port it got, which a restart is to keep
         except OSError as error:
             await self.stop()
             raise Unavailable(f"the event log cannot use its folder: {error}", where=str(self.home)) from error
@@ -297,6 +298,8 @@ async def _accepts(port: int) -> bool:
     except OSError:
         return False
     writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
     return True
 
 

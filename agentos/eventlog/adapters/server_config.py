@@ -53,6 +53,10 @@ class ServerConfig:
     max_store: int | None = None
 
 
+_CLOSED: Final = Account("NOBODY", (), jetstream=False)
+"""An account without users, always there: a server whose only account is the system account lets anybody in."""
+
+
 def render(config: ServerConfig, *, home: Path, port: int, system_key: str) -> str:
     """The configuration file of a server that keeps its state in `home` and listens on 127.0.0.1:`port` (-1: any free one).
 
@@ -61,7 +65,7 @@ def render(config: ServerConfig, *, home: Path, port: int, system_key: str) -> s
     """
     names = [account.name for account in config.accounts]
     keys = [system_key, *(user.public_key for account in config.accounts for user in account.users)]
-    for what, values in (("account", [SYSTEM_ACCOUNT, *names]), ("user", keys)):
+    for what, values in (("account", [SYSTEM_ACCOUNT, _CLOSED.name, *names]), ("user", keys)):
         twice = sorted({value for value in values if values.count(value) > 1})
         if twice:
             raise ValueError(f"{what} {twice[0]} stands twice")
@@ -84,6 +88,7 @@ def render(config: ServerConfig, *, home: Path, port: int, system_key: str) -> s
             "}",
             "accounts {",
             *_account(Account(SYSTEM_ACCOUNT, (User(system_key),), jetstream=False)),
+            *_account(_CLOSED),
             *(line for account in config.accounts for line in _account(account)),
             "}",
             f"system_account: {SYSTEM_ACCOUNT}",
@@ -98,9 +103,7 @@ def _account(account: Account) -> list[str]:
     lines = [f'  "{account.name}" {{']
     if account.jetstream:
         lines.append("    jetstream: enabled")
-    lines.append("    users [")
-    lines += [f"      {_user(user)}" for user in account.users]
-    return [*lines, "    ]", "  }"]
+    return [*lines, "    users [", *(f"      {_user(user)}" for user in account.users), "    ]", "  }"]
 
 
 def _user(user: User) -> str:

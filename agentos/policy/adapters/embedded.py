@@ -27,7 +27,6 @@ from agentos.policy.adapters import opa
 from agentos.policy.port import DECISION_SECONDS, Module
 
 _POISONED_AFTER: Final = 2
-_ENTRIES: Final = ("agentos.syscall.decision", "agentos.admission.decision", "agentos.control.decision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +92,11 @@ class EmbeddedFactory:
             return opa.version()
         except EngineUnavailable as error:
             return f"none: {error.message}"
+
+    @property
+    def lost(self) -> int:
+        """Threads that hang in an evaluation that passed its deadline."""
+        return self._lost.count
 
     async def load(self, modules: Sequence[Module], data: Mapping[str, Json]) -> EmbeddedEngine:
         """Compile `modules` with `data` in a thread; return the engine when its first thread is ready.
@@ -290,9 +294,6 @@ class _Worker:
     def _build(self) -> Any:
         try:
             engine = opa.build(self._modules, self._data)
-            # The first question about a document is slow (it is prepared): ask it before anybody waits.
-            for path in _ENTRIES:
-                _ask(engine, path, {})
         except AgentOSError as error:
             if self._idle() and self._ready is not None:
                 _deliver(self._ready, error)

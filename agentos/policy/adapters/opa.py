@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import EngineUnavailable, PolicyError
+from agentos.policy import syntax
 from agentos.policy.port import Module
 
 INSTALL: Final = "install it: pip install --ignore-requires-python opa-golib-python-bindings==0.4.4"
@@ -99,8 +100,7 @@ def build(modules: Sequence[Module], data: Json) -> Any:
         for module in modules:
             engine.add_policy(module.path, module.source)
         engine.add_data(data)
-        # Compilation happens on the first evaluation only.
-        engine.eval_query("true")
+        _compile(engine, modules)
     except opa.OpaError as error:
         engine.close()
         raise policy_error(error, [module.path for module in modules]) from error
@@ -108,6 +108,29 @@ def build(modules: Sequence[Module], data: Json) -> Any:
         engine.close()
         raise PolicyError(f"the data for the policies is not JSON: {error}") from error
     return engine
+
+
+_ENTRIES: Final = ("agentos.syscall", "agentos.admission", "agentos.control")
+
+
+def _compile(engine: Any, modules: Sequence[Module]) -> None:
+    """Compile by asking: OPA compiles on the first evaluation of a query, once for each query.
+
+    So the query is the decision that will be asked most; the others are compiled when they are first asked. Whatever it
+    answers to an empty input is no matter: only errors of loading leave here.
+    """
+    packages = {".".join(syntax.package(parse(module))) for module in modules}
+    entry = next((f"{name}.decision" for name in _ENTRIES if name in packages), None)
+    try:
+        if entry is None:
+            engine.eval_query("true")
+        else:
+            engine.eval_document(entry, {})
+    except library().OpaUndefinedError:
+        return
+    except library().OpaError as error:
+        if error.code != "eval_error":
+            raise
 
 
 def _refuse(modules: Sequence[Module]) -> None:

@@ -19,35 +19,29 @@ decision := {
 default effect := "deny"
 
 effect := "halt" if {
-	bound.halt
+	"halt" in effects
 } else := "deny" if {
-	bound.deny
+	"deny" in effects
 } else := "ask" if {
-	bound.ask
+	"ask" in effects
 	not approved
 } else := "allow" if {
-	bound.allow
-} else := "allow" if {
-	bound.ask
-	approved
+	count(effects) > 0
 }
 
-deciding := bound.halt | object.get(bound, "deny", set()) if {
-	effect == "halt"
-} else := bound.deny if {
-	bound.deny
-} else := bound.ask if {
-	effect == "ask"
-} else := (object.get(bound, "allow", set()) | object.get(bound, "ask", set())) | approvals if {
-	effect == "allow"
-} else := {{"rule": "syscall.default", "reason": "no rule allows this call"}}
+effects := {result.effect | some result in bound}
 
-bound[effect] contains result if {
+# Which results led to an effect: what binds less is not told.
+led := {"halt": {"halt", "deny"}, "deny": {"deny"}, "ask": {"ask"}, "allow": {"allow", "ask"}}
+
+deciding := {{"rule": "syscall.default", "reason": "no rule allows this call"}} if {
+	count(bound) == 0
+} else := {result | some result in bound; result.effect in led[effect]} | approvals
+
+bound contains checked(tail, candidate) if {
 	some tail
 	data.agentos.syscall.rules[tail].results[candidate]
 	not tail in watched
-	result := checked(tail, candidate)
-	effect := result.effect
 }
 
 observed contains {"rule": result.rule, "effect": result.effect, "reason": result.reason, "mode": mode} if {
@@ -85,7 +79,8 @@ approval contains given if {
 approved if count(approval) > 0
 
 approvals contains {"rule": "syscall.approved", "reason": reason} if {
-	bound.ask
+	effect == "allow"
+	"ask" in effects
 	some given in approval
 	reason := sprintf("%s approved this call: %s", [given.by, given.reason])
 }

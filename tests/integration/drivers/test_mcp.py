@@ -139,6 +139,13 @@ async def test_a_real_server(driver: McpDriver, workspace: Path) -> None:
     canonical(first.to_dict())
 
 
+async def test_another_real_server(driver: McpDriver, workspace: Path) -> None:
+    """The fetch server starts in the scrubbed environment and offers its tool; another schema is refused, unsent."""
+    tool = replace(time_tool(command=["mcp-server-fetch"], tool="fetch"), effect=ToolEffect.EXTERNAL)
+    with pytest.raises(DriverError, match="the schema of 'fetch' is not the declared one"):
+        await driver.call(tool, {"url": "http://127.0.0.1:9/"}, context(workspace))
+
+
 async def test_a_changed_schema_is_noticed(driver: McpDriver, workspace: Path) -> None:
     """A tool whose schema is not the declared one is not called; the error has both digests and says what to do."""
     with pytest.raises(DriverError) as caught:

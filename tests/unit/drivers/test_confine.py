@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from agentos.abi.errors import DriverError
 from agentos.drivers import confine
-from agentos.drivers.primitives import PRIMITIVES, Guard, perform
+from agentos.drivers.guard import Guard
+from agentos.drivers.primitives import PRIMITIVES, perform
 
 SECRET = "the secret outside"
 

@@ -126,7 +126,7 @@ async def test_many_plays() -> None:
 
 
 def test_the_goal_and_what_was_said() -> None:
-    """The goal is the first thing the user said; a result without its call, or without data, is still a result."""
+    """The goal is the first text that the user sent; a result without its call, or without data, is still a result."""
     scope = scope_of(
         request(
             [
@@ -136,7 +136,7 @@ def test_the_goal_and_what_was_said() -> None:
             ]
         )
     )
-    assert scope["goal"] == "one\ntwo"
+    assert scope["goal"] == "one"
     assert scope["turn"] == 2
     assert scope["said"] == ["well"]
     assert scope["results"] == [{"tool": "", "args": {}, "call": "gone", "content": "", "data": None, "is_error": False}]

@@ -15,7 +15,8 @@ from agentos.abi.canonical import Json, canonical
 from agentos.abi.errors import DriverError
 from agentos.abi.syscall import Result, ToolEffect
 from agentos.drivers import primitives
-from agentos.drivers.primitives import PRIMITIVES, Guard, Stopped, default_effect, input_schema, perform
+from agentos.drivers.guard import Guard, Stopped
+from agentos.drivers.primitives import PRIMITIVES, default_effect, input_schema, perform
 
 
 def do(primitive: str, workspace: Path, **args: Json) -> Result:

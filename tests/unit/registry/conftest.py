@@ -59,7 +59,7 @@ def grant(name: str = "triage-read", **spec: Json) -> Resource:
 class Gate:
     """Stands in for validation, references and admission policy, and remembers what it was asked."""
 
-    decision: Decision = Decision(Verdict.ALLOW)
+    decision: Decision = field(default_factory=lambda: Decision(Verdict.ALLOW))
     questions: list[tuple[str, dict[str, Json]]] = field(default_factory=list)
     dangling: bool = False
 
@@ -119,5 +119,3 @@ def bob() -> Caller:
 def new() -> SimpleNamespace:
     """Makers of resources: `new.agent()`, `new.grant()`, `new.resource(kind, name, spec)`."""
     return SimpleNamespace(agent=agent, grant=grant, resource=make)
-
-

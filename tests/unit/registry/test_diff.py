@@ -74,8 +74,12 @@ def test_order_of_named_objects() -> None:
 
 def test_leaves() -> None:
     """A created resource is shown field by field."""
-    assert [(leaf.path, leaf.after) for leaf in leaves({"a": {"b": 1}, "c": [], "d": {}}, "spec")] == [
+    value = {"a": {"b": 1}, "c": [], "d": {}, "e": [{"path": "p", "x": 1}], "f": [{"x": 2}]}
+    assert [(leaf.path, leaf.after) for leaf in leaves(value, "spec")] == [
         ("spec.a.b", 1),
         ("spec.c", []),
         ("spec.d", {}),
+        ("spec.e[p].path", "p"),
+        ("spec.e[p].x", 1),
+        ("spec.f[0].x", 2),
     ]

@@ -83,9 +83,7 @@ def test_prune_stays_within_its_labels_and_tenants(have: list[Resource], want: l
     planned = plan(current, want, prune=Selector.parse("team=x"))
     tenants = {one.key.tenant for one in want}
     wanted = {one.key for one in want}
-    expected = {
-        one.key for one in have if one.labels.get("team") == "x" and one.key.tenant in tenants and one.key not in wanted
-    }
+    expected = {one.key for one in have if one.labels.get("team") == "x" and one.key.tenant in tenants and one.key not in wanted}
     assert set(planned.destroys) == expected
 
 

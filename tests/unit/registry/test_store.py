@@ -227,7 +227,8 @@ async def test_old_states_do_not_pile_up(registry: Registry, new: SimpleNamespac
 
 
 @pytest.mark.parametrize(
-    ("elapsed", "text"), [(-1, "0 s ago"), (119_000, "119 s ago"), (120_000, "2 min ago"), (7_200_000, "2 h ago"), (4 * 86_400_000, "4 days ago")]
+    ("elapsed", "text"),
+    [(-1, "0 s ago"), (119_000, "119 s ago"), (120_000, "2 min ago"), (7_200_000, "2 h ago"), (4 * 86_400_000, "4 days ago")],
 )
 def test_ago(elapsed: int, text: str) -> None:
     """Ages are told in one whole unit."""

@@ -106,7 +106,14 @@ A = {
     "governance": {"owner": "o", "purpose": "p", "risk": "high"},
 }
 MCP = {"mcp": {"server": {"command": ["srv"], "env": {}}, "tool": "go", "workspaceArgs": ["path"]}}
-T = {"description": "d", "effect": "write", "idempotent": False, "labels": ["pii"], "driver": MCP, "inputSchema": {"type": "object"}}
+T = {
+    "description": "d",
+    "effect": "write",
+    "idempotent": False,
+    "labels": ["pii"],
+    "driver": MCP,
+    "inputSchema": {"type": "object"},
+}
 P = {"target": "syscall", "mode": "enforce", "modules": [{"path": "a.rego", "source": "package agentos.syscall.rules.a\nx := 1"}]}
 MORE = {"path": "b.rego", "source": "package agentos.syscall.rules.b"}
 SAME_PACKAGE = {"path": "b.rego", "source": "# c\npackage agentos.syscall.rules.a\nexempt := true"}
@@ -159,7 +166,12 @@ S = {"provider": "scripted", "scripted": {"play": {"rules": []}}}
         ("Policy", None, P, None),
         ("Model", S, M, "sends conversations to anthropic"),
         ("Model", M, S, None),
-        ("Model", M, {**M, "anthropic": {**M["anthropic"], "baseUrl": "https://x"}}, "another address: https://x (was the default)"),
+        (
+            "Model",
+            M,
+            {**M, "anthropic": {**M["anthropic"], "baseUrl": "https://x"}},
+            "another address: https://x (was the default)",
+        ),
         ("Model", M, {**M, "anthropic": {**M["anthropic"], "maxTokens": 9}}, None),
         ("Tenant", {"limits": {"sessions": 5}}, {"limits": {"sessions": 6}}, "may run 6 sessions"),
         ("Tenant", {"limits": {"sessions": 5}}, {"limits": {"sessions": 4}}, None),

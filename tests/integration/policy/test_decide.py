@@ -1,0 +1,368 @@
+"""The decider over the shipped policies and real OPA: what it answers, and that neither its cache nor a deny rule opens anything."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agentos.abi.canonical import Json
+from agentos.abi.decision import Decision, Verdict, deny
+from agentos.abi.errors import EngineUnavailable, PolicyError
+from agentos.policy.adapters.embedded import EmbeddedFactory
+from agentos.policy.bundle import axioms, policy_digest
+from agentos.policy.decide import CacheStats, ControlDecider, Decider
+from agentos.policy.port import Module
+
+POLICY = """# METADATA
+# title: t
+# description: d
+package agentos.syscall.rules.{name}
+
+results contains {{"rule": "{name}.no", "effect": "{effect}", "reason": "no"}} if {{
+	{condition}
+}}
+"""
+
+
+def policy(name: str, condition: str, effect: str = "deny") -> Module:
+    return Module(f"{name}/{name}.rego", POLICY.format(name=name, condition=condition, effect=effect))
+
+
+async def test_a_granted_call_is_allowed(factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]) -> None:
+    """The whole decision names the grant and who gave it."""
+    decider = await Decider.load(factory, axioms(), facts)
+    assert await decider.decide_syscall(call) == Decision(
+        Verdict.ALLOW, ("grants.allowed",), ("grant may-read lets agent triage call tool read (granted by principal/al)",)
+    )
+    assert decider.digest == policy_digest(axioms())
+    decider.close()
+
+
+async def test_a_denied_call_lists_every_rule_that_denied(
+    factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]
+) -> None:
+    """Rules are sorted, reasons stand in their order."""
+    decider = await Decider.load(factory, [*axioms(), policy("care", 'input.syscall.tool == "read"')], facts)
+    call["syscall"]["args"]["path"] = "../x"
+    call["budget"] = {"calls": 3, "tokens": 100}
+    assert await decider.decide_syscall(call) == Decision(
+        Verdict.DENY,
+        ("budget.calls", "budget.tokens", "care.no", "workspace.parent"),
+        (
+            "the session has used up the 3 calls of agent triage; an operator can raise its budget",
+            "the session has used up the 100 tokens of agent triage; an operator can raise its budget",
+            "no",
+            'argument path: "../x" leads upwards; no path may hold a .. step',
+        ),
+    )
+    decider.close()
+
+
+async def test_ask_is_satisfied_by_an_approval_of_exactly_this_call(
+    factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]
+) -> None:
+    """An approval binds to tool and arguments."""
+    decider = await Decider.load(factory, axioms(), facts)
+    call["syscall"] |= {"tool": "send", "effect": "external", "args": {"to": "bo@acme.example"}}
+    assert (await decider.decide_syscall(call)).effect is Verdict.ASK
+    approval = {"tool": "send", "args_digest": call["syscall"]["args_digest"], "by": "principal/bo", "reason": "fine"}
+    call["approvals"] = [approval | {"args_digest": "sha256:" + "1" * 64}]
+    assert (await decider.decide_syscall(call)).effect is Verdict.ASK
+    call["approvals"] = [approval]
+    decision = await decider.decide_syscall(call)
+    assert decision.effect is Verdict.ALLOW
+    assert decision.rules == ("grants.approval", "syscall.approved")
+    decider.close()
+
+
+@pytest.mark.parametrize("mode", ["warn", "dryrun"])
+async def test_a_policy_that_does_not_bind_is_observed(
+    factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any], mode: str
+) -> None:
+    """The call goes through, and the decision tells what the policy would have said."""
+    facts["agentos"]["policies"] = {"care": {"mode": mode, "name": "care"}}
+    decider = await Decider.load(factory, [*axioms(), policy("care", "true", "halt")], facts)
+    decision = await decider.decide_syscall(call)
+    assert decision.effect is Verdict.ALLOW
+    assert decision.observed == ({"rule": "care.no", "effect": "halt", "reason": "no", "mode": mode},)
+    decider.close()
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"syscall": None},
+        {"syscall": {"tool": 1, "args": []}},
+        {"agent": "triage"},
+        {"now": "x", "budget": None, "approvals": 3},
+    ],
+)
+async def test_a_malformed_input_is_denied(factory: EmbeddedFactory, facts: dict[str, Any], document: dict[str, Json]) -> None:
+    """Whatever is asked, the answer is a denial unless policy said otherwise."""
+    decider = await Decider.load(factory, axioms(), facts)
+    assert (await decider.decide_syscall(document)).effect is Verdict.DENY
+    decider.close()
+
+
+async def test_a_policy_that_fails_denies_with_a_sentence(
+    factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]
+) -> None:
+    """An error of evaluation is no decision, and no decision is a denial."""
+    decider = await Decider.load(
+        factory, [*axioms(), policy("care", "startswith(input.config_revision, input.syscall.tool)")], facts
+    )
+    decision = await decider.decide_syscall(call)
+    assert decision.effect is Verdict.DENY
+    assert decision.rules == ("kernel.no-decision",)
+    assert decision.reasons[0].startswith("policy gave no decision: policy failed to evaluate")
+    decider.close()
+
+
+async def test_a_slow_policy_is_denied_and_denied_at_once_later(
+    factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]
+) -> None:
+    """A policy that loops denies; it does not hang the gate."""
+    loop = "count([1 | some a in numbers.range(1, 3000); some b in numbers.range(1, 1000); a * b == input.now]) > 0"
+    decider = await Decider.load(factory, [*axioms(), policy("slow", f"input.syscall.tool\n\t{loop}")], facts)
+    for said in ("within 100 ms", "within 100 ms", "decides nothing any more"):
+        call["now"] += 1
+        decision = await decider.decide_syscall(call)
+        assert decision.rules == ("kernel.no-decision",)
+        assert said in decision.reasons[0]
+    decider.close()
+
+
+async def test_without_an_engine_everything_is_denied(call: dict[str, Any]) -> None:
+    """The denial says how to get an engine."""
+    decider = Decider.denying(EngineUnavailable("OPA is not installed", mend="install it"))
+    expected = deny("kernel.no-engine", "there is no policy engine: OPA is not installed; install it")
+    assert await decider.decide_syscall(call) == expected
+    assert await decider.admit({}) == expected
+    decider.close()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'package agentos.syscall.rules.grants\n\nresults contains {"rule": "x", "effect": "allow", "reason": ""}\n',
+        'package agentos.syscall\n\ndecision := {"effect": "allow", "rules": [], "reasons": []}\n',
+        "package agentos.syscall.rules.care.deep\n\nresults contains 1\n",
+        "package agentos.grants\n\nx := 1\n",
+        "package agentos.control.rules.care\n\nresults contains 1\n",
+    ],
+)
+async def test_a_tenant_cannot_write_into_the_packages_of_the_axioms(
+    factory: EmbeddedFactory, facts: dict[str, Any], source: str
+) -> None:
+    """A module outside of `agentos.<target>.rules.<own name>` is refused before it is loaded."""
+    with pytest.raises(PolicyError, match="is not for a tenant's policy"):
+        await Decider.load(factory, [*axioms(), Module("p/care.rego", source)], facts)
+
+
+async def test_an_allow_of_a_tenants_rule_is_malformed(
+    factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]
+) -> None:
+    """Only grants allow: a rule that tries denies instead."""
+    facts["agentos"]["grants"] = {}
+    decider = await Decider.load(factory, [*axioms(), policy("care", "true", "allow")], facts)
+    assert (await decider.decide_syscall(call)).rules == ("grants.none", "syscall.malformed")
+    decider.close()
+
+
+async def test_admission_names_the_grant_of_a_high_risk_agent(factory: EmbeddedFactory, facts: dict[str, Any]) -> None:
+    """The violation says which grant gives which tool to whom."""
+    decider = await Decider.load(factory, axioms(), facts)
+    resources: list[dict[str, Any]] = [
+        {"apiVersion": "agentos/v1", "kind": "Agent", "metadata": {"name": "a"}, "spec": {"governance": {"risk": "high"}}},
+        {"apiVersion": "agentos/v1", "kind": "Tool", "metadata": {"name": "pay"}, "spec": {"effect": "external"}},
+        {"apiVersion": "agentos/v1", "kind": "ToolGrant", "metadata": {"name": "g"}, "spec": {"agents": ["a"], "tools": ["pay"]}},
+    ]
+    question: dict[str, Any] = {
+        "abi": "agentos/v1",
+        "principal": {"name": "al", "roles": ["operator"], "tenant": "*"},
+        "tenant": "default",
+        "changes": [{"action": "create", "resource": resource} for resource in resources],
+        "resources": resources,
+    }
+    assert (await decider.admit(question)).reasons == (
+        "toolgrant g gives agent a (risk: high) the external tool pay without approval; set approval: required",
+    )
+    resources[2]["spec"]["approval"] = "required"
+    assert await decider.admit(question) == Decision(Verdict.ALLOW)
+    decider.close()
+
+
+async def test_the_control_door(factory: EmbeddedFactory) -> None:
+    """A principal without the role is told which role can."""
+    door = await ControlDecider.load(factory)
+    question = {
+        "abi": "agentos/v1",
+        "principal": {"name": "al", "roles": ["auditor"], "tenant": "*"},
+        "verb": "registry.apply",
+        "tenant": "default",
+    }
+    assert await door.decide(question) == deny("roles.missing", "principal al may not use registry.apply; role operator can")
+    question["principal"] = {"name": "al", "roles": ["operator"], "tenant": "*"}
+    assert (await door.decide(question)).effect is Verdict.ALLOW
+    assert (await door.decide(question)).effect is Verdict.ALLOW
+    assert door.stats() == CacheStats(hits=1, misses=2, uncached=0, size=2)
+    door.close()
+
+
+async def test_the_same_call_of_another_session_is_answered_from_the_cache(
+    factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]
+) -> None:
+    """What no rule reads, and how far a budget or the clock has come without passing a limit, is not in the key."""
+    decider = await Decider.load(factory, axioms(), facts)
+    await decider.decide_syscall(call)
+    call |= {"now": 9000, "budget": {"calls": 2, "tokens": 99}, "config_revision": 7}
+    call["session"]["id"] = "s-2"
+    await decider.decide_syscall(call)
+    assert decider.stats() == CacheStats(hits=1, misses=1, uncached=0, size=1)
+    call["budget"]["calls"] = 3
+    assert (await decider.decide_syscall(call)).effect is Verdict.DENY
+    decider.close()
+
+
+async def test_a_policy_that_reads_the_clock_or_everything_is_asked_each_time(
+    factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]
+) -> None:
+    """A tenant's rule may compare the clock with anything: then nothing is reused across moments, or at all."""
+    clock = await Decider.load(factory, [*axioms(), policy("clock", "input.now % 2 == 1")], facts)
+    whole = await Decider.load(factory, [*axioms(), policy("whole", "walk(input, [_, 4001])")], facts)
+    for decider in (clock, whole):
+        assert (await decider.decide_syscall(call | {"now": 4000})).effect is Verdict.ALLOW
+        assert (await decider.decide_syscall(call | {"now": 4001})).effect is Verdict.DENY
+        assert decider.stats().hits == 0
+        decider.close()
+    assert whole.stats().uncached == 2
+
+
+async def test_the_cache_is_bounded(factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]) -> None:
+    """No more decisions are kept than it was told."""
+    decider = await Decider.load(factory, axioms(), facts, cache_size=3)
+    for n in range(6):
+        call["syscall"]["args"]["path"] = f"f{n}"
+        await decider.decide_syscall(call)
+    assert decider.stats().size == 3
+    decider.close()
+
+
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 2000), st.sampled_from(["", "a", "../x", "in/a.md", "bo@acme.example"])
+)
+
+
+def calls() -> st.SearchStrategy[dict[str, Any]]:
+    """Inputs that are mostly right, so that they reach every rule, and sometimes wrong in one part."""
+    return st.fixed_dictionaries(
+        {
+            "syscall": st.fixed_dictionaries(
+                {
+                    "tool": st.sampled_from(["read", "send", "other", "model-call"]),
+                    "effect": st.sampled_from(["read", "external"]),
+                    "args": st.dictionaries(st.sampled_from(["path", "to", "model"]), SCALARS, max_size=2),
+                    "args_digest": st.sampled_from(["sha256:1", "sha256:2"]),
+                }
+            ),
+            "agent": st.fixed_dictionaries({"name": st.sampled_from(["triage", "ghost"]), "labels": st.just({})}),
+            "session": st.fixed_dictionaries(
+                {"id": st.sampled_from(["s-1", "s-2"]), "labels": st.lists(st.sampled_from(["pii", "untrusted"]), max_size=2)}
+            ),
+            "budget": st.fixed_dictionaries(
+                {"calls": st.one_of(st.integers(0, 5), SCALARS), "tokens": st.one_of(st.integers(90, 110), SCALARS)}
+            ),
+            "approvals": st.lists(
+                st.fixed_dictionaries(
+                    {
+                        "tool": st.just("send"),
+                        "args_digest": st.sampled_from(["sha256:1", "sha256:2"]),
+                        "by": st.just("principal/bo"),
+                        "reason": st.just("fine"),
+                    }
+                ),
+                max_size=1,
+            ),
+            "now": st.one_of(st.integers(990, 1010), st.just(5.5), SCALARS),
+        },
+    )
+
+
+CONDITIONS = st.lists(
+    st.sampled_from(
+        [
+            'input.syscall.tool == "read"',
+            '"pii" in input.session.labels',
+            'input.session["id"] == "s-1"',
+            "input.budget.calls > 1",
+            "input.now % 2 == 0",
+            'input.syscall.args[_] == "a"',
+            "count(input.approvals) == 0",
+            "not data.agentos.agents[input.agent.name]",
+        ]
+    ),
+    min_size=1,
+    max_size=2,
+)
+SLOWLY = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+@SLOWLY
+@given(inputs=st.lists(calls(), min_size=1, max_size=12), condition=CONDITIONS)
+def test_the_cache_never_changes_an_answer(facts: dict[str, Any], inputs: list[dict[str, Any]], condition: list[str]) -> None:
+    """With and without the cache, every input gets the same decision, whatever a tenant's rule reads."""
+
+    async def compare() -> None:
+        factory = EmbeddedFactory()
+        modules = [*axioms(), policy("care", "\n\t".join(condition))]
+        cached = await Decider.load(factory, modules, facts)
+        asked = await Decider.load(factory, modules, facts, cache_size=0)
+        for document in [*inputs, *inputs]:
+            assert await cached.decide_syscall(document) == await asked.decide_syscall(document)
+        cached.close()
+        asked.close()
+
+    asyncio.run(compare())
+
+
+@SLOWLY
+@given(
+    inputs=st.lists(calls(), min_size=1, max_size=8),
+    condition=CONDITIONS,
+    effect=st.sampled_from(["deny", "halt", "ask"]),
+)
+def test_adding_a_rule_never_turns_a_decision_into_allow(
+    facts: dict[str, Any], inputs: list[dict[str, Any]], condition: list[str], effect: str
+) -> None:
+    """A further rule can only make a decision stricter, and an input that is allowed with it was allowed without it."""
+    order = list(Verdict)
+
+    async def compare() -> None:
+        factory = EmbeddedFactory()
+        before = await Decider.load(factory, axioms(), facts)
+        after = await Decider.load(factory, [*axioms(), policy("care", "\n\t".join(condition), effect)], facts)
+        for document in inputs:
+            without, with_rule = await before.decide_syscall(document), await after.decide_syscall(document)
+            assert order.index(with_rule.effect) <= order.index(without.effect)
+        before.close()
+        after.close()
+
+    asyncio.run(compare())
+
+
+async def test_removing_a_grant_never_allows(factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]) -> None:
+    """What is denied with all grants is denied with fewer."""
+    less: Mapping[str, Any] = copy.deepcopy(facts)
+    less["agentos"]["grants"]["triage"].pop("read")
+    decider = await Decider.load(factory, axioms(), less)
+    assert (await decider.decide_syscall(call)).rules == ("grants.none",)
+    decider.close()

@@ -1,0 +1,184 @@
+"""Questions to the read model: filters, times, limits, and the indexes that answer them."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from agentos.abi import event as ev
+from agentos.abi.assets import asset
+from agentos.abi.errors import UsageError
+from agentos.audit.query import COLUMNS, FILTERS, AuditQuery, ask, parse_moment, statement_of
+from agentos.eventlog.port import Stored
+from agentos.eventlog.subject import session_subject, stream_of
+from agentos.projections.store import Store
+
+NOW = 1_795_000_100_000
+
+
+@pytest.fixture
+def store(tmp_path, fleet):
+    made = Store.open(tmp_path / "default.db", tenant="default")
+    position = 0
+    for session, lines in fleet.sessions.items():
+        subject = session_subject(session)
+        batch = []
+        for line in lines:
+            position += 1
+            batch.append((stream_of(subject), Stored(subject, position, line)))
+        made.apply(batch)
+    yield made
+    made.close()
+
+
+def found(store, **params) -> list[str]:
+    answer = ask(store, AuditQuery.parse(params, now_ms=NOW))
+    return [f"{row['session']}/{row['call']}" for row in answer.rows]
+
+
+ALL = ["s-busy/model-1", "s-short/c1", "s-busy/c1", "s-busy/c2", "s-busy/c3"]
+
+QUESTIONS = [
+    ({}, ALL),
+    ({"agent": "clerk"}, ["s-short/c1"]),
+    ({"agent": "nobody"}, []),
+    ({"tool": "send-mail"}, ["s-busy/c2"]),
+    ({"tool": "model-call"}, ["s-busy/model-1"]),
+    ({"effect": "deny"}, ["s-busy/c2"]),
+    ({"effect": "allow"}, ["s-busy/model-1", "s-short/c1", "s-busy/c1", "s-busy/c3"]),
+    ({"effect": "ask"}, ["s-busy/c3"]),
+    ({"effect": "halt"}, []),
+    ({"session": "s-short"}, ["s-short/c1"]),
+    ({"actor": "alice"}, ALL),
+    ({"actor": "principal/anna"}, ["s-busy/c3"]),
+    ({"rule": "grants.approval"}, ["s-busy/c3"]),
+    ({"rule": "grants.none", "effect": "deny"}, ["s-busy/c2"]),
+    ({"rule": "grants.none", "effect": "allow"}, []),
+    ({"since": "2026-11-18T11:06:44Z"}, ["s-busy/c1", "s-busy/c2", "s-busy/c3"]),
+    ({"until": "2026-11-18T12:06:44+01:00"}, ["s-busy/model-1", "s-short/c1"]),
+    ({"since": "96s", "until": "95s"}, ["s-busy/c1"]),
+    ({"since": "95s"}, ["s-busy/c2", "s-busy/c3"]),
+    ({"since": "1h", "rule": "grants.none"}, ["s-busy/c2"]),
+    ({"limit": 2}, ["s-busy/c2", "s-busy/c3"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"), QUESTIONS, ids=lambda value: json.dumps(value) if isinstance(value, dict) else ""
+)
+def test_each_filter_finds_its_rows(store, params, expected):
+    """Rows come oldest first, exactly those that every filter lets through."""
+    assert sorted(found(store, **params)) == sorted(expected)
+    times = [row["time"] for row in ask(store, AuditQuery.parse(params, now_ms=NOW)).rows]
+    assert times == sorted(times)
+
+
+def test_a_limit_says_that_there_are_more(store):
+    """Cutting is said; an answer that holds everything says so too."""
+    assert ask(store, AuditQuery(limit=4)).more
+    assert not ask(store, AuditQuery(limit=5)).more
+
+
+def test_rows_are_what_the_schema_says(store):
+    """Each row validates, and schema and code name the same fields in the same order."""
+    schema = json.loads((asset("schemas") / "v1" / "audit-row.json").read_text())
+    validator = Draft202012Validator(schema)
+    rows = ask(store, AuditQuery()).rows
+    assert len(rows) == 5
+    for row in rows:
+        validator.validate(row)
+        assert tuple(row) == COLUMNS == tuple(schema["properties"]) == tuple(schema["required"])
+
+
+def test_refused_calls_are_listed_too(tmp_path, record):
+    """A malformed call never reached policy; the record of it is found all the same and fits the schema."""
+    chain = record.Chain("s-a")
+    chain.created()
+    refusal = {"code": "refused", "message": "no such tool"}
+    chain.add(ev.SYSCALL_REFUSED, {"call": "c1", "tool": "wirte", "args_text": "{}", "error": refusal}, "agent/triage")
+    store = Store.open(tmp_path / "a.db", tenant="default")
+    subject = session_subject("s-a")
+    store.apply([(stream_of(subject), Stored(subject, at, line)) for at, line in enumerate(chain.stored, 1)])
+    (row,) = ask(store, AuditQuery(tool="wirte")).rows
+    assert (row["outcome"], row["decision"], row["error"]) == ("refused", None, "refused: no such tool")
+    Draft202012Validator(json.loads((asset("schemas") / "v1" / "audit-row.json").read_text())).validate(row)
+    store.close()
+
+
+def test_every_question_is_answered_from_an_index(store):
+    """No combination of filters reads the whole table or sorts it: a million rows answer as five do."""
+    values = {
+        "since": "7d",
+        "until": "1s",
+        "agent": "a",
+        "tool": "t",
+        "effect": "deny",
+        "session": "s",
+        "actor": "p",
+        "rule": "r",
+    }
+    assert set(values) == set(FILTERS)
+    with store.reader() as connection:
+        for count in range(4):
+            for names in combinations(values, count):
+                for effect in ("deny", "ask"):
+                    given = {name: values[name] for name in names} | ({"effect": effect} if "effect" in names else {})
+                    statement, bound = statement_of(AuditQuery.parse(given, now_ms=NOW))
+                    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", bound)]
+                    assert all("INDEX" in step for step in plan if step.startswith(("SCAN", "SEARCH")) and "r " not in step), plan
+                    if "session" not in names and "actor" not in names:
+                        assert "USE TEMP B-TREE FOR ORDER BY" not in plan, (given, plan)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("15m", NOW - 900_000),
+        ("2h", NOW - 7_200_000),
+        ("7d", NOW - 604_800_000),
+        ("1w", NOW - 604_800_000),
+        ("0s", NOW),
+        ("2026-11-18T11:06:41Z", 1_795_000_001_000),
+        ("2026-11-18T12:06:41.500+01:00", 1_795_000_001_500),
+    ],
+)
+def test_times_are_ago_or_rfc3339(text, expected):
+    """So many units ago, or a moment with its zone."""
+    assert parse_moment(text, now_ms=NOW) == expected
+
+
+@pytest.mark.parametrize("text", ["yesterday", "15", "-5m", "2h30m", "2026-11-18T11:06:41", "9999999999d", "٣m", ""])
+def test_other_times_are_refused_with_a_way_out(text):
+    """Whatever is no time says how to write one."""
+    with pytest.raises(UsageError) as caught:
+        parse_moment(text, now_ms=NOW)
+    assert "15m" in (caught.value.mend or "")
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"colour": "red"},
+        {"limit": 0},
+        {"limit": 10_001},
+        {"limit": "9"},
+        {"limit": True},
+        {"agent": 7},
+        {"effect": "maybe"},
+        {"tool": ""},
+    ],
+    ids=json.dumps,
+)
+def test_odd_questions_are_refused(params):
+    """Unknown filters, wrong types and odd values are said, not ignored."""
+    with pytest.raises(UsageError):
+        AuditQuery.parse(params, now_ms=NOW)
+
+
+def test_values_never_become_sql(store):
+    """What the caller says is a value, whatever it looks like."""
+    for name in set(FILTERS) - {"since", "until", "effect"}:
+        assert found(store, **{name: "x' OR '1'='1"}) == []
