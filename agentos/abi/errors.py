@@ -11,7 +11,8 @@
     │   └── LogUnavailable       log.unavailable      1    the event log did not store an event
     ├── ChainBroken              log.chain            1    stored events do not form the chain they must form
     ├── DriverError              driver               1    a tool failed in a way its caller should read
-    │   └── OutcomeUnknown       driver.unknown       1    a tool may or may not have acted
+    │   ├── OutcomeUnknown       driver.unknown       1    a tool may or may not have acted
+    │   └── ModelUnavailable     driver.model         1    (`drivers.port`) a model that may answer if asked again
     ├── Denied                   denied               3    policy said no (carries rules and reasons)
     ├── Conflict                 conflict             4    somebody else was first
     │   └── SequenceConflict     log.conflict         4    a subject has moved past the expected position

@@ -72,10 +72,10 @@ def load_key(path: Path) -> SigningKey:
 
     try:
         # Checked on the open file: between a look at the name and the opening of it, another file could take its place.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise IdentityError(f"the signing key cannot be read: {error.strerror}", where=str(path)) from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
             raise IdentityError("the signing key is not a file of your own", where=str(path))
@@ -83,7 +83,9 @@ def load_key(path: Path) -> SigningKey:
             mode = stat.S_IMODE(found.st_mode)
             mend = f"if nobody else can have read it: chmod 600 {path}; else make a new key"
             raise IdentityError(f"the signing key is open to others (mode {mode:04o})", where=str(path), mend=mend)
-        pem = file.read(65_536)
+        pem = os.read(descriptor, 65_536)
+    finally:
+        os.close(descriptor)
     try:
         private = form.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError) as error:

@@ -18,7 +18,7 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, Denied, UsageError
 from agentos.cli.command import call, confirm, emit, interactive, say
 from agentos.cli.declared import Declared, read_declarations
-from agentos.cli.plan import PATHS, PRUNE, ask_plan, loud_words, place_of, show_plan
+from agentos.cli.plan import PATHS, PRUNE, ask_plan, loud_flags, place_of, show_plan
 from agentos.registry.plan import Plan
 
 YES = Annotated[bool, typer.Option("--yes", "-y", help="do not ask; never covers deleting or widening permission")]
@@ -80,7 +80,7 @@ def settle(
     words = dict(allowed)
     if not dry_run:
         if yes or not interactive():
-            _require(yes, missing, answer)
+            _require(yes, missing)
         elif confirm(_question(plan)):
             words = dict.fromkeys(allowed, True)
         else:
@@ -117,14 +117,14 @@ def send(verb: str, params: dict[str, Json], plan: Plan, declared: Declared | No
     return answer
 
 
-def _require(yes: bool, missing: Sequence[str], answer: Mapping[str, Json]) -> None:
+def _require(yes: bool, missing: Sequence[str]) -> None:
+    """Nobody is asked: every word must be there."""
+    flags = " ".join([*([] if yes else ["--yes"]), *loud_flags(missing)])
     if missing:
-        flags = " ".join(f"--{word.replace('_', '-')}" for word in missing)
         what = " and ".join(_NEEDS[word] for word in missing)
         covered = ", and --yes does not cover that" if yes else ""
         raise UsageError(f"the plan {what}{covered}; nothing was changed", mend=f"read the plan above, then add {flags}")
     if not yes:
-        flags = f"--yes {loud_words(answer)}".strip()
         raise UsageError("nobody can be asked here, so nothing was changed", mend=f"read the plan above, then add {flags}")
 
 

@@ -64,7 +64,7 @@ def _plan(
         show_plan(plan, answer, declared)
     if not plan.changes:
         return NO_CHANGE
-    _hint(plan, answer, file, paths or [])
+    _hint(answer, file, paths or [])
     return CHANGES
 
 
@@ -114,12 +114,11 @@ def save_plan(plan: Plan, file: Path) -> None:
         raise AgentOSError(f"the plan cannot be saved: {error.strerror}", where=str(file)) from error
 
 
-def loud_words(answer: Mapping[str, Json]) -> str:
-    """The flags that applying this proposal takes: `--allow-destroy --allow-widen`."""
-    return " ".join(f"--{word.replace('_', '-')}" for word in answer["needs"])
+def loud_flags(words: Sequence[str]) -> list[str]:
+    """The flags for words such as `allow_destroy`."""
+    return [f"--{word.replace('_', '-')}" for word in words]
 
 
-def _hint(plan: Plan, answer: Mapping[str, Json], file: Path | None, paths: Sequence[str]) -> None:
-    what = f"--plan {file}" if file is not None else " ".join(paths)
-    flags = loud_words(answer)
-    say(f"next: agentos apply {what}{' ' + flags if flags else ''}")
+def _hint(answer: Mapping[str, Json], file: Path | None, paths: Sequence[str]) -> None:
+    what = ["--plan", str(file)] if file is not None else list(paths)
+    say(f"next: agentos apply {' '.join([*what, *loud_flags(answer['needs'])])}")

@@ -19,7 +19,7 @@ from agentos.abi.canonical import Json, NotCanonical, canonical, digest, digest_
 from agentos.abi.decision import Decision, Verdict, deny
 from agentos.abi.errors import Conflict, DriverError, OutcomeUnknown
 from agentos.abi.syscall import MODEL_CALL, Result, Syscall, ToolEffect
-from agentos.drivers.port import CallContext, Driver, ModelProvider, ModelRequest, ToolSpec
+from agentos.drivers.port import CallContext, Driver, ModelProvider, ModelRequest, ModelUnavailable, ToolSpec
 from agentos.kernel.journal import Journal
 from agentos.kernel.port import Configuration, Timer
 from agentos.kernel.workspace import Workspaces
@@ -208,10 +208,9 @@ class Gate:
             if request.once:
                 await self._record(journal, configuration, ev.SYSCALL_UNKNOWN, {"call": call, "tool": tool})
             else:
-                data = outcome(error={"code": error.code, "message": error.message, "retryable": True})
-                await self._record(journal, configuration, ev.SYSCALL_FAILED, data)
+                await self._record(journal, configuration, ev.SYSCALL_FAILED, outcome(error=_error(error)))
         except DriverError as error:
-            data = outcome(error={"code": error.code, "message": error.message, "retryable": error.retryable})
+            data = outcome(error=_error(error))
             await self._record(journal, configuration, ev.SYSCALL_FAILED, data)
         except NotCanonical as error:
             message = f"the tool acted, but its result cannot be recorded: {error}"
@@ -277,6 +276,15 @@ def _same(known: Call, syscall: Syscall) -> Call:
     if not repeated:
         raise Conflict(f"call {syscall.call} is already another call ({known.tool})")
     return known
+
+
+def _error(error: DriverError) -> dict[str, Json]:
+    """A driver's error for the log and the model: what, where, how to mend it, and whether asking again can help."""
+    where, mend = f"{error.where}: " if error.where else "", f"; {error.mend}" if error.mend else ""
+    body: dict[str, Json] = {"code": error.code, "message": f"{where}{error.message}{mend}", "retryable": error.retryable}
+    if isinstance(error, ModelUnavailable) and error.retry_after is not None:
+        body["retry_after_ms"] = int(error.retry_after * 1000)
+    return body
 
 
 def _repeatable(tool: ToolSpec) -> bool:

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 MODEL_TRIES: Final = 4
 """How often a model call is tried when its failure may pass (each try is a syscall of its own in the log)."""
 
+MAX_PAUSE_S: Final = 60.0
+"""Longest pause between two tries, whatever the provider asks for."""
+
 HARNESS_TRIES: Final = 3
 """How many harness processes a session may lose before it fails."""
 
@@ -179,7 +182,8 @@ class _Turns:
             if not error.get("retryable") or attempt == MODEL_TRIES:
                 await self.fail(str(error["code"]), f"the model could not be called: {error['message']}")
                 raise _Leave(rpc.ENDED, "the session failed")
-            await self._timer.sleep(0.25 * 2**attempt)
+            asked = error.get("retry_after_ms", 0) / 1000
+            await self._timer.sleep(min(max(asked, 0.25 * 2**attempt), MAX_PAUSE_S))
         raise AssertionError("the last try either returned or left")
 
     async def _tool_call(self, params: dict[str, Json]) -> dict[str, Json]:

@@ -7,15 +7,19 @@ Anthropic's Messages API (`role`, `content` blocks).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from agentos.abi.canonical import Json
 from agentos.abi.syscall import MODEL_CALL
 from agentos.projections.session import OPEN, Call, SessionState, Step
 
+MAX_LISTED: Final = 200
+"""Input files that the model is told of by name; it can list the rest."""
+
 
 def messages(state: SessionState) -> list[dict[str, Json]]:
     """The conversation so far: the goal, then each reply of the model followed by the results of its calls."""
-    view: list[dict[str, Json]] = [{"role": "user", "content": [{"type": "text", "text": _opening(state)}]}]
+    view: list[dict[str, Json]] = [{"role": "user", "content": _opening(state)}]
     for call in state.calls.values():
         if call.tool != MODEL_CALL or call.step is not Step.FINISHED or call.result is None:
             continue
@@ -75,12 +79,18 @@ def _result_block(call_id: str, call: Call | None) -> dict[str, Json]:
     block: dict[str, Json] = {"type": "tool_result", "tool_use_id": call_id, "content": text}
     if is_error:
         block["is_error"] = True
+    if call.result is not None and call.result.get("data") is not None:
+        # For scripted plays; providers of hosted models send the text alone.
+        block["data"] = call.result["data"]
     return block
 
 
-def _opening(state: SessionState) -> str:
-    if not state.inputs:
-        return state.goal
-    listing = "\n".join(f"- {item['path']} ({item['bytes']} bytes)" for item in state.inputs[:200])
-    more = f"\n… and {len(state.inputs) - 200} more" if len(state.inputs) > 200 else ""
-    return f"{state.goal}\n\nInput files in the workspace:\n{listing}{more}"
+def _opening(state: SessionState) -> list[dict[str, Json]]:
+    """The goal, and as a second block the input files, so that neither is mistaken for the other."""
+    blocks: list[dict[str, Json]] = [{"type": "text", "text": state.goal}]
+    if state.inputs:
+        listing = "\n".join(f"- {item['path']} ({item['bytes']} bytes)" for item in state.inputs[:MAX_LISTED])
+        rest = len(state.inputs) - MAX_LISTED
+        more = f"\n… and {rest} more" if rest > 0 else ""
+        blocks.append({"type": "text", "text": f"Input files in the workspace:\n{listing}{more}"})
+    return blocks

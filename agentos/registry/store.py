@@ -124,6 +124,9 @@ class Registry:
                 )
             except SequenceConflict as error:
                 await self._refresh()
+                if self.current is current:
+                    # Nobody was first: the log refused for a reason of its own, which is told as it is.
+                    raise
                 raise await self._conflict(plan) from error
             return self._accept(tip, event, after)
 

@@ -55,11 +55,17 @@ spec: {agents: [triage], tools: [read], args: {path: {glob: "inbox/**"}}}
 
 
 class Ticks:
+    """A clock that stands still, and bytes that never repeat."""
+
+    def __init__(self) -> None:
+        self.used = 0
+
     def now_ms(self) -> int:
         return 1_763_713_800_000
 
     def token(self, size: int) -> bytes:
-        return bytes(size)
+        self.used += 1
+        return self.used.to_bytes(size, "big")
 
 
 class Fake:
@@ -67,7 +73,8 @@ class Fake:
 
     def __init__(self) -> None:
         self.decision = Decision(Verdict.ALLOW)
-        registry = Registry(MemoryLog(), Ticks(), Ticks())
+        ticks = Ticks()
+        registry = Registry(MemoryLog(), ticks, ticks)
         self.verbs = handlers(Applier(registry, validate=Resource.from_dict, check=self._check, admit=self._admit))
 
     async def call(self, verb: str, params: dict[str, Json], **_: Any) -> Json:

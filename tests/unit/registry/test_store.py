@@ -11,7 +11,7 @@ import pytest
 
 from agentos.abi.assets import asset
 from agentos.abi.chain import verify
-from agentos.abi.errors import ChainBroken, Conflict, NotFound, UsageError
+from agentos.abi.errors import ChainBroken, Conflict, NotFound, SequenceConflict, UsageError
 from agentos.abi.resource import Resource
 from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.eventlog.port import Stored
@@ -99,6 +99,20 @@ async def test_racing_commits(log: MemoryLog, ticks: SimpleNamespace, new: Simpl
     reader = Registry(log, ticks, ticks)
     assert len(await reader.history()) == 10
     assert len((await reader.state()).entries) == 10
+
+
+async def test_refusal_of_the_log(log: MemoryLog, ticks: SimpleNamespace, new: SimpleNamespace) -> None:
+    """When the log refuses although nobody was first, that is what is told."""
+
+    class Stuck:
+        def token(self, size: int) -> bytes:
+            return bytes(size)
+
+    registry = Registry(log, ticks, Stuck())
+    await put(registry, new.agent())
+    with pytest.raises(SequenceConflict):
+        await put(registry, new.agent(calls=20))
+    assert registry.current.revision == 1
 
 
 async def test_replay(registry: Registry, new: SimpleNamespace) -> None:
