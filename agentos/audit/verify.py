@@ -36,6 +36,8 @@ CHECKS: Final = {
 }
 """The checks by name, in the order in which they are reported, and what each one says when it holds."""
 
+_MEANING: Final = frozenset({"revisions", "blobs", "intent", "approvals", "actors"})
+
 MAX_MANIFEST: Final = 64 * 1024 * 1024
 """Largest manifest read, in bytes."""
 
@@ -54,7 +56,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check: `ok` is None where an earlier failure kept it from being made."""
+    """One check: `ok` is None where an earlier failure kept it from being made, or made whole."""
 
     name: str
     ok: bool | None
@@ -157,7 +159,11 @@ class _Verifier:
         )
 
     def _outcome(self, check: str) -> bool | None:
-        return False if check in self._failed else True if check in self._made else None
+        if check in self._failed:
+            return False
+        # What lies behind a break was not looked at: that all of it is in order is then more than anybody knows.
+        unseen = check in _MEANING and "chains" in self._failed
+        return True if check in self._made and not unseen else None
 
     def _fault(self, check: str, where: str, message: str) -> None:
         self._failed.add(check)
@@ -231,7 +237,7 @@ class _Verifier:
                 self._fault("members", name, "belongs to no session that the manifest lists")
 
     def _content(self, members: Mapping[str, bytes], manifest: _Manifest) -> None:
-        self._made |= {"chains", "revisions", "blobs", "intent", "approvals", "actors"}
+        self._made |= {"chains", *_MEANING}
         chains = {name: list(self._registry_chain(name, members, manifest)) for name in ("revisions", "principals")}
         roster = Roster.of(chains["principals"])
         applied: dict[int, Json] = {}

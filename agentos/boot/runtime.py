@@ -15,7 +15,7 @@ from typing import Final
 from agentos import __version__
 from agentos.abi.canonical import Json
 from agentos.abi.decision import Decision
-from agentos.abi.errors import ManifestError, Unavailable
+from agentos.abi.errors import EngineUnavailable, ManifestError, Unavailable
 from agentos.abi.ids import DEFAULT_TENANT, FLEET
 from agentos.abi.resource import Resource
 from agentos.audit.keys import load_or_create_key
@@ -43,7 +43,7 @@ from agentos.kernel.workspace import Workspaces
 from agentos.manifests import check_references, validate_resource
 from agentos.policy.adapters.embedded import EmbeddedFactory
 from agentos.policy.bundle import policy_modules
-from agentos.policy.decide import ControlDecider
+from agentos.policy.decide import ControlDecider, Decider
 from agentos.policy.lint import Finding, lint
 from agentos.projections.projector import Projector
 from agentos.registry.apply import Applier
@@ -155,7 +155,7 @@ class Runtime:
         for name in sorted(names):
             await self.tenants.open(name)
 
-        policy = await ControlDecider.load(self.factory)
+        policy = await self._control_policy()
         stack.callback(policy.close)
         key = load_or_create_key(self.home.keys / "evidence.pem", self.random)
         applier = Applier(registry, validate=_validate, check=self._check, admit=self._admit)
@@ -196,6 +196,14 @@ class Runtime:
         await self._resume()
         self.home.announce(self.url)
         stack.callback(self.home.withdraw)
+
+    async def _control_policy(self) -> ControlDecider:
+        """Who may ask for what. Without an engine the runtime stands, and denies every command with the sentence that says why."""
+        try:
+            return await ControlDecider.load(self.factory)
+        except EngineUnavailable as error:
+            log.error("there is no policy engine, so everything is denied: %s", error)
+            return ControlDecider(Decider.denying(error))
 
     async def _take_over(self, registry: Registry, principals: Principals) -> None:
         """Put the newest revision in force: tenants first, then what they run."""

@@ -46,16 +46,15 @@ def register(app: typer.Typer) -> None:
 def _explain(
     name: Annotated[str | None, typer.Argument(metavar="KIND[.PATH]", help="such as agent.spec.budget")] = None,
     output: Annotated[Format, typer.Option("--output", "-o", help="text or json")] = Format.TEXT,
-) -> int:
+) -> None:
     if name is None:
         _list_kinds(output)
-        return 0
+        return
     topic = find(name)
     if output is Format.JSON:
         emit_json(_as_json(topic))
     else:
         emit("\n".join(_lines(topic)))
-    return 0
 
 
 def _list_kinds(output: Format) -> None:

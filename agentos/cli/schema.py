@@ -23,20 +23,19 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="schema")
 
 
-def _list() -> int:
+def _list() -> None:
     from agentos.manifests.schema import read_schema, schema_names
 
     names = schema_names()
     width = max(map(len, names))
     for name in names:
         emit(f"{name.ljust(width)}  {read_schema(name).get('title', '')}".rstrip())
-    return 0
 
 
 def _export(
     kind: Annotated[str | None, typer.Argument(metavar="KIND", help="a kind or the name of a schema; without it, all")] = None,
     folder: Annotated[Path | None, typer.Option("--dir", metavar="DIR", help="write files into this folder")] = None,
-) -> int:
+) -> None:
     from agentos.abi.assets import asset
     from agentos.manifests.schema import schema_names
 
@@ -46,7 +45,7 @@ def _export(
         if kind is None:
             raise UsageError("all schemas do not fit on one page", mend="name a KIND to print it, or a folder with --dir")
         emit((source / f"{names[0]}.json").read_text(encoding="utf-8").rstrip())
-        return 0
+        return
     # A schema refers to parts in `common` and `play`, so these go with it.
     wanted = sorted({*names, *(["common", "play"] if kind else [])})
     try:
@@ -56,7 +55,6 @@ def _export(
     except OSError as error:
         raise AgentOSError(f"the schemas cannot be written: {error.strerror or error}", where=str(folder)) from error
     say(f"{len(wanted)} schemas written; first line of a manifest: # yaml-language-server: $schema={folder}/manifest.json")
-    return 0
 
 
 def _name(text: str) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from agentos.abi.errors import AgentOSError, Unavailable
-from agentos.cli.command import Output, call, emit, emit_json, emit_table, emit_yaml, paint, say, settings
+from agentos.cli.command import Output, call, emit_json, emit_table, emit_yaml, paint, say, settings
 
 if TYPE_CHECKING:
     from agentos.boot.backend import External
@@ -161,9 +161,6 @@ def status(
             emit_table(("what", "value"), [(key.replace("_", " "), _plain(value)) for key, value in facts.items()])
             for warning in facts["warnings"]:
                 say(f"{paint('warning', fg='yellow')}: {warning}")
-            if not facts["warnings"]:
-                emit("")
-                emit("no warnings")
 
 
 def _plain(value: object) -> str:

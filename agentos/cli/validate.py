@@ -48,7 +48,7 @@ def _validate(
         Format.TEXT
     ),
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show the line at fault also off a terminal")] = False,
-) -> int:
+) -> None:
     given = [*(paths or []), *(files or [])]
     if not given:
         raise UsageError("nothing to read", mend="name files or folders of manifests, or - for standard input")
@@ -62,7 +62,7 @@ def _validate(
         for fault in loaded.faults:
             emit(_text(fault, excerpt=verbose or sys.stdout.isatty(), coloured=colour()))
     say(_summary(loaded))
-    return FAULTS if loaded.faults else CLEAN
+    raise typer.Exit(FAULTS if loaded.faults else CLEAN)
 
 
 def load_checked(paths: Sequence[str]) -> Loaded:

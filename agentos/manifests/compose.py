@@ -17,6 +17,7 @@ import yaml
 from yaml._yaml import CParser
 
 from agentos.abi.canonical import Json
+from agentos.manifests import strict
 from agentos.manifests.fault import shown
 from agentos.manifests.position import LINE_BREAK, Mark, Text
 from agentos.manifests.scalar import NotJson, resolve
@@ -68,7 +69,7 @@ _FORBIDDEN: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U0
 def compose(text: Text, limits: Limits = DEFAULT_LIMITS) -> Reading:
     """Read every document of `text`. Never raises for any content; whatever is wrong is a Flaw with its place."""
     reading = Reading()
-    content = text.content
+    content = strict.completed(text.content)
     forbidden = _FORBIDDEN.search(content)
     if forbidden:
         before = LINE_BREAK.split(content[: forbidden.start()])
@@ -112,9 +113,9 @@ def _next_document(text: Text, line: int) -> int:
 class _Stop(Exception):
     """This document cannot be read on."""
 
-    def __init__(self, flaw: Flaw) -> None:
-        super().__init__(flaw.message)
-        self.flaw = flaw
+    def __init__(self, code: str, mark: Mark, message: str, mend: str) -> None:
+        super().__init__(message)
+        self.flaw = Flaw(code, mark, message, mend)
 
 
 @dataclass(slots=True, eq=False)
@@ -157,6 +158,9 @@ class _Composer:
         self._expanded = 0
         self._root: tuple[Json, Mark] | None = None
         self._whole = True
+        self._ended = True
+        """Whether a directive may come: at the beginning, and behind an explicit end of a document."""
+        self._odd_question = strict.ODD_QUESTION.search(content) is not None
         self.document_line = self._base
         """Where the document that is being read begins."""
         self._handlers: dict[type, Callable[[Event], None]] = {
@@ -195,6 +199,13 @@ class _Composer:
         self._whole = True
         self.document_line = event.start_mark.line + self._base
         version = event.version
+        if (version is not None or event.tags) and not self._ended:
+            raise _Stop(
+                "yaml.syntax",
+                self._mark(event),
+                "a directive inside a document",
+                "remove it, or end the document before it with ...",
+            )
         if version is not None and tuple(version) != (1, 2):
             written = ".".join(str(part) for part in version)
             self._flaw(
@@ -207,6 +218,7 @@ class _Composer:
     def _document_end(self, event: Event) -> None:
         # The next document, if it turns out to be broken, begins no earlier than here.
         self.document_line = event.end_mark.line + self._base
+        self._ended = event.explicit
         if self._root is not None:
             value, mark = self._root
             self._reading.documents.append(Composed(value, mark, self._whole))
@@ -215,8 +227,9 @@ class _Composer:
         mark = self._mark(event)
         self._check_tag(event, mark)
         if len(self._frames) >= self._limits.depth:
-            raise _Stop(Flaw("yaml.depth", mark, f"nested deeper than {self._limits.depth} levels", "write it flatter"))
+            raise _Stop("yaml.depth", mark, f"nested deeper than {self._limits.depth} levels", "write it flatter")
         if event.anchor is not None:
+            self._slip(strict.anchor(self._content, event), mark)
             self._anchors[event.anchor] = None
         if type(event) is yaml.MappingStartEvent:
             frame = _Frame({}, {}, mark, event.anchor, self._weight)
@@ -229,6 +242,7 @@ class _Composer:
         frame = self._frames.pop()
         line, column, end, _ = frame.mark
         mark = (line, column, end, frame.inside)
+        self._slip(strict.comment(self._content, event), self._mark(event))
         if frame.anchor is not None:
             self._anchors[frame.anchor] = _Anchored(frame.value, mark, self._weight - frame.weight, frame.height + 1)
         self._put(frame.value, mark, frame.height + 1)
@@ -242,7 +256,10 @@ class _Composer:
         value: Json = text
         if event.tag is not None:
             self._check_tag(event, mark)
-        elif not event.style:
+        elif event.style:
+            self._slip(strict.comment(self._content, event), mark)
+        else:
+            self._slip(strict.dash(text), mark)
             try:
                 value = resolve(text)
             except NotJson as error:
@@ -253,9 +270,12 @@ class _Composer:
                     f'quote it to keep it as text: "{text[:20]}"' if len(text) <= 20 else "quote it to keep it as text",
                 )
         if event.anchor is not None:
+            self._slip(strict.anchor(self._content, event), mark)
             self._anchors[event.anchor] = _Anchored(value, mark, len(text) + 1, 0)
         frames = self._frames
         if frames and frames[-1].key_mark is None and type(frames[-1].inside) is dict:
+            if self._odd_question:
+                self._slip(strict.question(self._content, event), mark)
             self._key(frames[-1], value, mark, plain=not event.style)
         else:
             self._put(value, mark, 0)
@@ -263,36 +283,26 @@ class _Composer:
     def _alias(self, event: Event) -> None:
         mark = self._mark(event)
         name = event.anchor
+        self._slip(strict.anchor(self._content, event), mark)
         if name not in self._anchors:
-            raise _Stop(
-                Flaw("yaml.alias", mark, f"alias *{name} has no anchor &{name} before it", "anchors hold within one document")
-            )
+            raise _Stop("yaml.alias", mark, f"alias *{name} has no anchor &{name} before it", "anchors hold within one document")
         target = self._anchors[name]
         if target is None:
             raise _Stop(
-                Flaw(
-                    "yaml.alias", mark, f"alias *{name} stands inside its own anchor", "a value cannot hold itself: write it out"
-                )
+                "yaml.alias", mark, f"alias *{name} stands inside its own anchor", "a value cannot hold itself: write it out"
             )
         self._expanded += target.weight
         self._weight += target.weight
         if self._expanded > self._limits.expansion:
             raise _Stop(
-                Flaw(
-                    "yaml.alias",
-                    mark,
-                    f"aliases stand for more than {self._limits.expansion} characters in all",
-                    "write the values out, or use fewer aliases",
-                )
+                "yaml.alias",
+                mark,
+                f"aliases stand for more than {self._limits.expansion} characters in all",
+                "write the values out, or use fewer aliases",
             )
         if len(self._frames) + target.height > self._limits.depth:
             raise _Stop(
-                Flaw(
-                    "yaml.depth",
-                    mark,
-                    f"alias *{name} makes this nest deeper than {self._limits.depth} levels",
-                    "write it flatter",
-                )
+                "yaml.depth", mark, f"alias *{name} makes this nest deeper than {self._limits.depth} levels", "write it flatter"
             )
         frame = self._frames[-1] if self._frames else None
         if frame is not None and frame.key_mark is None and type(frame.inside) is dict:
@@ -348,6 +358,10 @@ class _Composer:
         if event.tag is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
             self._flaw("yaml.tag", mark, f"tag {shown(tag)[1:-1]} is not read", "remove it; quotes make text of a value")
+
+    def _slip(self, slip: strict.Slip | None, mark: Mark) -> None:
+        if slip is not None:
+            raise _Stop("yaml.syntax", mark, *slip)
 
     def _mark(self, event: Event) -> Mark:
         start, end = event.start_mark, event.end_mark

@@ -65,7 +65,11 @@ _SAID: Final[tuple[tuple[str, str, str], ...]] = (
         "an anchor or alias without a name",
         "quote a text that begins with & or *",
     ),
-    ("did not find expected node content", "a value is missing here, or a bracket above is still open", "write the value, or close the bracket"),
+    (
+        "did not find expected node content",
+        "a value is missing here, or a bracket above is still open",
+        "write the value, or close the bracket",
+    ),
     ("found duplicate %YAML directive", "two %YAML directives", "remove both"),
     (
         "found incompatible YAML document",

@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 
 from e2e_runtime import Cli, mask
 from syrupy.assertion import SnapshotAssertion
@@ -58,7 +60,8 @@ def test_secrets_are_for_the_owner_only(up: Cli) -> None:
     assert stat.S_IMODE(up.home.stat().st_mode) == 0o700
     for folder in ("keys", "identities", "nats", "read"):
         for path in (up.home / folder).rglob("*"):
-            if path.is_file() and path.suffix != ".pub" and "jetstream" not in path.parts:
+            # The server writes its ports file (a port, no secret) and its streams itself; the folder around them is closed.
+            if path.is_file() and path.suffix not in {".pub", ".ports"} and "jetstream" not in path.parts:
                 assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
 
 
@@ -71,3 +74,17 @@ def test_run_without_a_runtime_starts_one_for_the_run(cli: Cli) -> None:
     assert "starting one for this run" in done.err
     assert "finished" in done.out
     assert "no runtime runs" in cli("down").err
+
+
+def test_without_a_policy_engine_everything_is_denied(cli: Cli) -> None:
+    """The runtime stands, every command is denied, and the denial says how to get an engine."""
+    code = "import sys; sys.modules['opa_bindings'] = None; from agentos.cli.main import run; run()"
+    runtime = subprocess.Popen([sys.executable, "-c", code, "up"], env=cli.environment(), stderr=subprocess.PIPE, text=True)
+    assert runtime.stderr is not None
+    with runtime.stderr:
+        while "ready in" not in runtime.stderr.readline():
+            assert runtime.poll() is None
+        done = cli("apply", "examples/01-hello", "--yes", "--allow-widen", expect=3)
+        assert "opa-golib-python-bindings" in done.err
+        cli("down")
+    assert runtime.wait(timeout=30) == 0

@@ -24,11 +24,11 @@ from typing import Any, Final
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
-from nats.errors import MaxPayloadError, NoRespondersError
+from nats.errors import MaxPayloadError
 from nats.nuid import NUID
 
 from agentos.abi.errors import LogUnavailable, SequenceConflict
-from agentos.eventlog.adapters.stream_reading import PAGE, Link, Page, get_last, get_page, no_responders, tail
+from agentos.eventlog.adapters.stream_reading import PAGE, Link, Page, get_last, get_page, tail
 from agentos.eventlog.port import Message, Stored, ids_of
 from agentos.eventlog.subject import stream_of, subjects_of
 
@@ -86,8 +86,6 @@ class JetStreamLog:
             seconds = await tries.next()
             try:
                 answer = await self._publish(stream, subject, rest, after, seconds)
-            except NoRespondersError as error:
-                raise no_responders(subject) from error
             except MaxPayloadError as error:
                 raise LogUnavailable(
                     "a message is larger than the server takes",
@@ -96,7 +94,7 @@ class JetStreamLog:
                 ) from error
             except NatsError as error:
                 # Lost on the way there or on the way back: what the subject holds decides.
-                tries.lost(error)
+                await tries.lost(error)
                 known = False
             else:
                 refusal = answer.get("error")
@@ -129,10 +127,8 @@ class JetStreamLog:
             seconds = await tries.next()
             try:
                 return await get_last(self._client, stream, subject, seconds)
-            except NoRespondersError as error:
-                raise no_responders(subject) from error
             except NatsError as error:
-                tries.lost(error)
+                await tries.lost(error)
 
     async def scan(self, stream: str, *, after: int = 0) -> AsyncGenerator[Stored, None]:
         """See `EventLog.scan`."""
@@ -210,10 +206,8 @@ class JetStreamLog:
             seconds = await tries.next()
             try:
                 return await get_page(self._client, stream, subject, after, seconds, batch=batch)
-            except NoRespondersError as error:
-                raise no_responders(subject or stream) from error
             except NatsError as error:
-                tries.lost(error)
+                await tries.lost(error)
 
 
 async def ensure_streams(client: Client, names: Iterable[str], *, patience: float = 10.0) -> None:

@@ -26,7 +26,7 @@ def find_server() -> Path:
     if found is None:
         raise Unavailable("no nats-server beside Python nor on PATH", mend=_MEND)
     path = Path(found).absolute()
-    check_version(path, _version_text(path, path.stat().st_mtime_ns))
+    check_version(path, _version_text(path, path.stat().st_ctime_ns))
     return path
 
 

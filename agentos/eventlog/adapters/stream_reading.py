@@ -33,6 +33,7 @@ PAGE_BYTES: Final = 4 * 1024 * 1024
 
 _TRY = 2.0  # seconds for one request before its loss is assumed
 _LOOK = 0.01  # seconds between two looks at a lost connection
+_DESERTED = 0.5  # seconds that JetStream may be away on a connection that stands
 _PULL = 256  # messages asked for ahead
 _HEARTBEAT = 5.0  # seconds between signs of life of a waiting pull
 _EXPIRES = 60.0  # seconds until an unused pull is renewed
@@ -64,10 +65,8 @@ class Link:
             seconds = await tries.next()
             try:
                 answer = await self.client.request(f"$JS.API.{name}", json.dumps(body).encode(), timeout=seconds)
-            except NoRespondersError as error:
-                raise no_responders(name) from error
             except NatsError as error:
-                tries.lost(error)
+                await tries.lost(error)
                 continue
             found: dict[str, Any] = json.loads(answer.data)
             return found
@@ -76,13 +75,14 @@ class Link:
 class Tries:
     """Counts down the patience of one operation: `next()` before each try, `lost(error)` after one that got no answer."""
 
-    __slots__ = ("_client", "_error", "_until", "_where")
+    __slots__ = ("_client", "_deserted", "_error", "_until", "_where")
 
     def __init__(self, client: Client, patience: float, where: str) -> None:
         self._client = client
         self._where = where
         self._until = asyncio.get_running_loop().time() + patience
         self._error: NatsError | None = None
+        self._deserted: float | None = None  # since when nobody takes the request
 
     async def next(self) -> float:
         """Wait for a connection; seconds that this try may take. Raises LogUnavailable when the patience is at its end."""
@@ -98,17 +98,22 @@ class Tries:
             ) from self._error
         return min(left, _TRY)
 
-    def lost(self, error: NatsError) -> None:
+    async def lost(self, error: NatsError) -> None:
+        """Note why a try failed. Raises LogUnavailable when nobody has taken the request for a while."""
         self._error = error
-
-
-def no_responders(where: str) -> LogUnavailable:
-    """What it means that nobody takes a request to JetStream."""
-    return LogUnavailable(
-        "nobody answers for the event log: its stream was never made, or JetStream is off or out of space",
-        where=where,
-        mend="look into the log of the nats-server and at the free space of its disk",
-    )
+        if not isinstance(error, NoRespondersError):
+            self._deserted = None
+            return
+        # A server that is stopping or starting has no JetStream for a moment; beyond that there is no such stream.
+        now = asyncio.get_running_loop().time()
+        self._deserted = self._deserted or now
+        if now - self._deserted > _DESERTED:
+            raise LogUnavailable(
+                "nobody answers for the event log: its stream was never made, or JetStream is off or out of space",
+                where=self._where,
+                mend="look into the log of the nats-server and at the free space of its disk",
+            ) from error
+        await asyncio.sleep(_LOOK)
 
 
 @dataclass(frozen=True, slots=True)

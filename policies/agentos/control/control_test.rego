@@ -85,3 +85,12 @@ test_nothing_asked_is_denied if {
 		decision.effect == "deny"
 	}
 }
+
+test_no_rule_is_a_denial if {
+	decision := control.decision with input as {}
+		with data.agentos.control.rules.roles.results as set()
+		with data.agentos.control.rules.tenant.results as set()
+	decision == {"effect": "deny", "rules": ["control.default"], "reasons": ["no rule allows this command"]}
+}
+
+test_everyone_reads_the_public_key if asked([], "acme", "evidence.key", "acme").effect == "allow"

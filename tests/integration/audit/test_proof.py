@@ -262,7 +262,7 @@ def test_a_killed_writer_leaves_no_half_batch(tmp_path, record, after):
     def rows(store) -> list[tuple]:
         with store.reader() as connection:
             names = ("sessions", "syscalls", "rules", "positions", "faults")
-            return [tuple(row) for name in names for row in connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2")]
+            return [tuple(row) for name in names for row in connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2")]  # noqa: S608 - names are constants
 
     resumed, fresh = Store.open(path, tenant="default"), Store.open(tmp_path / "fresh.db", tenant="default")
     done = resumed.positions().get(stream_of(subject), 0)

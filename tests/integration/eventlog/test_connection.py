@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import logging
+import os
 import socket
+import subprocess
 
+import nkeys
 import pytest
 from nats.errors import Error as NatsError
 
 from agentos.abi.errors import IdentityError, Unavailable
 from agentos.eventlog.adapters.connection import connect
 from agentos.eventlog.adapters.credentials import write_seed
+from agentos.eventlog.adapters.server_binary import find_server
+from agentos.eventlog.adapters.server_config import Account, User
 
 
 @pytest.fixture
@@ -76,10 +83,57 @@ async def test_a_seed_file_opens_the_door(open_account, tmp_path):
             await connect(door.url, path, name="me")
 
 
+def signed(issuer: nkeys.KeyPair, subject: str, kind: str) -> str:
+    """A NATS JWT (version 2) about `subject`, signed by `issuer`."""
+
+    def part(value: bytes) -> str:
+        return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
+
+    claims = {"jti": subject, "iat": 1, "iss": issuer.public_key.decode(), "sub": subject, "nats": {"type": kind, "version": 2}}
+    if kind == "account":
+        claims["nats"]["limits"] = {"subs": -1, "data": -1, "payload": -1, "conn": -1, "leaf": -1, "imports": -1, "exports": -1}
+    if kind == "user":
+        claims["nats"] |= {"subs": -1, "data": -1, "payload": -1}
+    body = f"{part(json.dumps({'typ': 'JWT', 'alg': 'ed25519-nkey'}).encode())}.{part(json.dumps(claims).encode())}"
+    return f"{body}.{part(issuer.sign(body.encode()))}"
+
+
+async def test_a_creds_file_opens_the_door_of_somebody_elses_server(tmp_path, new_key):
+    """On a server with operator and JWTs, as NATS clusters have them, a creds file lets its user in and no other."""
+    operator, account = (
+        nkeys.from_seed(nkeys.encode_seed(os.urandom(32), kind))
+        for kind in (nkeys.PREFIX_BYTE_OPERATOR, nkeys.PREFIX_BYTE_ACCOUNT)
+    )
+    operator_id, account_id, user = operator.public_key.decode(), account.public_key.decode(), new_key()
+    config = tmp_path / "cluster.conf"
+    config.write_text(
+        f"host: 127.0.0.1\nport: -1\noperator: {signed(operator, operator_id, 'operator')}\n"
+        f"resolver: MEMORY\nresolver_preload {{ {account_id}: {signed(operator, account_id, 'account')} }}\n"
+    )
+    for name, key in (("user", user), ("thief", new_key())):
+        (tmp_path / f"{name}.creds").write_text(
+            f"-----BEGIN NATS USER JWT-----\n{signed(account, user.public_key, 'user')}\n------END NATS USER JWT------\n"
+            f"-----BEGIN USER NKEY SEED-----\n{key.seed}\n------END USER NKEY SEED------\n"
+        )
+        (tmp_path / f"{name}.creds").chmod(0o600)
+    with subprocess.Popen([find_server(), "-c", str(config)], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            heard_on = next(line for line in process.stderr if "Listening for client connections on" in line)
+            url = f"nats://{heard_on.split()[-1]}"
+            client = await connect(url, tmp_path / "user.creds", name="user")
+            heard = await client.subscribe("hello")
+            await client.publish("hello", b"there")
+            assert (await heard.next_msg(timeout=10)).data == b"there"
+            await client.close()
+            with pytest.raises(IdentityError):
+                await connect(url, tmp_path / "thief.creds", name="thief")
+        finally:
+            process.terminate()
+
+
 async def test_a_lost_server_fails_waiting_questions_and_comes_back(own_server, new_key, caplog):
     """When the server dies a request under way fails at once; a reconnecting client is back on it after its restart."""
-    from agentos.eventlog.adapters.server_config import Account, User
-
     caplog.set_level(logging.WARNING)
     key = new_key()
     server = own_server(Account("A", (User(key.public_key),)))

@@ -1,4 +1,4 @@
-"""The decider over the shipped policies and real OPA: what it answers, and that neither its cache nor a deny rule opens anything."""
+"""The decider over the shipped policies and real OPA: what it answers, and that nothing opens it."""
 
 from __future__ import annotations
 

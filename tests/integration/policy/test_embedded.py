@@ -89,7 +89,7 @@ async def test_two_modules_of_one_path_are_refused(factory: EmbeddedFactory) -> 
 
 
 async def test_a_slow_policy_passes_its_deadline_and_poisons_its_engine() -> None:
-    """Two evaluations that do not end in time, and the engine answers nothing more, at once; lost threads come back when they end."""
+    """After two evaluations out of time an engine answers nothing more, at once; its threads come back when they end."""
     factory = EmbeddedFactory()
     engine = await factory.load([SLOW], {})
     for _ in range(2):

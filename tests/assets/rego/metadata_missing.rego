@@ -1,0 +1,3 @@
+package agentos.syscall.rules.care
+
+results contains {"rule": "care.no", "effect": "deny", "reason": "no"} if input.now > 1

@@ -1,0 +1,8 @@
+# METADATA
+# title: care
+package agentos.syscall.rules.care
+
+# METADATA
+# title: a
+# description: b
+results contains {"rule": "care.no", "effect": "deny", "reason": "no"} if input.now > 1

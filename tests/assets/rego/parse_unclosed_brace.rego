@@ -1,0 +1,11 @@
+# METADATA
+# title: care
+# description: a policy with a flaw
+package agentos.syscall.rules.care
+
+# METADATA
+# title: no
+# description: never
+results contains {"rule": "care.no", "effect": "deny", "reason": "no" if {
+	input.now > 1
+}

@@ -1,0 +1,14 @@
+# METADATA
+# title: care
+# description: a policy with a flaw
+package agentos.syscall.rules.care
+
+# METADATA
+# title: no
+# description: never
+results contains {"rule": "care.no", "effect": "deny", "reason": "no"} if input.now > 1
+
+# METADATA
+# title: again
+# description: never
+results contains {"rule": "care.no", "effect": "halt", "reason": "no"} if input.now > 2

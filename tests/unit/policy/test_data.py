@@ -1,0 +1,119 @@
+"""Declarations become the facts that policy reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from agentos.abi.errors import PolicyError
+from agentos.abi.resource import Key, Resource
+from agentos.policy.bundle import policy_digest, policy_modules
+from agentos.policy.data import build_data
+from agentos.policy.known import schema
+from agentos.policy.port import Module
+
+
+def resource(kind: str, name: str, spec: dict[str, Any], tenant: str = "default") -> Resource:
+    return Resource(Key(kind, tenant, name), {}, {}, spec)
+
+
+def policy(name: str, package: str, mode: str) -> Resource:
+    return resource("Policy", name, {"mode": mode, "modules": [{"path": "p.rego", "source": f"# x\npackage {package}\n"}]})
+
+
+AGENT = {"model": "small", "tools": ["read"], "governance": {"owner": "o", "purpose": "p", "risk": "high"}}
+READ = {"effect": "read", "driver": {"builtin": {"primitive": "read"}}}
+GIT = {"effect": "read", "labels": ["code"], "idempotent": True, "driver": {"mcp": {"tool": "log", "workspaceArgs": ["repo"]}}}
+
+
+def test_the_whole_document() -> None:
+    """Defaults are filled in, times are milliseconds, approval is a boolean, and the result fits its schema."""
+    grant = {"agents": ["b", "a"], "tools": ["git", "read"], "approval": "required", "until": "1970-01-01T00:00:01Z"}
+    built = build_data(
+        [
+            resource("Tenant", "default", {"limits": {"sessions": 7}}, "*"),
+            resource("Agent", "a", AGENT),
+            resource("Tool", "read", READ),
+            resource("Tool", "git", GIT),
+            resource("ToolGrant", "g", grant),
+            resource("ToolGrant", "h", {"agents": ["a"], "tools": ["git"], "args": {"repo": {"equals": "x"}}}),
+            resource("Agent", "other", AGENT, "acme"),
+        ],
+        "default",
+        granted_by={Key("ToolGrant", "default", "g"): "principal/al"},
+    )
+    g = {"name": "g", "args": {}, "approval": True, "by": "principal/al", "until": 1000}
+    h = {"name": "h", "args": {"repo": {"equals": "x"}}, "approval": False, "by": "unknown"}
+    assert built == {
+        "agentos": {
+            "tenant": {"name": "default", "limits": {"sessions": 7}},
+            "agents": {
+                "a": {
+                    "model": "small",
+                    "tools": ["read"],
+                    "budget": {"calls": 200, "tokens": 1_000_000},
+                    "governance": AGENT["governance"],
+                }
+            },
+            "tools": {
+                "git": {"effect": "read", "labels": ["code"], "idempotent": True, "driver": "mcp", "workspace_args": ["repo"]},
+                "read": {
+                    "effect": "read",
+                    "labels": [],
+                    "idempotent": False,
+                    "driver": "builtin",
+                    "primitive": "read",
+                    "workspace_args": ["path"],
+                },
+            },
+            "grants": {"a": {"git": [g, h], "read": [g]}, "b": {"git": [g], "read": [g]}},
+            "policies": {},
+            "roles": {},
+        }
+    }
+    assert Draft202012Validator(schema("policy-data")).is_valid(built)
+
+
+def test_a_grant_of_another_tenant_is_not_seen() -> None:
+    """No tenant's grant reaches another's policy."""
+    built = build_data([resource("ToolGrant", "g", {"agents": ["a"], "tools": ["t"]}, "acme")], "default", granted_by={})
+    assert built["agentos"]["grants"] == {}
+
+
+@pytest.mark.parametrize(
+    ("modes", "expected"),
+    [(["warn"], "warn"), (["dryrun", "warn"], "warn"), (["dryrun", "enforce", "warn"], "enforce")],
+)
+def test_policies_that_share_a_package_take_the_strictest_mode(modes: list[str], expected: str) -> None:
+    """A second policy cannot loosen the first by naming its package."""
+    resources = [policy(f"p{n}", "agentos.syscall.rules.care", mode) for n, mode in enumerate(modes)]
+    assert build_data(resources, "default", granted_by={})["agentos"]["policies"]["care"]["mode"] == expected
+
+
+def test_a_package_that_cannot_be_read_binds() -> None:
+    """A mode that is not known for sure to belong to a package does not apply: the policy is enforced."""
+    built = build_data([policy("p", 'agentos.syscall["rules"].care', "dryrun")], "default", granted_by={})
+    assert built["agentos"]["policies"] == {}
+
+
+@pytest.mark.parametrize("until", ["tomorrow", "2027-01-01T00:00:00", 5])
+def test_an_end_that_is_no_time_is_refused(until: Any) -> None:
+    """A grant never becomes endless because its end could not be read."""
+    with pytest.raises(PolicyError, match="not an RFC 3339 time"):
+        build_data([resource("ToolGrant", "g", {"agents": ["a"], "tools": ["t"], "until": until})], "default", granted_by={})
+
+
+def test_modules_are_named_by_policy_and_tests_are_left_out() -> None:
+    """Two policies may call their files alike."""
+    files = [{"path": "x.rego", "source": "package a"}, {"path": "x_test.rego", "source": "package a_test"}]
+    resources = [resource("Policy", name, {"modules": files}) for name in ("q", "p")]
+    assert policy_modules(resources, "default") == (Module("p/x.rego", "package a"), Module("q/x.rego", "package a"))
+
+
+def test_the_digest_depends_on_paths_and_sources_and_not_on_order() -> None:
+    """One set of modules, one digest."""
+    one, two = Module("a", "x"), Module("b", "y")
+    assert policy_digest([one, two]) == policy_digest([two, one])
+    assert len({policy_digest(modules) for modules in ([one], [two], [one, two], [Module("a", "xb"), Module("b", "y")], [])}) == 5
