@@ -18,7 +18,7 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, Denied, UsageError
 from agentos.cli.command import call, confirm, emit, interactive, say
 from agentos.cli.declared import Declared, read_declarations
-from agentos.cli.plan import PATHS, PRUNE, ask_plan, loud_flags, place_of, show_plan
+from agentos.cli.plan import FILES, PATHS, PRUNE, ask_plan, loud_flags, place_of, show_plan
 from agentos.registry.plan import Plan
 
 YES = Annotated[bool, typer.Option("--yes", "-y", help="do not ask; never covers deleting or widening permission")]
@@ -33,12 +33,13 @@ def register(app: typer.Typer) -> None:
     app.command(
         "apply",
         help="Plan, ask, and apply the whole set as one revision: all of it or nothing.",
-        epilog="Examples: agentos apply examples/quickstart; agentos apply --plan triage.plan --yes --allow-widen",
+        epilog="Examples: agentos apply examples/quickstart; agentos apply -f - < a.yaml; agentos apply --plan triage.plan --yes",
     )(_apply)
 
 
 def _apply(
     paths: PATHS = None,
+    files: FILES = None,
     plan_file: Annotated[Path | None, typer.Option("--plan", metavar="FILE", help="apply a plan saved by plan -o FILE")] = None,
     yes: YES = False,
     allow_destroy: DESTROY = False,
@@ -47,13 +48,14 @@ def _apply(
     prune: PRUNE = None,
     reason: REASON = "",
 ) -> int:
+    paths = [*(paths or []), *(files or [])]
     if plan_file is not None:
         if paths or prune:
             raise UsageError("a saved plan already says what to apply", mend="give either PATH... or --plan FILE")
         plan, declared = load_plan(plan_file), None
         answer = ask_plan({"plan": plan.to_dict()})
     else:
-        declared = read_declarations(paths or [])
+        declared = read_declarations(paths)
         answer = ask_plan({"manifests": declared.manifests, **({"prune": prune} if prune else {})})
         plan = Plan.from_dict(answer["plan"])
     show_plan(plan, answer, declared)

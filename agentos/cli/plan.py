@@ -30,6 +30,9 @@ class Format(StrEnum):
 PATHS = Annotated[
     list[str] | None, typer.Argument(metavar="PATH...", help="files and folders of manifests; - reads standard input")
 ]
+FILES = Annotated[
+    list[str] | None, typer.Option("--filename", "-f", metavar="PATH", help="the same as PATH, as other tools spell it")
+]
 PRUNE = Annotated[
     str | None,
     typer.Option("--prune", metavar="SELECTOR", help="delete what carries these labels (key=value,...) and is not declared"),
@@ -47,13 +50,15 @@ def register(app: typer.Typer) -> None:
 
 def _plan(
     paths: PATHS = None,
+    files: FILES = None,
     file: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="save the plan; apply it later with apply --plan FILE")
     ] = None,
     prune: PRUNE = None,
     format_: Annotated[Format, typer.Option("--format", help="how to print the plan")] = Format.TEXT,
 ) -> int:
-    declared = read_declarations(paths or [])
+    paths = [*(paths or []), *(files or [])]
+    declared = read_declarations(paths)
     answer = ask_plan({"manifests": declared.manifests, **({"prune": prune} if prune else {})})
     plan = Plan.from_dict(answer["plan"])
     if file is not None:
@@ -64,7 +69,7 @@ def _plan(
         show_plan(plan, answer, declared)
     if not plan.changes:
         return NO_CHANGE
-    _hint(answer, file, paths or [])
+    _hint(answer, file, paths)
     return CHANGES
 
 

@@ -122,11 +122,11 @@ def _property(text: str) -> str:
 
 
 def _summary(loaded: Loaded) -> str:
-    read = f"{_count(len(loaded.resources), 'declaration')} in {_count(loaded.files, 'file')}"
+    sound = _count(len(loaded.resources), "declaration")
     if not loaded.faults:
-        return f"{read}: clean"
+        return f"{sound} in {_count(loaded.files, 'file')}: clean"
     broken = len({fault.file for fault in loaded.faults})
-    return f"{_count(len(loaded.faults), 'fault')} in {_count(broken, 'file')}; {read} sound"
+    return f"{_count(len(loaded.faults), 'fault')} in {_count(broken, 'file')}; {sound} without a fault"
 
 
 def _count(number: int, noun: str) -> str:

@@ -77,7 +77,7 @@ class AuditVerbs:
         return {"positions": positions, "faults": await asyncio.to_thread(faults, projector.store)}
 
     async def export(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """{sessions?: [id] or since?: time} → {pack (base64), sessions, events, bytes, key}. Reads the log, not the read model."""
+        """{sessions?: [id] or since?: time} → {pack (base64), sessions, events, bytes, key}. Reads the log itself."""
         take = Params({key: value for key, value in params.items() if value is not None})
         named = take.texts("sessions") if params.get("sessions") is not None else None
         since = take.text_or_none("since")

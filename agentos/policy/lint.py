@@ -91,8 +91,8 @@ def lint(modules: Sequence[Module], *, target: str, shipped: bool = False) -> li
         found.extend(_unused(item))
         found.extend(_negations(item))
     found.extend(_ids(judged))
-    if not found:
-        # A module with a flaw above often does not compile either; the same flaw is not told twice.
+    if not {"policy.parse", "policy.package"} & {finding.code for finding in found}:
+        # A file that is missing from the set, or in another package, would only be told of again in other words.
         found.extend(_compile(modules, shipped))
     return sorted(set(found))
 
@@ -109,9 +109,7 @@ def _of_opa(error: PolicyError, module: Module) -> Iterator[Finding]:
     """OPA's own words about a file that it does not read."""
     told = list(opa.complaints(str(getattr(error.__cause__, "message", "")), [module.path]))
     for one in told:
-        yield Finding(
-            one.path, one.row, one.column, "policy.parse", one.message, "correct the Rego (OPA 1, `import rego.v1` not needed)"
-        )
+        yield Finding(one.path, one.row, one.column, "policy.parse", one.message, "correct the Rego")
     if not told:
         line = int((error.where or "").rpartition(":")[2] or 1)
         yield Finding(module.path, line, 1, "policy.parse", error.message, error.mend or "correct the Rego")

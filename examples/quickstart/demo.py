@@ -17,13 +17,25 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-STATE = ROOT / ".agentos" / "demo"
 AGENTOS = Path(sys.executable).with_name("agentos")
 PATHS = ("programs/inbox-triage", "examples/quickstart")
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--inbox", type=Path, default=ROOT / "examples/quickstart/inbox", help="the folder to triage")
+parser.add_argument("--state", type=Path, default=ROOT / ".agentos/demo", help="where state and evidence are kept; made anew")
+options = parser.parse_args()
+
+STATE: Path = options.state.absolute()
+HOME = STATE / "home"
 PACK = STATE / "evidence.zip"
 TRUST = STATE / "trust.pub"
 
 started = time.monotonic()
+
+
+def near(path: Path) -> str:
+    """`path` as it is typed from the root of the checkout."""
+    return os.path.relpath(path, ROOT) if path.is_relative_to(ROOT) else str(path)
 
 
 def title(text: str) -> None:
@@ -38,7 +50,7 @@ def agentos(*words: str, show: bool = True, expect: tuple[int, ...] = (0,), keep
     done = subprocess.run(
         [AGENTOS, *words],
         cwd=ROOT,
-        env={**os.environ, "AGENTOS_HOME": str(STATE / "home")},
+        env={**os.environ, "AGENTOS_HOME": str(HOME)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT if show else subprocess.PIPE,
@@ -65,7 +77,7 @@ def session(name: str) -> dict[str, object]:
 
 def follow(agent: str, goal: str, inbox: Path) -> str:
     """Run an agent until it ends or waits; return the session."""
-    agentos("run", agent, goal, "--input", str(inbox), "--wait", expect=(0, 5), keep=6)
+    agentos("run", agent, goal, "--input", near(inbox), "--wait", expect=(0, 5), keep=6)
     return str(json.loads(agentos("ps", "--all", "-o", "json", show=False))[0]["id"])
 
 
@@ -74,7 +86,7 @@ def settle(name: str, verb: str, reason: str) -> int:
     asked = 0
     while session(name)["state"] == "waiting":
         if asked == 0:
-            agentos("approvals", "list")
+            agentos("approvals", "list", keep=8)
         agentos("--as", "ann", "approvals", verb, name, "--reason", reason, show=asked < 2)
         asked += 1
         agentos("wait", name, show=False, expect=(0, 5))
@@ -87,7 +99,7 @@ def table(name: str) -> list[dict[str, object]]:
     counts: Counter[tuple[str, str, str]] = Counter()
     for row in rows:
         decision = row["decision"] or row["outcome"]
-        counts[row["tool"], decision, ", ".join(row["rules"] or ()) if decision != "allow" else "grants"] += 1
+        counts[row["tool"], decision, ", ".join(row["rules"] or ()) or ("no such tool" if decision == "refused" else "")] += 1
     width = max(len(tool) for tool, _, _ in counts)
     print(f"  {'TOOL'.ljust(width)}  DECISION  COUNT  RULE")
     for (tool, decision, rule), count in sorted(counts.items()):
@@ -97,12 +109,10 @@ def table(name: str) -> list[dict[str, object]]:
 
 def main() -> None:
     """Run the whole story."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inbox", type=Path, default=ROOT / "examples/quickstart/inbox", help="the folder to triage")
-    inbox = parser.parse_args().inbox.absolute()
+    inbox: Path = options.inbox.absolute()
     if not inbox.is_dir():
         sys.exit(f"{inbox} is no folder")
-    if (STATE / "home").exists():
+    if HOME.exists():
         agentos("down", show=False)
         shutil.rmtree(STATE)
     STATE.mkdir(parents=True)
@@ -127,7 +137,7 @@ def tell(inbox: Path) -> None:
     print("  …and somebody without the operator's role cannot:")
     agentos("--as", "ann", "apply", "examples/01-hello", "--yes", "--allow-widen", expect=(3,), keep=4)
 
-    title(f"run: the agent triages {inbox}")
+    title(f"run: the agent triages {near(inbox)}")
     triage = follow("triage", "Triage the inbox and propose a reply.", inbox)
     title("approve: what the policy asks a person for waits, at no cost, and runs exactly as asked")
     asked = settle(triage, "approve", "read it; may go out")
@@ -145,22 +155,22 @@ def tell(inbox: Path) -> None:
             print(f"  ✗ {row['tool']} {args[:90]}\n      {', '.join(row['rules'])}: {row['reasons'][0]}")
 
     title("prove: export the evidence and verify it without the runtime")
-    agentos("evidence", "export", "-o", str(PACK.relative_to(ROOT)))
-    agentos("evidence", "key", "-o", str(TRUST.relative_to(ROOT)))
+    agentos("evidence", "export", "-o", near(PACK))
+    agentos("evidence", "key", "-o", near(TRUST))
     agentos("down")
-    agentos("evidence", "verify", str(PACK.relative_to(ROOT)), "--trust", str(TRUST.relative_to(ROOT)))
+    agentos("evidence", "verify", near(PACK), "--trust", near(TRUST))
     forged = STATE / "forged.zip"
     data = bytearray(PACK.read_bytes())
     data[len(data) // 2] ^= 1
     forged.write_bytes(data)
     print("  …one changed bit in the middle of it:")
-    agentos("evidence", "verify", str(forged.relative_to(ROOT)), "--trust", str(TRUST.relative_to(ROOT)), expect=(1,), keep=6)
+    agentos("evidence", "verify", near(forged), "--trust", near(TRUST), expect=(1,), keep=6)
     forged.unlink()
 
     title("done")
-    print(f"  state     {(STATE / 'home').relative_to(ROOT)}  (agentos --home {(STATE / 'home').relative_to(ROOT)} up)")
-    print(f"  results   {(STATE / 'home/workspaces/default').relative_to(ROOT)}/{triage}/triage/report.md")
-    print(f"  evidence  {PACK.relative_to(ROOT)}, key {TRUST.relative_to(ROOT)}")
+    print(f"  state     {near(HOME)}  (look around: agentos --home {near(HOME)} up --detach)")
+    print(f"  results   {near(HOME)}/workspaces/default/{triage}/triage/report.md")
+    print(f"  evidence  {near(PACK)}, key {near(TRUST)}")
 
 
 if __name__ == "__main__":

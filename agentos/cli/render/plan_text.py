@@ -26,6 +26,9 @@ _WILL: Final = {
     Action.DELETE: "will be DELETED",
 }
 _WIDEST: Final = 100
+_FIELDS: Final = 12
+"""Fields of a new resource that are shown before the rest is counted; of a changed one, every changed field is shown."""
+
 _LINES: Final = 20
 """Lines of a new text that are shown before the rest is counted."""
 
@@ -63,8 +66,11 @@ def _change(change: Change, position: str | None, ink: _Ink) -> Iterator[str]:
         body = change.resource.to_dict()
         metadata = {name: value for name, value in body["metadata"].items() if name in {"labels", "annotations"}}
         fields = (*(leaves(metadata, "metadata") if metadata else ()), *(leaves(body["spec"], "spec") if body["spec"] else ()))
-    for field in fields:
+    shown = fields[:_FIELDS] if change.action is Action.CREATE else fields
+    for field in shown:
         yield from _field(field, ink)
+    if len(shown) < len(fields):
+        yield f"      … {len(fields) - len(shown)} more fields (--format json shows all)"
     for sentence in change.widens:
         yield "    " + ink("!", f"! widens permission: {plain(sentence.removeprefix(f'{change.key}: '))}")
 

@@ -214,6 +214,52 @@ print(report.ok, report.sessions, report.events)
     assert found.stdout == "True 2 19\n"
 
 
+async def test_a_real_registrys_record_verifies(record):
+    """Revisions and principals as the registry itself writes them are what the pack's checks expect."""
+    from agentos.abi import Key, Resource
+    from agentos.audit.evidence import Scope, build_pack, gather
+    from agentos.registry import Principals, Registry, State
+    from agentos.registry.plan import plan
+
+    class Dice:
+        """Different bytes each time, the same in every run."""
+
+        count = 0
+
+        def token(self, size: int) -> bytes:
+            self.count += 1
+            return self.count.to_bytes(size, "big")
+
+    class Early:
+        """A clock before the sessions began."""
+
+        def now_ms(self) -> int:
+            return record.START_MS - 1000
+
+    log, store = MemoryLog(), MemoryLog()
+    principals = Principals(store, Early(), Dice())
+    for name, tenant, role, letter in (
+        ("olga", "*", "operator", "O"),
+        ("alice", "default", "operator", "A"),
+        ("anna", "default", "approver", "N"),
+    ):
+        await principals.create(name, tenant=tenant, roles=[role], public_key="U" + letter * 55, actor="system/boot")
+    registry = Registry(store, Early(), Dice())
+    model = Resource(Key("Model", "default", "fast"), {}, {}, {"provider": "scripted", "scripted": {"play": {}}})
+    foreign = Resource(Key("Model", "acme", "slow"), {}, {}, {"provider": "scripted", "scripted": {"play": {}}})
+    await registry.commit(plan(State.empty(), [model, foreign]), actor="principal/olga", reason="first")
+    await put(log, session_subject("s-busy"), record.busy_session("s-busy").stored)
+    sessions, found = await gather(log, store, tenant="default", scope=Scope())
+    key = SigningKey.from_seed(bytes(32))
+    pack = build_pack(
+        tenant="default", sessions=sessions, registry=found, key=key, clock=record.Still(), exporter="principal/olga"
+    )
+    report = verify_pack(pack, key.public_pem)
+    assert report.ok, report.faults
+    assert model.digest() in found.blobs
+    assert foreign.digest() not in found.blobs
+
+
 WRITER = """
 import sys
 from agentos.eventlog.port import Stored

@@ -95,7 +95,7 @@ async def test_a_slow_policy_passes_its_deadline_and_poisons_its_engine() -> Non
     for _ in range(2):
         assert await engine.evaluate("agentos.syscall.decision", {}) == "quick"
         with pytest.raises(EngineUnavailable, match="did not decide within 50 ms"):
-            await engine.evaluate("agentos.syscall.decision", {"slow": 1000}, within=0.05)
+            await engine.evaluate("agentos.syscall.decision", {"slow": 300}, within=0.05)
     began = time.perf_counter()
     with pytest.raises(EngineUnavailable, match="decides nothing any more"):
         await engine.evaluate("agentos.syscall.decision", {})

@@ -40,7 +40,7 @@ spec:
   tools: [read]
   args: {path: {glob: "input/**"}}
 """
-FLEET = "---\n".join([MODEL, READ, AGENT, GRANT])
+FLEET = f"{MODEL}---\n{READ}---\n{AGENT}---\n{GRANT}"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ def missing_comma(modules: Sequence[Module], target: str) -> list[Found]:
         for number, line in enumerate(module.source.split("\n"), 1):
             column = line.find('" "') + 3
             if column > 2:
-                found.append(Found(module.path, number, column, "policy.parse", f"unexpected text in a {target} rule", "add a comma"))
+                found.append(
+                    Found(module.path, number, column, "policy.parse", f"unexpected text in a {target} rule", "add a comma")
+                )
     return found
 
 

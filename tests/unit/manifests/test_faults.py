@@ -46,5 +46,7 @@ def test_the_assets_show_every_code(monkeypatch: pytest.MonkeyPatch, request: py
 def test_a_whole_tree_is_told_in_one_go(request: pytest.FixtureRequest) -> None:
     """All assets at once: every file with a flaw is named, in order, and nothing is raised."""
     loaded = load([ROOT], check_policies=request.getfixturevalue("rego_check"), check_play=check_play)
-    assert list(loaded.faults) == sorted(loaded.faults, key=lambda fault: (fault.file, fault.line, fault.column, fault.code, fault.message))
+    assert list(loaded.faults) == sorted(
+        loaded.faults, key=lambda fault: (fault.file, fault.line, fault.column, fault.code, fault.message)
+    )
     assert len({fault.file for fault in loaded.faults}) > 70

@@ -51,5 +51,5 @@ def test_what_a_failed_test_says() -> None:
         ("test_undefined", False, "the rule is undefined"),
         ("test_value", False, "the rule is 3"),
         ("test_fine", True, ""),
-        ("test_error", False, "a_test.rego:9: eval_type_error"),
+        ("test_error", False, "a_test.rego:9: eval_type_error:"),
     ]
