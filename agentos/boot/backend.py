@@ -42,6 +42,9 @@ class Backend(Protocol):
     async def start(self, tenants: Collection[str]) -> None:
         """Make the server ready, with accounts for the fleet and `tenants`, and no principals yet. Raises Unavailable."""
 
+    def require(self, tenants: Collection[str]) -> None:
+        """Whether the server can hold the walls of `tenants`. Raises UsageError."""
+
     async def update(self, tenants: Collection[str], principals: Collection[Principal]) -> None:
         """Put accounts and principals in force while connections stay; revoked principals are cut off."""
 
@@ -86,6 +89,9 @@ class Embedded:
     async def start(self, tenants: Collection[str]) -> None:
         self._server.config = self._config(tenants, ())
         await self._server.start()
+
+    def require(self, tenants: Collection[str]) -> None:
+        return
 
     async def restart(self) -> None:
         """Start the server again after it died, on the same port."""
@@ -154,6 +160,9 @@ class Remote:
         await client.close()
 
     async def update(self, tenants: Collection[str], principals: Collection[Principal]) -> None:
+        return
+
+    def require(self, tenants: Collection[str]) -> None:
         extra = sorted(set(tenants) - {DEFAULT_TENANT})
         if extra:
             raise UsageError(

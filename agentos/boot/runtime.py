@@ -241,6 +241,7 @@ class Runtime:
 
     async def _check(self, resources: Sequence[Resource], tenants: Sequence[str]) -> None:
         """Whether a desired state holds together: references, then that the policies of the tenants concerned load."""
+        self.backend.require(tenants_of(resources))
         await asyncio.to_thread(check_references, resources)
         for tenant in tenants:
             if tenant != FLEET:

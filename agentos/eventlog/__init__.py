@@ -12,14 +12,12 @@ nats-server, `connection` and `credentials` for getting to it.
 
 from __future__ import annotations
 
-from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.eventlog.port import EventLog, Message, Stored
 from agentos.eventlog.subject import EVENT_STREAMS, REGISTRY_STREAM, session_of, session_subject, stream_of
 
 __all__ = [
     "EVENT_STREAMS",
     "EventLog",
-    "MemoryLog",
     "Message",
     "REGISTRY_STREAM",
     "Stored",

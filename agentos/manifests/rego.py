@@ -77,7 +77,7 @@ def check_rego(documents: Sequence[Document], check: CheckPolicies) -> Iterator[
             continue
         for finding in findings:
             placed = group[finding.path][1] if finding.path in group else next(iter(group.values()))[1]
-            yield _fault(finding, placed)
+            yield _fault(finding, placed, next((module for module in modules if module.path == finding.path), modules[0]))
 
 
 def _place(document: Document, index: int) -> _Placed:
@@ -90,12 +90,12 @@ def _place(document: Document, index: int) -> _Placed:
     return _Placed(document, path, *place) if place else _Placed(document, path, None, None)
 
 
-def _fault(finding: Finding, placed: _Placed) -> Fault:
+def _fault(finding: Finding, placed: _Placed, module: Module) -> Fault:
     document = placed.document
     document.sound = False
     line, column = max(finding.line, 1), max(finding.column, 1)
     if placed.text is not None and placed.mark is not None:
-        line, column = _in_scalar(placed.text, placed.mark, line, column)
+        line, column = _in_scalar(placed.text, placed.mark, module.source, (line, column))
     name = placed.text.name if placed.text else ""
     excerpt = placed.text.excerpt((line, max(column, 1), column + 1, None)) if placed.text else ""
     if placed.text is None:
@@ -114,20 +114,16 @@ def _fault(finding: Finding, placed: _Placed) -> Fault:
     )
 
 
-def _in_scalar(text: Text, mark: Mark, line: int, column: int) -> tuple[int, int]:
-    """The place in the file of (line, column) of a literal block (`|`) that begins at `mark`; its beginning for other styles."""
-    start = text.line(mark[0])[mark[1] - 1 :]
-    if not start.startswith("|") or line < 1:
+def _in_scalar(text: Text, mark: Mark, source: str, place: tuple[int, int]) -> tuple[int, int]:
+    """The place in the file of `place` in `source`, a literal block (`|`) that begins at `mark`.
+
+    Other styles fold lines: for them, and for a place outside, the beginning is given.
+    """
+    line, column = place
+    if not text.line(mark[0]).startswith("|", mark[1] - 1):
         return mark[0], mark[1]
-    row = mark[0] + line
-    indent = _indent(text, mark[0])
-    return row, indent + max(column, 1)
-
-
-def _indent(text: Text, above: int) -> int:
-    """How far the block below line `above` is indented: as its first line that is not blank, or as its indicator says."""
-    for number in range(above + 1, len(text.lines) + 1):
-        line = text.line(number)
-        if line.strip():
-            return len(line) - len(line.lstrip(" "))
-    return 0
+    for number, written in enumerate(source.split("\n"), 1):
+        if written.strip():
+            shift = len(text.line(mark[0] + number)) - len(written)
+            return mark[0] + line, max(shift, 0) + column
+    return mark[0], mark[1]

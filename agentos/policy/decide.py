@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_right
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +67,10 @@ class Decider:
         """
         _keep_to_their_packages(modules)
         engine = await factory.load(modules, data)
-        return cls(engine, policy_digest(modules), _Cache(_reads(modules), _thresholds(data), cache_size))
+        decider = cls(engine, policy_digest(modules), _Cache(_reads(modules), _thresholds(data), cache_size))
+        # Turns in progress keep the decider of their revision: its threads end when the last of them lets go of it.
+        weakref.finalize(decider, engine.close)
+        return decider
 
     @classmethod
     def denying(cls, error: AgentOSError) -> Decider:

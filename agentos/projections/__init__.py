@@ -12,9 +12,8 @@
 []
 """
 
-from agentos.projections.models import ReadModels
 from agentos.projections.projector import Projector, Status
 from agentos.projections.read import approvals, faults, session, sessions, syscalls
 from agentos.projections.store import Store
 
-__all__ = ["Projector", "ReadModels", "Status", "Store", "approvals", "faults", "session", "sessions", "syscalls"]
+__all__ = ["Projector", "Status", "Store", "approvals", "faults", "session", "sessions", "syscalls"]

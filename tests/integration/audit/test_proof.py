@@ -21,7 +21,8 @@ from agentos.control.principal import Caller
 from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.eventlog.port import Message
 from agentos.eventlog.subject import PRINCIPALS, REVISIONS, blob_subject, session_subject
-from agentos.projections.models import ReadModels
+from agentos.projections.projector import Projector
+from agentos.projections.store import Store
 
 OLGA = Caller("olga", ("auditor",), "default", fleet=True)
 
@@ -53,10 +54,15 @@ async def door(tmp_path, record):
         await put(registry, blob_subject(name), [data])
     await put(registry, REVISIONS, made.revisions)
     await put(registry, PRINCIPALS, made.principals)
-    models = ReadModels(tmp_path / "read", lambda tenant: log)
-    verbs = handlers(projectors=models.projector, logs=lambda tenant: log, registry=registry, key=key, clock=record.Still())
-    yield Door(verbs, key, log)
-    await models.close()
+    store = Store.open(tmp_path / "read" / "default.db", tenant="default")
+    async with Projector(log, store) as projector:
+
+        async def projectors(tenant: str) -> Projector:
+            return projector
+
+        verbs = handlers(projectors=projectors, logs=lambda tenant: log, registry=registry, key=key, clock=record.Still())
+        yield Door(verbs, key, log)
+    store.close()
 
 
 async def test_a_query_includes_what_was_just_written(door, record):
@@ -236,15 +242,15 @@ async def test_a_real_registrys_record_verifies(record):
         def now_ms(self) -> int:
             return record.START_MS - 1000
 
-    log, store = MemoryLog(), MemoryLog()
-    principals = Principals(store, Early(), Dice())
+    log, store, dice = MemoryLog(), MemoryLog(), Dice()
+    principals = Principals(store, Early(), dice)
     for name, tenant, role, letter in (
         ("olga", "*", "operator", "O"),
         ("alice", "default", "operator", "A"),
         ("anna", "default", "approver", "N"),
     ):
         await principals.create(name, tenant=tenant, roles=[role], public_key="U" + letter * 55, actor="system/boot")
-    registry = Registry(store, Early(), Dice())
+    registry = Registry(store, Early(), dice)
     model = Resource(Key("Model", "default", "fast"), {}, {}, {"provider": "scripted", "scripted": {"play": {}}})
     foreign = Resource(Key("Model", "acme", "slow"), {}, {}, {"provider": "scripted", "scripted": {"play": {}}})
     await registry.commit(plan(State.empty(), [model, foreign]), actor="principal/olga", reason="first")
@@ -287,7 +293,6 @@ def test_a_killed_writer_leaves_no_half_batch(tmp_path, record, after):
     """SIGKILL between or within batches: what is there is whole, and going on gives the rows of an undisturbed reading."""
     from agentos.eventlog.port import Stored
     from agentos.eventlog.subject import stream_of
-    from agentos.projections.store import Store
 
     chain = record.Chain("s-long")
     chain.created()

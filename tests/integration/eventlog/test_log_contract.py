@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from agentos.abi.errors import SequenceConflict
-from agentos.eventlog import EVENT_STREAMS, EventLog, MemoryLog, Message, session_subject, stream_of
+from agentos.eventlog import EVENT_STREAMS, EventLog, Message, session_subject, stream_of
 from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
+from agentos.eventlog.adapters.memory import MemoryLog
 
 ONE, TWO = session_subject("s-one"), session_subject("s-two")
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentos.abi.errors import SequenceConflict
-from agentos.eventlog import MemoryLog, Message
+from agentos.eventlog import Message
+from agentos.eventlog.adapters.memory import MemoryLog
 
 steps = st.lists(
     st.tuples(st.integers(0, 2), st.integers(1, 4), st.sampled_from(["append", "repeat", "stale", "ahead"])), max_size=30

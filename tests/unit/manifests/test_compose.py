@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
@@ -116,6 +117,17 @@ json_values = st.recursive(
 )
 
 
+def agreed(value: Json) -> bool:
+    """Whether no text in `value` is a number to YAML 1.2 alone, such as 0E0: others write that without quotes."""
+    if isinstance(value, dict):
+        return all(agreed(part) for item in value.items() for part in item)
+    if isinstance(value, list):
+        return all(map(agreed, value))
+    return not isinstance(value, str) or not re.fullmatch(
+        r"[-+]?[0-9.]+([eE][-+]?[0-9]+)?|0[ox].*|[-+]?\.(inf|nan)", value, re.IGNORECASE
+    )
+
+
 @given(json_values)
 def test_json_is_yaml(value: Json) -> None:
     """Every JSON text reads as the value that it has as JSON."""
@@ -124,7 +136,7 @@ def test_json_is_yaml(value: Json) -> None:
     assert reading.documents[0].value == value
 
 
-@given(json_values)
+@given(json_values.filter(agreed))
 def test_what_is_dumped_is_read(value: Json) -> None:
     """What another YAML program writes reads as it was, wherever the versions of YAML agree on it."""
     text = yaml.safe_dump(value, allow_unicode=True)
@@ -134,8 +146,8 @@ def test_what_is_dumped_is_read(value: Json) -> None:
 
 
 pieces = st.sampled_from(
-    list("[]{}:,-?&*!|>'\"%@`#~<= \t\n\r")
-    + [
+    [
+        *list("[]{}:,-?&*!|>'\"%@`#~<= \t\n\r"),
         "\n---\n",
         "\n...\n",
         "  ",

@@ -7,10 +7,9 @@ import sqlite3
 
 import pytest
 
-from agentos.abi.errors import LogUnavailable, NotFound, Unavailable
+from agentos.abi.errors import LogUnavailable, Unavailable
 from agentos.eventlog.subject import session_subject, stream_of
 from agentos.projections import read
-from agentos.projections.models import ReadModels
 from agentos.projections.projector import Projector
 from agentos.projections.store import Store
 
@@ -188,23 +187,3 @@ async def test_waiting_on_a_dead_projector_is_an_error(log, store, record, monke
         await projector.caught_up()
     with pytest.raises(ExceptionGroup):
         await projector.stop()
-
-
-async def test_the_read_models_of_all_tenants(tmp_path, log, record):
-    """Each tenant has a file of its own, opened when first asked for; an unknown tenant has none."""
-    await fill(log, record, 3)
-
-    def logs(tenant: str):
-        if tenant != "default":
-            raise NotFound(f"no tenant {tenant}")
-        return log
-
-    models = ReadModels(tmp_path / "read", logs)
-    assert len(await models.sessions("default", live_only=False, limit=10)) == 3
-    assert [row["id"] for row in await models.sessions("default", live_only=True, limit=1)] == ["s-2"]
-    assert await models.approvals("default", waiting_only=True) == []
-    assert len(await models.approvals("default", waiting_only=False)) == 1
-    with pytest.raises(NotFound):
-        await models.projector("acme")
-    await models.close()
-    assert [path.name for path in (tmp_path / "read").iterdir()] == ["default.db"]
