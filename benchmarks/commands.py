@@ -26,7 +26,8 @@ def manifests(folder: Path) -> None:
             "  governance: {owner: bench, purpose: bench, risk: minimal}"
         )
         documents.append(
-            f"kind: ToolGrant\nmetadata: {{name: g{number}}}\nspec: {{agents: [a{number}], tools: [read], args: {{path: {{glob: 'in/**'}}}}}}"
+            f"kind: ToolGrant\nmetadata: {{name: g{number}}}\n"
+            f"spec: {{agents: [a{number}], tools: [read], args: {{path: {{glob: 'in/**'}}}}}}"
         )
     size = COUNT // 10
     for part in range(10):
@@ -64,9 +65,7 @@ def run(folder: Path) -> dict[str, float]:
     found["`agentos up --detach` to ready"] = statistics.median(ups)
     timed("up", "--detach", home=home, expect=0, runs=1)
     try:
-        found[f"`agentos apply`, {COUNT} new"] = timed(
-            "apply", str(tree), "--yes", "--allow-widen", home=home, expect=0, runs=1
-        )
+        found[f"`agentos apply`, {COUNT} new"] = timed("apply", str(tree), "--yes", "--allow-widen", home=home, expect=0, runs=1)
         found[f"`agentos plan`, {COUNT} unchanged"] = timed("plan", str(tree), home=home, expect=0)
     finally:
         timed("down", home=home, expect=0, runs=1)

@@ -139,9 +139,7 @@ async def run(folder: Path) -> tuple[list[Figure], dict[str, float]]:
 async def _session(log: JetStreamLog, configuration: Configuration, timer: SystemTimer, random: SystemRandom) -> Journal:
     journal = Journal(log, "default", f"s-{random.token(8).hex()}", timer, random)
     data = {"agent": "worker-7", "goal": "bench", "inputs": []}
-    await journal.record(
-        "agentos.session.created", data, actor="principal/bench", revision=1, policy=configuration.policy_digest
-    )
+    await journal.record("agentos.session.created", data, actor="principal/bench", revision=1, policy=configuration.policy_digest)
     return journal
 
 
@@ -165,7 +163,12 @@ async def _together(
 def _document(path: str) -> dict[str, Any]:
     return {
         "abi": "agentos/v1",
-        "syscall": {"tool": "write", "effect": "write", "args": {"path": path, "content": "hello"}, "args_digest": "sha256:" + "0" * 64},
+        "syscall": {
+            "tool": "write",
+            "effect": "write",
+            "args": {"path": path, "content": "hello"},
+            "args_digest": "sha256:" + "0" * 64,
+        },
         "agent": {"name": "worker-7", "labels": {}},
         "session": {"id": "s-1", "tenant": "default", "actor": "principal/bench", "labels": [], "delegation": []},
         "budget": {"calls": 3, "tokens": 100},

@@ -60,11 +60,15 @@ def parse_decision(value: Json) -> Decision:
         return deny("kernel.malformed-decision", f"policy answered with unknown fields: {', '.join(unknown)}")
     effect, rules, reasons = value.get("effect"), value.get("rules"), value.get("reasons")
     observed = value.get("observed", [])
-    if not isinstance(effect, str) or effect not in set(Verdict) or not _texts(rules) or not _texts(reasons) or not _observations(observed):
+    if not _effect(effect) or not _texts(rules) or not _texts(reasons) or not _observations(observed):
         return deny("kernel.malformed-decision", "policy answered with a malformed decision")
     if effect != Verdict.ALLOW and not rules:
         return deny("kernel.malformed-decision", f"policy answered {effect} without naming a rule")
     return Decision(Verdict(effect), tuple(rules), tuple(reasons), tuple(observed))
+
+
+def _effect(value: Json) -> TypeGuard[str]:
+    return isinstance(value, str) and value in set(Verdict)
 
 
 def _texts(value: Json) -> TypeGuard[list[str]]:

@@ -198,11 +198,11 @@ class Runtime:
         stack.callback(self.home.withdraw)
 
     async def _control_policy(self) -> ControlDecider:
-        """Who may ask for what. Without an engine the runtime stands, and denies every command with the sentence that says why."""
+        """Who may ask for what. Without an engine the runtime stands, and denies every command and says why."""
         try:
             return await ControlDecider.load(self.factory)
         except EngineUnavailable as error:
-            log.error("there is no policy engine, so everything is denied: %s", error)
+            log.critical("there is no policy engine, so everything is denied: %s", error)
             return ControlDecider(Decider.denying(error))
 
     async def _take_over(self, registry: Registry, principals: Principals) -> None:
@@ -323,7 +323,7 @@ def _lint(resources: Sequence[Resource], tenant: str) -> None:
 
 
 def _validate(manifest: Json) -> Resource:
-    """One manifest by itself, defaults filled in. Raises ManifestError with every fault; references are checked later, together."""
+    """One manifest by itself, defaults filled in. Raises ManifestError; references are checked later, together."""
     resource, faults = validate_resource(manifest, check_play=check_play)
     if resource is None:
         raise ManifestError("a declaration is wrong", faults=[{**one.to_dict(), "text": str(one)} for one in faults])
@@ -340,11 +340,7 @@ async def open_runtime(home: Home, *, port: int = 0, external: External | None =
     home.prepare()
     with home.own():
         async with AsyncExitStack() as stack:
-            backend: Backend
-            if external is not None:
-                backend = Remote(external)
-            else:
-                backend = Embedded(home.nats, home.keys, SystemRandom(), port)
+            backend: Backend = Remote(external) if external else Embedded(home.nats, home.keys, SystemRandom(), port)
             stack.push_async_callback(backend.stop)
             await backend.start((DEFAULT_TENANT,))
             runtime = Runtime(home, backend)

@@ -40,7 +40,7 @@ class SystemRandom:
 
 
 class LoopSpawner:
-    """Starts the built-in loop as a process of its own: no environment but PATH, no inherited descriptors, its own process group."""
+    """Starts the built-in loop as a process of its own: no environment but PATH, no inherited descriptors."""
 
     async def spawn(self, session: str) -> ProcessHarness:
         try:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 from nats.aio.client import Client
 
 from agentos.abi.canonical import Json
-from agentos.abi.errors import NotFound
+from agentos.abi.errors import NotFound, Unavailable
 from agentos.boot.backend import Backend
 from agentos.boot.home import Home
 from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
@@ -17,6 +18,9 @@ from agentos.eventlog.subject import EVENT_STREAMS
 from agentos.projections import read
 from agentos.projections.projector import Projector
 from agentos.projections.store import Store
+
+PATIENCE_S: Final = 20.0
+"""Seconds that a question waits for the read model to hold all that the log holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +71,24 @@ class Tenants:
 
     async def sessions(self, tenant: str, *, live_only: bool, limit: int) -> list[dict[str, Json]]:
         """See `control.session_verbs.Reader`."""
-        served = self.get(tenant)
-        await served.projector.caught_up()
-        states = ("running", "waiting") if live_only else (None,)
-        rows = [row for state in states for row in await asyncio.to_thread(_sessions, served.store, state, limit)]
-        return sorted(rows, key=lambda row: (row["created_ms"], row["id"]), reverse=True)[:limit]
+        store = await self._caught_up(tenant)
+        return await asyncio.to_thread(lambda: read.sessions(store, live_only=live_only, limit=limit))
 
     async def approvals(self, tenant: str, *, waiting_only: bool) -> list[dict[str, Json]]:
         """See `control.session_verbs.Reader`."""
+        store = await self._caught_up(tenant)
+        return await asyncio.to_thread(lambda: read.approvals(store, state="waiting" if waiting_only else None))
+
+    async def _caught_up(self, tenant: str) -> Store:
+        """The read model of `tenant` once it holds all that the log holds now. Raises Unavailable when that takes too long."""
         served = self.get(tenant)
-        await served.projector.caught_up()
-        return await asyncio.to_thread(_approvals, served.store, "waiting" if waiting_only else None)
+        try:
+            await asyncio.wait_for(served.projector.caught_up(), PATIENCE_S)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"the read model of tenant {tenant} is behind its log", mend="ask again; agentos status says how far behind"
+            ) from error
+        return served.store
 
     async def close(self) -> None:
         """Stop the projectors and disconnect."""
@@ -86,11 +97,3 @@ class Tenants:
             tenant.store.close()
             await tenant.client.close()
         self._open = {}
-
-
-def _sessions(store: Store, state: str | None, limit: int) -> list[dict[str, Json]]:
-    return read.sessions(store, state=state, limit=limit)
-
-
-def _approvals(store: Store, state: str | None) -> list[dict[str, Json]]:
-    return read.approvals(store, state=state)

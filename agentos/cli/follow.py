@@ -71,14 +71,8 @@ def lines(event: Json) -> list[str]:
             text = f"halted by policy: {'; '.join(data['reasons'])}"
         case "syscall.decided":
             return [f"{clock} #{event['seq']:<4} {_decided(data)}"]
-        case "syscall.refused":
-            text = f"{data['tool']} refused: {data['error']['message']}"
-        case "syscall.finished":
-            text = f"{data['tool']} done in {data['duration_us'] / 1000:.1f} ms{_said(data)}"
-        case "syscall.failed":
-            text = f"{data['tool']} failed: {data['error']['message']}"
-        case "syscall.unknown":
-            text = f"{data['tool']}: outcome unknown, it is not repeated"
+        case syscall if syscall.startswith("syscall."):
+            text = _outcome(syscall, data)
         case "approval.granted":
             text = f"approved by {event['actor']}: {data['reason']}"
         case "approval.denied":
@@ -95,6 +89,18 @@ def _decided(data: Json) -> str:
     if effect == "allow":
         return text
     return f"{text}  {plain(', '.join(data['decision']['rules']))}: {plain('; '.join(data['decision']['reasons']))}"
+
+
+def _outcome(kind: str, data: Json) -> str:
+    match kind:
+        case "syscall.refused":
+            return f"{data['tool']} refused: {data['error']['message']}"
+        case "syscall.finished":
+            return f"{data['tool']} done in {data['duration_us'] / 1000:.1f} ms{_said(data)}"
+        case "syscall.failed":
+            return f"{data['tool']} failed: {data['error']['message']}"
+        case _:
+            return f"{data['tool']}: outcome unknown, it is not repeated"
 
 
 def _said(data: Json) -> str:

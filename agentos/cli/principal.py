@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 @group.command(
-    epilog="Examples: agentos principal create alice --role approver; agentos principal create acme-ops --role operator --for acme"
+    epilog="Examples: agentos principal create ann --role approver; agentos principal create ops --role operator --for acme"
 )
 def create(
     name: Annotated[str, typer.Argument(help="name of the new principal; never used again after a revocation")],

@@ -18,8 +18,8 @@ from agentos.control.identity import Identity, load_identity
 class Client(Protocol):
     """A connection to a runtime as one principal."""
 
-    async def call(self, verb: str, params: dict[str, Json], *, timeout: float = 30.0) -> Json:
-        """Ask the runtime; return its answer. Raises the AgentOSError that it answered with, or Unavailable after `timeout` seconds."""
+    async def call(self, verb: str, params: dict[str, Json], *, within: float = 30.0) -> Json:
+        """Ask the runtime; return its answer. Raises the AgentOSError it answered with, Unavailable after `within` s."""
 
     async def close(self) -> None:
         """Disconnect."""

@@ -1,6 +1,7 @@
 """Bodies on the wire: JSON, gzip above a size, large answers in numbered parts.
 
-Headers: `Agentos-Encoding: gzip`; `Agentos-Part: 2/5`. A decompressed body is bounded, so that a small message cannot fill memory.
+Headers: `Agentos-Encoding: gzip`; `Agentos-Part: 2/5`. A decompressed body is bounded, so that
+a small message cannot fill memory.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from bisect import bisect_right
 import weakref
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

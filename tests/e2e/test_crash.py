@@ -66,7 +66,7 @@ SCHEMA = {
 
 
 def test_a_runtime_killed_in_mid_call_finishes_the_run_and_repeats_nothing(cli: Cli, tmp_path: Path) -> None:
-    """SIGKILL in the middle of a call: after `up` the session ends, each effect happened exactly once, the one in flight is unknown."""
+    """SIGKILL in the middle of a call: after `up` the session ends, each effect happened once, the one in flight is unknown."""
     ledger, fifo = tmp_path / "ledger", tmp_path / "fifo"
     os.mkfifo(fifo)
     command = [sys.executable, str(LEDGER), str(ledger), str(fifo)]
@@ -91,7 +91,7 @@ def test_a_runtime_killed_in_mid_call_finishes_the_run_and_repeats_nothing(cli: 
 
 
 def test_a_nats_server_that_dies_is_started_again_and_nothing_is_lost(up: Cli, tmp_path: Path) -> None:
-    """SIGKILL of the log's server under a running runtime: it is restarted on the same port, and what was applied is still there."""
+    """SIGKILL of the log's server under a runtime: it is restarted on the same port, and what was applied is still there."""
     manifest = tmp_path / "tenant.yaml"
     manifest.write_text("apiVersion: agentos/v1\nkind: Tenant\nmetadata: {name: acme}\nspec: {}\n")
     up("apply", str(manifest), "--yes", "--allow-widen")

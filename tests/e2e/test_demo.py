@@ -32,7 +32,7 @@ def test_the_demo_contains_the_obedient_agent_and_verifies_its_own_evidence(tmp_
     for line in (
         "✗ fetch",
         "https://collect.attacker.example",
-        "✗ read {\"path\": \"/etc/passwd\"}",
+        '✗ read {"path": "/etc/passwd"}',
         "workspace.parent",
         "egress.untrusted",
         "egress.secrets",

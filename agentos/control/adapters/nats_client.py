@@ -41,7 +41,7 @@ class NatsClient:
         )
         return cls(nc, identity.principal, tenant)
 
-    async def call(self, verb: str, params: dict[str, Json], *, timeout: float = 30.0) -> Json:
+    async def call(self, verb: str, params: dict[str, Json], *, within: float = 30.0) -> Json:
         body: dict[str, Json] = {"params": params}
         if self._tenant is not None:
             body["tenant"] = self._tenant
@@ -55,11 +55,11 @@ class NatsClient:
         subscription = await self._nc.subscribe(inbox)
         try:
             await self._nc.publish(f"ctl.{self._principal}.{verb}", data, reply=inbox, headers=headers or None)
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(within):
                 return await self._receive(subscription)
         except TimeoutError as error:
             raise Unavailable(
-                f"the runtime did not answer {verb} within {timeout:g} s", mend="agentos status; agentos doctor"
+                f"the runtime did not answer {verb} within {within:g} s", mend="agentos status; agentos doctor"
             ) from error
         except (nats.errors.ConnectionClosedError, nats.errors.OutboundBufferLimitError) as error:
             raise Unavailable("the connection to the runtime was lost", mend="agentos status") from error

@@ -75,17 +75,17 @@ class ControlService:
 
     async def _answer(self, nc: Nats, request: Request, reply: str, verb: str, account: str, name: str) -> None:
         try:
-            if len(self._open) > MAX_OPEN:
-                raise AgentOSError("the runtime is busy: too many requests are under way", mend="ask again later")
             answer: Json = {"result": await self._perform(request, verb, account, name)}
         except AgentOSError as error:
             answer = {"error": error.to_dict()}
-        except Exception:  # noqa: BLE001 - the boundary: a fault in one verb is logged whole and must not end the service
+        except Exception:
             log.exception("%s by %s failed unexpectedly", verb, name)
             answer = {"error": {"code": "error", "message": "the runtime failed; its log says why"}}
         await self._reply(nc, reply, answer)
 
     async def _perform(self, request: Request, verb: str, account: str, name: str) -> Json:
+        if len(self._open) > MAX_OPEN:
+            raise AgentOSError("the runtime is busy: too many requests are under way", mend="ask again later")
         body = wire.decode(request.data, request.headers)
         if not isinstance(body, dict) or not isinstance(body.get("params"), dict):
             raise UsageError("a request is an object with params")

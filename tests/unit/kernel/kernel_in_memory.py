@@ -218,4 +218,3 @@ async def settled(sessions: Sessions) -> None:
     while sessions.running():
         await asyncio.wait(list(sessions._tasks.values()))
         await asyncio.sleep(0)
-

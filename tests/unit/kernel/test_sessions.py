@@ -45,7 +45,7 @@ async def test_a_denied_call_never_reaches_the_driver(kernel: Kernel) -> None:
     """A denial is logged with its rule, told to the model, and acts on nothing."""
     kernel.policy.decide = lambda doc: deny("grants.none", "no grant") if doc["syscall"]["tool"] == "send" else ALLOW
     kernel.model.replies = [calls(("c1", "send", {"path": "x"})), text("could not")]
-    _, session = await start(kernel)
+    await start(kernel)
     assert kernel.driver.calls == []
     told = kernel.model.seen[-1].messages[-1]["content"][0]
     assert told["is_error"] is True
@@ -164,7 +164,7 @@ async def test_a_completed_call_is_not_repeated_after_a_crash(kernel: Kernel) ->
 async def test_after_a_crash_only_repeatable_calls_are_performed_again(kernel: Kernel, name: str, repeated: bool) -> None:
     """An allowed call without an outcome is repeated if its tool is idempotent or reads; else it is unknown."""
     kernel.model.replies = [calls(("c1", name, {"path": "a"})), text("done")]
-    sessions, session = await start(kernel)
+    _, session = await start(kernel)
     whole = [stored async for stored in kernel.log.read(session_subject(session))]
     cut = next(i for i, event in enumerate(await kernel.events(session)) if event.data.get("call") == "c1") + 1
     kernel.log = type(kernel.log)()
@@ -251,7 +251,7 @@ async def test_a_session_moves_to_a_new_revision_at_its_next_turn(kernel: Kernel
     moved = revisions.index(("session.revised", 2))
     assert all(revision == 1 for _, revision in revisions[:moved])
     assert all(revision == 2 for _, revision in revisions[moved:])
-    assert ("syscall.decided", 1) == revisions[moved - 2]
+    assert revisions[moved - 2] == ("syscall.decided", 1)
 
 
 async def test_what_is_not_declared_cannot_run(kernel: Kernel) -> None:
