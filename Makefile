@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 INBOX  ?= examples/quickstart/inbox
 
-.PHONY: help demo test lint types check bench lock clean
+.PHONY: help demo test lint types check bench conformance lock clean
 help: ## what can be made here
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -39,6 +39,10 @@ check: lint types test ## what CI runs
 
 bench: $(VENV)/.dev ## measure against floors of the same run; writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks
+
+conformance: $(VENV)/.dev ## public YAML and JSON suites against what we ship: make conformance CASES=DIR
+	@test -n "$(CASES)" || { echo "say where the suites are: make conformance CASES=DIR"; exit 64; }
+	@$(BIN)/python tests/conformance/yaml_json.py "$(CASES)"
 
 lock: ## pin all dependencies again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml requirements/build.in requirements/demo.in -o requirements/run.txt

@@ -125,9 +125,9 @@ def colour(stream_is_err: bool = False) -> bool:
     return stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
 
-def paint(text: str, **style: Json) -> str:
-    """`text` in the style that `typer.style` takes, where colour is wanted."""
-    return typer.style(text, **style) if colour() else text
+def paint(text: str, *, err: bool = False, **style: Json) -> str:
+    """`text` in the style that `typer.style` takes, where colour is wanted; `err`: it goes to standard error."""
+    return typer.style(text, **style) if colour(err) else text
 
 
 def interactive() -> bool:

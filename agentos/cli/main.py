@@ -11,11 +11,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from agentos import __version__
-from agentos.abi.errors import AgentOSError, Denied, ManifestError
+from agentos.abi.errors import AgentOSError, Denied, ManifestError, UsageError
 from agentos.cli.command import paint, say, settings
 
 VERB_FILES = (
@@ -90,7 +90,7 @@ for _file in VERB_FILES:
 def print_error(error: AgentOSError) -> None:
     """An expected error: what, where, how to mend it."""
     where = f"{error.where}: " if error.where else ""
-    say(f"{where}{paint('error', fg='red', bold=True)}[{error.code}] {error.message}")
+    say(f"{where}{paint('error', err=True, fg='red', bold=True)}[{error.code}] {error.message}")
     if isinstance(error, Denied):
         for rule, reason in zip(error.rules, error.reasons, strict=False):
             say(f"  {rule}: {reason}")
@@ -101,19 +101,28 @@ def print_error(error: AgentOSError) -> None:
         say(f"  mend: {error.mend}")
 
 
+def print_usage(error: TyperException) -> None:
+    """A command whose words are off: what is wrong, and where the help is. A command without words shows its help."""
+    message = error.format_message()
+    if message.startswith("Usage:"):
+        say(message)
+        return
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "agentos"
+    say(f"{paint('error', err=True, fg='red', bold=True)}[usage] {message.replace('Value error, ', '')}")
+    say(f"  mend: {command} --help")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit code. Unexpected errors keep their traceback."""
     try:
         answer = app(args=arguments, prog_name="agentos", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return 64
-    except click.exceptions.Exit as leave:
+    except typer.Exit as leave:
         return leave.exit_code
-    except click.ClickException as error:
-        error.show()
-        return 64
-    except (click.Abort, KeyboardInterrupt):
+    except TyperException as error:
+        print_usage(error)
+        return UsageError.exit_code
+    except (typer.Abort, KeyboardInterrupt):
         say("interrupted")
         return 130
     except AgentOSError as error:

@@ -99,7 +99,7 @@ def _detach(home: Home, port: int, nats: str | None, creds: Path | None) -> int:
     deadline = time.monotonic() + START_DEADLINE
     while child.poll() is None and time.monotonic() < deadline:
         if _announced(home) == child.pid:
-            say(f"{paint('running', fg='green')}: pid {child.pid}, home {home.root}, log {home.log}")
+            say(f"{paint('running', err=True, fg='green')}: pid {child.pid}, home {home.root}, log {home.log}")
             say("next: agentos apply PATH; agentos run AGENT 'goal'; agentos down")
             return 0
         time.sleep(0.01)
@@ -160,7 +160,7 @@ def status(
         case _:
             emit_table(("what", "value"), [(key.replace("_", " "), _plain(value)) for key, value in facts.items()])
             for warning in facts["warnings"]:
-                say(f"{paint('warning', fg='yellow')}: {warning}")
+                say(f"{paint('warning', err=True, fg='yellow')}: {warning}")
 
 
 def _plain(value: object) -> str:

@@ -50,6 +50,7 @@ class Decider:
     """Decides the syscalls and the admissions of one tenant at one revision."""
 
     def __init__(self, engine: PolicyEngine | None, digest: str, cache: _Cache, refusal: Decision | None = None) -> None:
+        self._within = DECISION_SECONDS
         self._engine = engine
         self._cache = cache
         self._refusal = refusal
@@ -58,9 +59,17 @@ class Decider:
 
     @classmethod
     async def load(
-        cls, factory: PolicyEngineFactory, modules: Sequence[Module], data: Mapping[str, Json], *, cache_size: int = CACHE_SIZE
+        cls,
+        factory: PolicyEngineFactory,
+        modules: Sequence[Module],
+        data: Mapping[str, Json],
+        *,
+        cache_size: int = CACHE_SIZE,
+        decision_seconds: float = DECISION_SECONDS,
     ) -> Decider:
         """Load `modules` (the axioms and a tenant's own) with the root document `data`.
+
+        A syscall that is not decided after `decision_seconds` is denied.
 
         Raises PolicyError for Rego that does not load or that stands outside of `agentos.<target>.rules.<name>`;
         EngineUnavailable without an engine (`Decider.denying` then denies everything with that error's sentence).
@@ -68,6 +77,7 @@ class Decider:
         _keep_to_their_packages(modules)
         engine = await factory.load(modules, data)
         decider = cls(engine, policy_digest(modules), _Cache(_reads(modules), _thresholds(data), cache_size))
+        decider._within = decision_seconds
         # Turns in progress keep the decider of their revision: its threads end when the last of them lets go of it.
         weakref.finalize(decider, engine.close)
         return decider
@@ -81,7 +91,7 @@ class Decider:
 
     async def decide_syscall(self, document: Mapping[str, Json]) -> Decision:
         """Decide one syscall (`schemas/v1/policy-input.json`). Never raises for anything that policy does: it denies."""
-        return await self._decide(SYSCALL, document, DECISION_SECONDS)
+        return await self._decide(SYSCALL, document, self._within)
 
     async def admit(self, document: Mapping[str, Json]) -> Decision:
         """Decide one change of the configuration (`schemas/v1/admission-input.json`)."""

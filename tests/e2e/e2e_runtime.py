@@ -79,4 +79,3 @@ class Cli:
     def runtime_pid(self) -> int:
         """Pid of the runtime that runs on this home."""
         return int(json.loads((self.home / "run" / "endpoint.json").read_text())["pid"])
-

@@ -6,9 +6,9 @@ They are daemon threads, not an executor's, because an evaluation cannot be canc
 the process from ending.
 
 What happens to an evaluation that passes its deadline: the asker gets EngineUnavailable (and denies), its thread is
-abandoned and another takes its place. The second one poisons the engine: from then on it answers nothing, at once. So
-an engine loses at most two threads; they spin until their evaluation ends. A factory that has lost `max_lost` of them
-loads no further engine until the process is started anew.
+abandoned and another takes its place. While two of them still run the engine answers nothing, at once; when one ends it
+answers again. So an engine loses at most two threads, which spin until their evaluation ends. A factory that has lost
+`max_lost` of them loads no further engine until the process is started anew.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import asyncio
 import os
 import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,7 +26,8 @@ from agentos.abi.errors import AgentOSError, EngineUnavailable
 from agentos.policy.adapters import opa
 from agentos.policy.port import DECISION_SECONDS, Module
 
-_POISONED_AFTER: Final = 2
+_HUNG_AT_MOST: Final = 2
+"""Evaluations past their deadline that may still run before the engine refuses: each keeps a core busy and cannot be stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,23 +132,28 @@ class EmbeddedEngine:
         self._questions: queue.SimpleQueue[_Question | None] = queue.SimpleQueue()
         self._workers: list[_Worker] = []
         self._hung = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     async def start(self) -> None:
-        """Start the threads; return when the first one has compiled. Its errors are this call's."""
-        loop = asyncio.get_running_loop()
-        ready: asyncio.Future[Json] = loop.create_future()
-        self._spawn(_Question("", {}, loop, ready))
+        """Start the threads; return when all have compiled: one that still compiles would slow the first decisions down.
+
+        Their errors are this call's.
+        """
+        loop = self._loop = asyncio.get_running_loop()
+        ready: list[asyncio.Future[Json]] = [loop.create_future() for _ in range(self._settings.threads)]
+        for future in ready:
+            self._spawn(_Question("", {}, loop, future))
         try:
-            await asyncio.wait_for(ready, self._settings.load_seconds)
+            async with asyncio.timeout(self._settings.load_seconds):
+                await asyncio.gather(*ready)
         except TimeoutError as error:
-            self._abandon(self._workers[0], None)
+            for worker in tuple(self._workers):
+                self._abandon(worker, None)
             raise EngineUnavailable(
                 f"the policies did not load within {self._settings.load_seconds:g} s",
                 mend="look for a rule that loops over a large range",
             ) from error
-        for _ in range(1, self._settings.threads):
-            self._spawn(None)
 
     async def evaluate(self, path: str, document: Mapping[str, Json], *, within: float = DECISION_SECONDS) -> Json:
         """See PolicyEngine.evaluate."""
@@ -178,11 +184,11 @@ class EmbeddedEngine:
             raise opa.forked()
         if self._closed:
             raise EngineUnavailable("the policy engine has been closed")
-        if self._hung >= _POISONED_AFTER:
-            raise _poisoned()
+        if self._hung >= _HUNG_AT_MOST:
+            raise _too_many_hang()
 
     def _spawn(self, ready: _Question | None) -> None:
-        worker = _Worker(self._modules, self._data, self._questions, ready, self._lost)
+        worker = _Worker(self._modules, self._data, self._questions, ready, self._lost, self._returned)
         self._workers.append(worker)
         worker.thread.start()
 
@@ -218,8 +224,23 @@ class EmbeddedEngine:
         self._hung += 1
         return True
 
+    def _returned(self) -> None:
+        """Called in a thread that was given up, when its evaluation has ended after all."""
+        try:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._recover)
+        except RuntimeError:
+            # The event loop is closed, and with it whoever could ask again.
+            return
+
+    def _recover(self) -> None:
+        """An evaluation that was late is over: a stall of the machine must not close the engine for good."""
+        self._hung -= 1
+        if not self._closed and len(self._workers) < self._settings.threads:
+            self._spawn(None)
+
     def _replace(self) -> None:
-        if self._hung < _POISONED_AFTER:
+        if self._hung < _HUNG_AT_MOST:
             if not self._closed:
                 self._spawn(None)
             return
@@ -229,14 +250,12 @@ class EmbeddedEngine:
             except queue.Empty:
                 break
             if waiting is not None:
-                waiting.loop.call_soon_threadsafe(waiting.fail, _poisoned())
-        for _ in self._workers:
-            self._questions.put(None)
+                waiting.loop.call_soon_threadsafe(waiting.fail, _too_many_hang())
 
 
-def _poisoned() -> EngineUnavailable:
+def _too_many_hang() -> EngineUnavailable:
     return EngineUnavailable(
-        f"policy passed its deadline {_POISONED_AFTER} times: this engine decides nothing any more",
+        f"{_HUNG_AT_MOST} evaluations of this policy have passed their deadline and still run: nothing is decided until one ends",
         mend="correct the policy and apply it; a new revision gets a new engine",
     )
 
@@ -251,7 +270,9 @@ class _Worker:
         questions: queue.SimpleQueue[_Question | None],
         ready: _Question | None,
         lost: _Lost,
+        returned: Callable[[], None],
     ) -> None:
+        self._returned = returned
         self._modules = modules
         self._data = data
         self._questions = questions
@@ -312,6 +333,7 @@ class _Worker:
             self._busy, self._current = False, None
             if self._abandoned:
                 self._lost.add(-1)
+                self._returned()
             return not self._abandoned
 
 

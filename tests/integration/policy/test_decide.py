@@ -19,6 +19,9 @@ from agentos.policy.bundle import axioms, policy_digest
 from agentos.policy.decide import CacheStats, ControlDecider, Decider
 from agentos.policy.port import Module
 
+PATIENT = 30.0
+"""Seconds a decision may take where the deadline is not what is tested: a busy machine is no wrong answer."""
+
 POLICY = """# METADATA
 # title: t
 # description: d
@@ -36,7 +39,7 @@ def policy(name: str, condition: str, effect: str = "deny") -> Module:
 
 async def test_a_granted_call_is_allowed(factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]) -> None:
     """The whole decision names the grant and who gave it."""
-    decider = await Decider.load(factory, axioms(), facts)
+    decider = await Decider.load(factory, axioms(), facts, decision_seconds=PATIENT)
     assert await decider.decide_syscall(call) == Decision(
         Verdict.ALLOW, ("grants.allowed",), ("grant may-read lets agent triage call tool read (granted by principal/al)",)
     )
@@ -48,7 +51,9 @@ async def test_a_denied_call_lists_every_rule_that_denied(
     factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]
 ) -> None:
     """Rules are sorted, reasons stand in their order."""
-    decider = await Decider.load(factory, [*axioms(), policy("care", 'input.syscall.tool == "read"')], facts)
+    decider = await Decider.load(
+        factory, [*axioms(), policy("care", 'input.syscall.tool == "read"')], facts, decision_seconds=PATIENT
+    )
     call["syscall"]["args"]["path"] = "../x"
     call["budget"] = {"calls": 3, "tokens": 100}
     assert await decider.decide_syscall(call) == Decision(
@@ -68,7 +73,7 @@ async def test_ask_is_satisfied_by_an_approval_of_exactly_this_call(
     factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]
 ) -> None:
     """An approval binds to tool and arguments."""
-    decider = await Decider.load(factory, axioms(), facts)
+    decider = await Decider.load(factory, axioms(), facts, decision_seconds=PATIENT)
     call["syscall"] |= {"tool": "send", "effect": "external", "args": {"to": "bo@acme.example"}}
     assert (await decider.decide_syscall(call)).effect is Verdict.ASK
     approval = {"tool": "send", "args_digest": call["syscall"]["args_digest"], "by": "principal/bo", "reason": "fine"}
@@ -87,7 +92,7 @@ async def test_a_policy_that_does_not_bind_is_observed(
 ) -> None:
     """The call goes through, and the decision tells what the policy would have said."""
     facts["agentos"]["policies"] = {"care": {"mode": mode, "name": "care"}}
-    decider = await Decider.load(factory, [*axioms(), policy("care", "true", "halt")], facts)
+    decider = await Decider.load(factory, [*axioms(), policy("care", "true", "halt")], facts, decision_seconds=PATIENT)
     decision = await decider.decide_syscall(call)
     assert decision.effect is Verdict.ALLOW
     assert decision.observed == ({"rule": "care.no", "effect": "halt", "reason": "no", "mode": mode},)
@@ -106,7 +111,7 @@ async def test_a_policy_that_does_not_bind_is_observed(
 )
 async def test_a_malformed_input_is_denied(factory: EmbeddedFactory, facts: dict[str, Any], document: dict[str, Json]) -> None:
     """Whatever is asked, the answer is a denial unless policy said otherwise."""
-    decider = await Decider.load(factory, axioms(), facts)
+    decider = await Decider.load(factory, axioms(), facts, decision_seconds=PATIENT)
     assert (await decider.decide_syscall(document)).effect is Verdict.DENY
     decider.close()
 
@@ -116,7 +121,10 @@ async def test_a_policy_that_fails_denies_with_a_sentence(
 ) -> None:
     """An error of evaluation is no decision, and no decision is a denial."""
     decider = await Decider.load(
-        factory, [*axioms(), policy("care", "startswith(input.config_revision, input.syscall.tool)")], facts
+        factory,
+        [*axioms(), policy("care", "startswith(input.config_revision, input.syscall.tool)")],
+        facts,
+        decision_seconds=PATIENT,
     )
     decision = await decider.decide_syscall(call)
     assert decision.effect is Verdict.DENY
@@ -131,7 +139,7 @@ async def test_a_slow_policy_is_denied_and_denied_at_once_later(
     """A policy that loops denies; it does not hang the gate."""
     loop = "count([1 | some a in numbers.range(1, 3000); some b in numbers.range(1, 1000); a * b == input.now]) > 0"
     decider = await Decider.load(factory, [*axioms(), policy("slow", f"input.syscall.tool\n\t{loop}")], facts)
-    for said in ("within 100 ms", "within 100 ms", "decides nothing any more"):
+    for said in ("within 100 ms", "within 100 ms", "until one ends"):
         call["now"] += 1
         decision = await decider.decide_syscall(call)
         assert decision.rules == ("kernel.no-decision",)
@@ -163,7 +171,7 @@ async def test_a_tenant_cannot_write_into_the_packages_of_the_axioms(
 ) -> None:
     """A module outside of `agentos.<target>.rules.<own name>` is refused before it is loaded."""
     with pytest.raises(PolicyError, match="is not for a tenant's policy"):
-        await Decider.load(factory, [*axioms(), Module("p/care.rego", source)], facts)
+        await Decider.load(factory, [*axioms(), Module("p/care.rego", source)], facts, decision_seconds=PATIENT)
 
 
 async def test_an_allow_of_a_tenants_rule_is_malformed(
@@ -171,14 +179,14 @@ async def test_an_allow_of_a_tenants_rule_is_malformed(
 ) -> None:
     """Only grants allow: a rule that tries denies instead."""
     facts["agentos"]["grants"] = {}
-    decider = await Decider.load(factory, [*axioms(), policy("care", "true", "allow")], facts)
+    decider = await Decider.load(factory, [*axioms(), policy("care", "true", "allow")], facts, decision_seconds=PATIENT)
     assert (await decider.decide_syscall(call)).rules == ("grants.none", "syscall.malformed")
     decider.close()
 
 
 async def test_admission_names_the_grant_of_a_high_risk_agent(factory: EmbeddedFactory, facts: dict[str, Any]) -> None:
     """The violation says which grant gives which tool to whom."""
-    decider = await Decider.load(factory, axioms(), facts)
+    decider = await Decider.load(factory, axioms(), facts, decision_seconds=PATIENT)
     resources: list[dict[str, Any]] = [
         {"apiVersion": "agentos/v1", "kind": "Agent", "metadata": {"name": "a"}, "spec": {"governance": {"risk": "high"}}},
         {"apiVersion": "agentos/v1", "kind": "Tool", "metadata": {"name": "pay"}, "spec": {"effect": "external"}},
@@ -220,7 +228,7 @@ async def test_the_same_call_of_another_session_is_answered_from_the_cache(
     factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]
 ) -> None:
     """What no rule reads, and how far a budget or the clock has come without passing a limit, is not in the key."""
-    decider = await Decider.load(factory, axioms(), facts)
+    decider = await Decider.load(factory, axioms(), facts, decision_seconds=PATIENT)
     await decider.decide_syscall(call)
     call |= {"now": 9000, "budget": {"calls": 2, "tokens": 99}, "config_revision": 7}
     call["session"]["id"] = "s-2"
@@ -235,8 +243,8 @@ async def test_a_policy_that_reads_the_clock_or_everything_is_asked_each_time(
     factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]
 ) -> None:
     """A tenant's rule may compare the clock with anything: then nothing is reused across moments, or at all."""
-    clock = await Decider.load(factory, [*axioms(), policy("clock", "input.now % 2 == 1")], facts)
-    whole = await Decider.load(factory, [*axioms(), policy("whole", "walk(input, [_, 4001])")], facts)
+    clock = await Decider.load(factory, [*axioms(), policy("clock", "input.now % 2 == 1")], facts, decision_seconds=PATIENT)
+    whole = await Decider.load(factory, [*axioms(), policy("whole", "walk(input, [_, 4001])")], facts, decision_seconds=PATIENT)
     for decider in (clock, whole):
         assert (await decider.decide_syscall(call | {"now": 4000})).effect is Verdict.ALLOW
         assert (await decider.decide_syscall(call | {"now": 4001})).effect is Verdict.DENY
@@ -247,7 +255,7 @@ async def test_a_policy_that_reads_the_clock_or_everything_is_asked_each_time(
 
 async def test_the_cache_is_bounded(factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]) -> None:
     """No more decisions are kept than it was told."""
-    decider = await Decider.load(factory, axioms(), facts, cache_size=3)
+    decider = await Decider.load(factory, axioms(), facts, cache_size=3, decision_seconds=PATIENT)
     for n in range(6):
         call["syscall"]["args"]["path"] = f"f{n}"
         await decider.decide_syscall(call)
@@ -324,8 +332,8 @@ def test_the_cache_never_changes_an_answer(facts: dict[str, Any], inputs: list[d
     async def compare() -> None:
         factory = EmbeddedFactory()
         modules = [*axioms(), policy("care", "\n\t".join(condition))]
-        cached = await Decider.load(factory, modules, facts)
-        asked = await Decider.load(factory, modules, facts, cache_size=0)
+        cached = await Decider.load(factory, modules, facts, decision_seconds=PATIENT)
+        asked = await Decider.load(factory, modules, facts, cache_size=0, decision_seconds=PATIENT)
         for document in [*inputs, *inputs]:
             assert await cached.decide_syscall(document) == await asked.decide_syscall(document)
         cached.close()
@@ -348,8 +356,10 @@ def test_adding_a_rule_never_turns_a_decision_into_allow(
 
     async def compare() -> None:
         factory = EmbeddedFactory()
-        before = await Decider.load(factory, axioms(), facts)
-        after = await Decider.load(factory, [*axioms(), policy("care", "\n\t".join(condition), effect)], facts)
+        before = await Decider.load(factory, axioms(), facts, decision_seconds=PATIENT)
+        after = await Decider.load(
+            factory, [*axioms(), policy("care", "\n\t".join(condition), effect)], facts, decision_seconds=PATIENT
+        )
         for document in inputs:
             without, with_rule = await before.decide_syscall(document), await after.decide_syscall(document)
             assert order.index(with_rule.effect) <= order.index(without.effect)
@@ -363,6 +373,6 @@ async def test_removing_a_grant_never_allows(factory: EmbeddedFactory, facts: di
     """What is denied with all grants is denied with fewer."""
     less: Mapping[str, Any] = copy.deepcopy(facts)
     less["agentos"]["grants"]["triage"].pop("read")
-    decider = await Decider.load(factory, axioms(), less)
+    decider = await Decider.load(factory, axioms(), less, decision_seconds=PATIENT)
     assert (await decider.decide_syscall(call)).rules == ("grants.none",)
     decider.close()
