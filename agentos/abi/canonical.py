@@ -107,41 +107,87 @@ def _parse_float(text: str) -> float:
 
 
 def _check(value: Json, path: str, depth: int) -> bool:
-    """Refuse what has no canonical form; tell whether `json.dumps` already writes RFC 8785 for it."""
-    if depth > MAX_DEPTH:
-        raise NotCanonical(f"{path}: nested deeper than {MAX_DEPTH}")
+    """Refuse what has no canonical form; tell whether `json.dumps` already writes RFC 8785 for it.
+
+    Every event passes here, so the walk builds no paths; only a refusal walks again to say where.
+    """
+    try:
+        return _simple(value, depth)
+    except NotCanonical:
+        _explain(value, path, depth)
+        raise
+
+
+def _simple(value: Json, depth: int) -> bool:
     kind = type(value)
     if kind is str:
-        if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
-            raise NotCanonical(f"{path}: lone surrogate in text")
-        return True
-    if value is None or kind is bool:
-        return True
-    if kind is int:
-        if abs(value) > MAX_INTEGER:
-            raise NotCanonical(f"{path}: integer beyond 2^53: write it as a string")
-        return True
-    if kind is float:
-        if math.isnan(value) or math.isinf(value):
-            raise NotCanonical(f"{path}: {value} is not JSON")
-        return False
+        # Encoding is the quickest way to find a lone surrogate.
+        return value.isascii() or bool(_utf8(value))
     if kind is dict:
+        if depth > MAX_DEPTH:
+            raise NotCanonical
         simple = True
         for key, item in value.items():
             if type(key) is not str:
-                raise NotCanonical(f"{path}: key {key!r} is not a string")
+                raise NotCanonical
             if not key.isascii():
                 # Code point order and UTF-16 order differ only beyond the basic plane; take the slow writer.
+                _utf8(key)
                 simple = False
-                _check(key, path, depth)
-            simple = _check(item, f"{path}.{key}", depth + 1) and simple
+            if not _simple(item, depth + 1):
+                simple = False
         return simple
+    if kind is int:
+        if not -MAX_INTEGER <= value <= MAX_INTEGER:
+            raise NotCanonical
+        return True
+    if value is None or kind is bool:
+        return True
     if kind is list or kind is tuple:
+        if depth > MAX_DEPTH:
+            raise NotCanonical
         simple = True
         for item in value:
-            simple = _check(item, f"{path}[]", depth + 1) and simple
+            if not _simple(item, depth + 1):
+                simple = False
         return simple
-    raise NotCanonical(f"{path}: {kind.__name__} is not a JSON value")
+    if kind is float and math.isfinite(value):
+        return False
+    raise NotCanonical
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise NotCanonical from error
+
+
+def _explain(value: Json, path: str, depth: int) -> None:
+    """Raise NotCanonical for the first part of `value` that has no canonical form, saying where and why."""
+    kind = type(value)
+    if kind in {dict, list, tuple} and depth > MAX_DEPTH:
+        raise NotCanonical(f"{path}: nested deeper than {MAX_DEPTH}")
+    if kind is dict:
+        for key, item in value.items():
+            if type(key) is not str:
+                raise NotCanonical(f"{path}: key {key!r} is not a string")
+            _explain(key, path, depth)
+            _explain(item, f"{path}.{key}", depth + 1)
+    elif kind is list or kind is tuple:
+        for item in value:
+            _explain(item, f"{path}[]", depth + 1)
+    elif kind is str:
+        if any("\ud800" <= char <= "\udfff" for char in value):
+            raise NotCanonical(f"{path}: lone surrogate in text")
+    elif kind is int:
+        if abs(value) > MAX_INTEGER:
+            raise NotCanonical(f"{path}: integer beyond 2^53: write it as a string")
+    elif kind is float:
+        if not math.isfinite(value):
+            raise NotCanonical(f"{path}: {value} is not JSON")
+    elif kind is not bool and value is not None:
+        raise NotCanonical(f"{path}: {kind.__name__} is not a JSON value")
 
 
 def _write(value: Json) -> str:

@@ -9,13 +9,18 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from agentos.abi.canonical import Json
 from agentos.kernel.port import ArgumentCheck
+from agentos.manifests.accept import compile_schema
 
 
 def compile_check(schema: Mapping[str, Json]) -> ArgumentCheck:
     """The check of a tool whose input schema is `schema` (JSON Schema 2020-12, already known to be valid)."""
     validator = Draft202012Validator(dict(schema))
+    fits = compile_schema(dict(schema))
 
     def check(args: Mapping[str, Json]) -> str | None:
+        # The predicate never accepts what the schema refuses; what it does not accept, jsonschema judges and explains.
+        if fits(args):
+            return None
         error = best_match(validator.iter_errors(args))
         return None if error is None else _sentence(error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 
 import pytest
@@ -99,8 +100,10 @@ async def test_a_slow_policy_passes_its_deadline_and_closes_its_engine_until_one
     with pytest.raises(EngineUnavailable, match="nothing is decided until one ends"):
         await engine.evaluate("agentos.syscall.decision", {})
     assert time.perf_counter() - began < 0.05
-    while factory.lost:
-        await asyncio.sleep(0.01)
+    mine = {worker.thread for worker in engine._workers}
+    late = [thread for thread in threading.enumerate() if thread.name == "agentos-policy" and thread not in mine]
+    await asyncio.gather(*(asyncio.to_thread(thread.join, 60) for thread in late))
+    assert factory.lost == 0
     assert await engine.evaluate("agentos.syscall.decision", {}) == "quick"
     engine.close()
 
