@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 INBOX  ?= examples/quickstart/inbox
 
-.PHONY: help demo test lint types check bench conformance lock clean
+.PHONY: help demo test lint types check bench conformance mutate opa lock clean
 help: ## what can be made here
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -21,10 +21,16 @@ $(VENV)/.dev: $(VENV)/.run requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
 
+$(BIN)/opa: scripts/opa.py | $(VENV)/.run
+	@$(BIN)/python scripts/opa.py $@
+	@touch $@
+
+opa: $(BIN)/opa ## the pinned OPA program, built once per version and kept in the user's cache
+
 demo: $(VENV)/.run ## run the quickstart on real parts (INBOX=DIR for a folder of your own)
 	@$(BIN)/python examples/quickstart/demo.py --inbox "$(INBOX)"
 
-test: $(VENV)/.dev ## every test: unit, integration (real servers), end to end
+test: $(VENV)/.dev $(BIN)/opa ## every test: unit, integration (real servers), end to end
 	@$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev ## ruff and the import contracts
@@ -40,9 +46,13 @@ check: lint types test ## what CI runs
 bench: $(VENV)/.dev ## measure against floors of the same run; writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks
 
-conformance: $(VENV)/.dev ## public YAML and JSON suites against what we ship: make conformance CASES=DIR
-	@test -n "$(CASES)" || { echo "say where the suites are: make conformance CASES=DIR"; exit 64; }
-	@$(BIN)/python tests/conformance/yaml_json.py "$(CASES)"
+conformance: $(VENV)/.dev ## public suites (YAML, JSON, OPA's own cases) against what we ship: make conformance CASES=DIR
+	@test -d "$(CASES)" || { echo "say where the suites are: make conformance CASES=DIR"; exit 64; }
+	@if test -f "$(CASES)/cases.jsonl"; then $(BIN)/python tests/conformance/opa.py "$(CASES)"; \
+	else $(BIN)/python tests/conformance/yaml_json.py "$(CASES)"; fi
+
+mutate: $(VENV)/.dev ## remove guards and rules of the shipped policies one at a time: do their tests notice?
+	@$(BIN)/python tests/mutation/policies.py
 
 lock: ## pin all dependencies again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml requirements/build.in requirements/demo.in -o requirements/run.txt

@@ -1,8 +1,8 @@
 """Canonical JSON: one value, one sequence of bytes (RFC 8785), and strict reading.
 
 What is hashed is always the stored bytes; this module makes those bytes once, at the door. Refused: NaN and
-infinities, integers beyond 2^53 (JavaScript and OPA readers would silently change them), lone surrogates,
-duplicate keys, keys that are not strings.
+infinities, integers beyond 2^53 (JavaScript and OPA readers would silently change them) and floats that are written
+like one, lone surrogates, duplicate keys, keys that are not strings. What is written is always read back.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ Json = Any
 
 MAX_INTEGER: Final = 2**53
 """Largest integer that every JSON reader keeps exactly (RFC 7493, section 2.2)."""
+
+_EXPONENT_FROM: Final = 1e21
+"""Where ECMAScript begins to write numbers with an exponent."""
 
 MAX_DEPTH: Final = 200
 """Deepest nesting written or read; Python's own parser recurses."""
@@ -137,11 +140,7 @@ def _simple(value: Json, depth: int) -> bool:
             if not _simple(item, depth + 1):
                 simple = False
         return simple
-    if kind is int:
-        if not -MAX_INTEGER <= value <= MAX_INTEGER:
-            raise NotCanonical
-        return True
-    if value is None or kind is bool:
+    if value is None or kind is bool or (kind is int and -MAX_INTEGER <= value <= MAX_INTEGER):
         return True
     if kind is list or kind is tuple:
         if depth > MAX_DEPTH:
@@ -151,9 +150,14 @@ def _simple(value: Json, depth: int) -> bool:
             if not _simple(item, depth + 1):
                 simple = False
         return simple
-    if kind is float and math.isfinite(value):
+    if kind is float and _keeps(value):
         return False
     raise NotCanonical
+
+
+def _keeps(value: float) -> bool:
+    """Whether what RFC 8785 writes for `value` is read back: not so for the digits of an integer beyond 2^53."""
+    return math.isfinite(value) and not MAX_INTEGER < abs(value) < _EXPONENT_FROM
 
 
 def _utf8(text: str) -> bytes:
@@ -186,6 +190,8 @@ def _explain(value: Json, path: str, depth: int) -> None:
     elif kind is float:
         if not math.isfinite(value):
             raise NotCanonical(f"{path}: {value} is not JSON")
+        if not _keeps(value):
+            raise NotCanonical(f"{path}: number beyond 2^53 without an exponent: write it as a string")
     elif kind is not bool and value is not None:
         raise NotCanonical(f"{path}: {kind.__name__} is not a JSON value")
 

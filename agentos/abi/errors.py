@@ -9,6 +9,7 @@
     ├── EvidenceError            evidence             1    a pack that does not prove what it claims
     ├── Unavailable              unavailable          1    the runtime or its log cannot be reached (retry may help)
     │   └── LogUnavailable       log.unavailable      1    the event log did not store an event
+    ├── TooLarge                 log.too-large        1    an event or a blob is larger than the log takes (retry cannot help)
     ├── ChainBroken              log.chain            1    stored events do not form the chain they must form
     ├── DriverError              driver               1    a tool failed in a way its caller should read
     │   ├── OutcomeUnknown       driver.unknown       1    a tool may or may not have acted
@@ -101,6 +102,10 @@ class Unavailable(AgentOSError):
 
 class LogUnavailable(Unavailable):
     code = "log.unavailable"
+
+
+class TooLarge(AgentOSError):
+    code = "log.too-large"
 
 
 class ChainBroken(AgentOSError):

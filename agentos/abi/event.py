@@ -13,6 +13,7 @@ Attributes beyond CloudEvents' own (extension names must be lower-case letters a
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -48,6 +49,10 @@ PRINCIPAL_REVOKED: Final = "agentos.principal.revoked"  # name, reason
 
 TERMINAL: Final = frozenset({SESSION_FINISHED, SESSION_FAILED, SESSION_CANCELLED, SESSION_HALTED})
 """After one of these a session's subject never grows again."""
+
+
+_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
+"""https://www.rfc-editor.org/rfc/rfc3339#section-5.6; `datetime.fromisoformat` takes more of ISO 8601."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,26 +99,45 @@ class Event:
     @classmethod
     def from_dict(cls, body: dict[str, Json]) -> Event:
         """Build an event from its decoded JSON form. Raises KeyError or ValueError on a foreign one."""
-        source = str(body["source"])
+        if not isinstance(body, dict):
+            raise ValueError("an event is a JSON object")  # noqa: TRY004 - one class for whatever is foreign
+        source = _text(body, "source")
         if not source.startswith("agentos/"):
             raise ValueError(f"source {source!r} is not AgentOS")
+        data = body["data"]
+        if not isinstance(data, dict):
+            raise ValueError("`data` of an event is a JSON object")  # noqa: TRY004
         return cls(
-            id=str(body["id"]),
-            type=str(body["type"]),
+            id=_text(body, "id"),
+            type=_text(body, "type"),
             tenant=source.removeprefix("agentos/"),
-            subject=str(body["subject"]),
-            seq=int(body["seq"]),
-            prev=str(body["prev"]),
-            time_ms=parse_rfc3339(str(body["time"])),
-            actor=str(body["actor"]),
-            config_revision=int(body["configrevision"]),
-            policy_digest=body.get("policydigest"),
-            data=dict(body["data"]),
+            subject=_text(body, "subject"),
+            seq=_whole(body, "seq"),
+            prev=_text(body, "prev"),
+            time_ms=parse_rfc3339(_text(body, "time")),
+            actor=_text(body, "actor"),
+            config_revision=_whole(body, "configrevision"),
+            policy_digest=_text(body, "policydigest") if "policydigest" in body else None,
+            data=data,
         )
 
     def head(self, stored: bytes) -> Head:
         """The chain's head once this event is stored as `stored`."""
         return Head(self.seq, digest(stored))
+
+
+def _text(body: dict[str, Json], key: str) -> str:
+    value = body[key]
+    if not isinstance(value, str):
+        raise ValueError(f"`{key}` of an event is text")  # noqa: TRY004
+    return value
+
+
+def _whole(body: dict[str, Json], key: str) -> int:
+    value = body[key]
+    if type(value) is not int:
+        raise ValueError(f"`{key}` of an event is a whole number")
+    return value
 
 
 def rfc3339(time_ms: int) -> str:
@@ -127,4 +151,6 @@ def parse_rfc3339(text: str) -> int:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone: end it with Z")
+    if _RFC3339.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is not of the form 2026-11-21T08:30:00Z")
     return round(moment.timestamp() * 1000)

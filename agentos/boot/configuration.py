@@ -10,10 +10,9 @@ from agentos.abi.resource import Key, Resource
 from agentos.drivers.dispatch import model_spec, tool_spec
 from agentos.kernel.arguments import compile_check
 from agentos.kernel.port import AgentSpec, Configuration
-from agentos.policy.bundle import axioms, policy_modules
-from agentos.policy.data import build_data
 from agentos.policy.decide import Decider
 from agentos.policy.port import PolicyEngineFactory
+from agentos.policy.tenant import tenant_policy
 from agentos.registry.state import State
 
 
@@ -26,9 +25,9 @@ async def load_decider(
     factory: PolicyEngineFactory, resources: Sequence[Resource], tenant: str, granted_by: Mapping[Key, str]
 ) -> Decider:
     """The policy of `tenant`: the axioms, its own modules, its data. Raises PolicyError; without an engine all is denied."""
-    modules = (*axioms("syscall"), *axioms("admission"), *policy_modules(resources, tenant))
+    policy = tenant_policy(resources, tenant, granted_by)
     try:
-        return await Decider.load(factory, modules, build_data(resources, tenant, granted_by=granted_by))
+        return await Decider.load(factory, policy.modules, policy.data)
     except EngineUnavailable as error:
         return Decider.denying(error)
 

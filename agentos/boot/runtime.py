@@ -28,6 +28,7 @@ from agentos.control import audit_verbs, registry_verbs
 from agentos.control.adapters.nats_service import ControlService
 from agentos.control.authorize import Authorize
 from agentos.control.identity import Identity
+from agentos.control.policy_verbs import PolicyVerbs
 from agentos.control.principal import Caller, Handler
 from agentos.control.principal_verbs import PrincipalVerbs
 from agentos.control.session_verbs import SessionVerbs
@@ -43,7 +44,7 @@ from agentos.kernel.workspace import Workspaces
 from agentos.manifests import check_references, validate_resource
 from agentos.policy.adapters.embedded import EmbeddedFactory
 from agentos.policy.bundle import policy_modules
-from agentos.policy.decide import ControlDecider, Decider
+from agentos.policy.decide import CacheStats, ControlDecider, Decider
 from agentos.policy.lint import Finding, lint
 from agentos.projections.projector import Projector
 from agentos.registry.apply import Applier
@@ -181,6 +182,7 @@ class Runtime:
                 key=key,
                 clock=self.timer,
             ),
+            **PolicyVerbs(registry, self.tenants.log, lambda: self.factory.version, self._policy_in_force).handlers(),
             "runtime.status": self._status,
             "runtime.shutdown": self._shutdown,
         }
@@ -255,6 +257,12 @@ class Runtime:
         if decider is None:
             raise Unavailable("no admission policy is loaded")
         return await decider.admit(document)
+
+    def _policy_in_force(self, tenant: str) -> tuple[int, str, CacheStats]:
+        configuration, decider = self.configurations.current(tenant), self.configurations.decider(tenant)
+        if decider is None:
+            raise Unavailable(f"no policy is loaded for tenant {tenant}")
+        return configuration.revision, decider.digest, decider.stats()
 
     async def _projector(self, tenant: str) -> Projector:
         return self.tenants.get(tenant).projector

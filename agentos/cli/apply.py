@@ -16,9 +16,10 @@ import typer
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, Denied, UsageError
-from agentos.cli.command import call, confirm, emit, interactive, say
+from agentos.cli.command import call, confirm, emit, emit_json, interactive, say
 from agentos.cli.declared import Declared, read_declarations
-from agentos.cli.plan import FILES, PATHS, PRUNE, ask_plan, loud_flags, place_of, show_plan
+from agentos.cli.plan import FILES, PATHS, PRUNE, Form, ask_plan, loud_flags, place_of, show_plan
+from agentos.cli.verb import examples
 from agentos.registry.plan import Plan
 
 YES = Annotated[bool, typer.Option("--yes", "-y", help="do not ask; never covers deleting or widening permission")]
@@ -26,14 +27,20 @@ DESTROY = Annotated[bool, typer.Option("--allow-destroy", help="allow the plan t
 WIDEN = Annotated[bool, typer.Option("--allow-widen", help="allow the plan to give more permission")]
 DRY_RUN = Annotated[bool, typer.Option("--dry-run", help="do everything, policy included, but store nothing")]
 REASON = Annotated[str, typer.Option("--reason", metavar="TEXT", help="why; kept in the history")]
+FORM = Annotated[Form, typer.Option("--output", "-o", help="how to print; json: what was done, the plan aside")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb `apply`."""
     app.command(
         "apply",
-        help="Plan, ask, and apply the whole set as one revision: all of it or nothing.",
-        epilog="Examples: agentos apply examples/quickstart; agentos apply -f - < a.yaml; agentos apply --plan triage.plan --yes",
+        help="Show the plan, ask, and apply it: one revision, all or nothing.",
+        epilog=examples(
+            "agentos apply examples/01-hello",
+            "agentos apply examples/01-hello --yes --allow-widen --reason 'first steps'",
+            "agentos apply -f - < agents.yaml",
+            "agentos apply --plan triage.plan",
+        ),
     )(_apply)
 
 
@@ -47,6 +54,7 @@ def _apply(
     dry_run: DRY_RUN = False,
     prune: PRUNE = None,
     reason: REASON = "",
+    output: FORM = Form.TEXT,
 ) -> int:
     paths = [*(paths or []), *(files or [])]
     if plan_file is not None:
@@ -58,12 +66,12 @@ def _apply(
         declared = read_declarations(paths)
         answer = ask_plan({"manifests": declared.manifests, **({"prune": prune} if prune else {})})
         plan = Plan.from_dict(answer["plan"])
-    show_plan(plan, answer, declared)
+    show_plan(plan, answer, declared, form=output)
     if not plan.changes:
-        return 0
+        return unchanged(plan, output)
     params: dict[str, Json] = {"plan": plan.to_dict(), "reason": reason}
     allowed = {"allow_destroy": allow_destroy, "allow_widen": allow_widen}
-    return settle("registry.apply", params, plan, answer, allowed, yes=yes, dry_run=dry_run, declared=declared)
+    return settle("registry.apply", params, plan, answer, allowed, yes=yes, dry_run=dry_run, declared=declared, form=output)
 
 
 def settle(
@@ -76,6 +84,7 @@ def settle(
     yes: bool,
     dry_run: bool,
     declared: Declared | None = None,
+    form: Form = Form.TEXT,
 ) -> int:
     """Ask if need be, send the command for the plan that was shown, say what came of it. Returns the exit code."""
     missing = [word for word in answer["needs"] if not allowed[word]]
@@ -89,12 +98,22 @@ def settle(
             say("nothing was changed")
             return 1
     done = send(verb, {**params, **words, "dry_run": dry_run}, plan, declared)
+    if form is Form.JSON:
+        emit_json(done)
     if dry_run:
         say("dry run: every check passed, nothing was changed")
         return 0
     number, counts = done["revision"]["revision"], done["counts"]
-    emit(f"revision {number} applied: {counts['create']} created, {counts['update']} changed, {counts['delete']} deleted")
-    say("next: agentos history, or undo with: agentos rollback --to " + str(plan.base_revision))
+    if form is not Form.JSON:
+        emit(f"revision {number} applied: {counts['create']} created, {counts['update']} changed, {counts['delete']} deleted")
+        say(f"next: agentos history; to undo: agentos rollback --to {plan.base_revision}")
+    return 0
+
+
+def unchanged(plan: Plan, form: Form) -> int:
+    """Nothing to do, told to programs as well. Returns the exit code."""
+    if form is Form.JSON:
+        emit_json({"revision": None, "counts": dict(plan.counts())})
     return 0
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
+from agentos.abi.canonical import Json
 from agentos.abi.event import rfc3339
-from agentos.cli.command import Output, call, emit_json, emit_table, emit_yaml, say
+from agentos.cli.command import Output, call, emit, emit_json, emit_table, emit_yaml, say
+from agentos.cli.render.text import ARGS, WHOLE, arguments, clock
+from agentos.cli.verb import examples
 
-group = typer.Typer(no_args_is_help=True, help="calls that wait for a person", rich_markup_mode=None)
+group = typer.Typer(
+    no_args_is_help=True,
+    help="Calls that wait for a person: list, approve, deny.",
+    epilog=examples("agentos approvals list"),
+    rich_markup_mode=None,
+)
 
-Reason = Annotated[str, typer.Option("--reason", help="why; stands in the log beside your name")]
-Session = Annotated[str, typer.Argument(help="the session that waits")]
-CallId = Annotated[str | None, typer.Option("--call", help="refuse unless it is this call that waits")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="why; stands in the log beside your name")]
+Session = Annotated[str, typer.Argument(metavar="SESSION", help="the session that waits")]
+CallId = Annotated[str | None, typer.Option("--call", metavar="CALL", help="refuse unless it is this call that waits")]
 
 
 def register(app: typer.Typer) -> None:
@@ -22,12 +29,16 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="approvals")
 
 
-@group.command("list", epilog="Examples: agentos approvals list; agentos approvals list --all -o json")
+@group.command(
+    "list", epilog=examples("agentos approvals list", "agentos approvals list -o yaml", "agentos approvals list --all -o json")
+)
 def list_(
     everything: Annotated[bool, typer.Option("--all", "-a", help="answered ones too")] = False,
-    output: Annotated[Output, typer.Option("--output", "-o", help="table, json, yaml or name")] = Output.TABLE,
+    output: Annotated[
+        Output, typer.Option("--output", "-o", help="how to print; yaml and json show the whole call")
+    ] = Output.TABLE,
 ) -> None:
-    """What waits, oldest first: the exact call that would run, and the rule that asks."""
+    """List what waits, oldest first: the call and the rule that asks."""
     rows = call("approval.list", {"all": everything})
     match output:
         case Output.JSON:
@@ -36,37 +47,52 @@ def list_(
             emit_yaml(rows)
         case Output.NAME:
             for row in rows:
-                typer.echo(row["session"])
+                emit(row["session"])
         case _:
-            table = [
-                (
-                    row["session"],
-                    row["call"],
-                    row["state"],
-                    row["tool"],
-                    _short(json.dumps(row["args"], ensure_ascii=False)),
-                    "; ".join(row["reasons"]),
-                    rfc3339(row["asked_ms"]),
+            wide = output is Output.WIDE
+            headers = ("session", "state", "tool", "arguments", "why", "asked", *(("agent", "call", "answer") if wide else ()))
+            emit_table(
+                headers, [_row(row, wide) for row in rows], shrink=() if wide else ("arguments", "why"), empty="nothing waits"
+            )
+            waiting = [row["session"] for row in rows if row["state"] == "waiting"]
+            if waiting:
+                say(
+                    f"next: agentos approvals list -o yaml to read it whole; agentos approvals approve {waiting[0]} --reason '…' (or deny)"
                 )
-                for row in rows
-            ]
-            emit_table(("session", "call", "state", "tool", "arguments", "why", "asked"), table)
-            if not rows:
-                say("nothing waits")
 
 
-@group.command(epilog="Example: agentos approvals approve s-0k3v9… --reason 'read it, may go out'")
+def _row(row: dict[str, Json], wide: bool) -> list[str]:
+    cells = [
+        row["session"],
+        row["state"],
+        row["tool"],
+        arguments(row["args"], WHOLE if wide else ARGS),
+        "; ".join(row["reasons"]),
+        clock(rfc3339(row["asked_ms"])),
+    ]
+    if wide:
+        cells += [row["agent"], row["call"], ": ".join(part for part in (row["by"], row["reason"]) if part) or "-"]
+    return cells
+
+
+@group.command(epilog=examples("agentos approvals approve SESSION --reason 'read it, may go out'"))
 def approve(session: Session, reason: Reason, call_id: CallId = None) -> None:
-    """Say yes: exactly the call that waits is decided again and then runs. Its arguments cannot have changed."""
+    """Say yes to the call that waits.
+
+    Exactly that call is decided again and then runs; its arguments cannot have changed.
+    """
     _answer("approval.approve", session, reason, call_id)
-    say(f"approved; session {session} goes on")
+    say(f"approved; the session goes on: agentos wait {session}")
 
 
-@group.command(epilog="Example: agentos approvals deny s-0k3v9… --reason 'not to customers'")
+@group.command(epilog=examples("agentos approvals deny SESSION --reason 'not to customers'"))
 def deny(session: Session, reason: Reason, call_id: CallId = None) -> None:
-    """Say no: the model is told so, with your reason, and the session goes on."""
+    """Say no to the call that waits.
+
+    The model is told so, with your reason, and the session goes on.
+    """
     _answer("approval.deny", session, reason, call_id)
-    say(f"refused; session {session} goes on")
+    say(f"refused; the session goes on: agentos wait {session}")
 
 
 def _answer(verb: str, session: str, reason: str, call_id: str | None) -> None:
@@ -74,7 +100,3 @@ def _answer(verb: str, session: str, reason: str, call_id: str | None) -> None:
     if call_id is not None:
         params["call"] = call_id
     call(verb, params)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "…"

@@ -5,18 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Final
 
 import typer
 
 from agentos.abi.canonical import Json
-from agentos.cli.command import call, emit, emit_json, emit_table, plain, say
+from agentos.cli.command import call, emit, emit_json, emit_table, emit_yaml, say
+from agentos.cli.render.text import ARGS, WHOLE, arguments, clock, count, plain
+from agentos.cli.verb import examples
 
-ARGS_WIDTH: Final = 60
-"""Most characters of a call's arguments in the table; `-o json` has them all."""
-
-_HEADERS: Final = ("time", "session", "call", "agent", "tool", "decision", "outcome", "rules", "by", "args")
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - spreadsheets read the wide ones alike
 
 
@@ -24,7 +23,9 @@ class Format(StrEnum):
     """How the rows are printed."""
 
     TABLE = "table"
+    WIDE = "wide"
     JSON = "json"
+    YAML = "yaml"
     CSV = "csv"
 
 
@@ -39,23 +40,36 @@ class Effect(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the group `audit`."""
-    group = typer.Typer(no_args_is_help=True, help="Ask what was done, by whom, and which rules decided it.")
-    group.command("query")(query)
-    group.command("rebuild")(rebuild)
+    group = typer.Typer(
+        no_args_is_help=True,
+        help="Ask what was done, by whom, and which rules decided it.",
+        epilog=examples("agentos audit query --effect deny"),
+    )
+    group.command(
+        "query",
+        epilog=examples(
+            "agentos audit query --effect deny",
+            "agentos audit query --since 2h --agent triage --tool write -o wide",
+            "agentos audit query --session SESSION -o csv > calls.csv",
+        ),
+    )(query)
+    group.command("rebuild", epilog=examples("agentos audit rebuild"))(rebuild)
     app.add_typer(group, name="audit")
 
 
 def query(
-    since: Annotated[str | None, typer.Option(help="from this time on: 15m, 2h, 7d ago, or 2026-11-21T08:30:00Z")] = None,
-    until: Annotated[str | None, typer.Option(help="before this time, written as for --since")] = None,
-    agent: Annotated[str | None, typer.Option(help="calls of this agent")] = None,
-    tool: Annotated[str | None, typer.Option(help="calls of this tool (model-call: of the model)")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="from this time on: 15m, 2h, 7d ago, or 2026-11-21T08:30:00Z")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="before this time, written as for --since")] = None,
+    agent: Annotated[str | None, typer.Option(metavar="NAME", help="calls of this agent")] = None,
+    tool: Annotated[str | None, typer.Option(metavar="NAME", help="calls of this tool (model-call: of the model)")] = None,
     effect: Annotated[Effect | None, typer.Option(help="the decision; ask: every call that a person was asked about")] = None,
-    session: Annotated[str | None, typer.Option(help="calls of this session")] = None,
-    rule: Annotated[str | None, typer.Option(help="calls for which this rule fired")] = None,
-    actor: Annotated[str | None, typer.Option(help="on behalf of, or answered by, this principal")] = None,
-    limit: Annotated[int, typer.Option(help="the newest so many")] = 1000,
-    output: Annotated[Format, typer.Option("--output", "-o", help="table, json or csv")] = Format.TABLE,
+    session: Annotated[str | None, typer.Option(metavar="SESSION", help="calls of this session")] = None,
+    rule: Annotated[str | None, typer.Option(metavar="RULE", help="calls for which this rule fired")] = None,
+    actor: Annotated[str | None, typer.Option(metavar="NAME", help="on behalf of, or answered by, this principal")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="NUMBER", help="the newest so many")] = 1000,
+    output: Annotated[Format, typer.Option("--output", "-o", help="how to print")] = Format.TABLE,
 ) -> None:
     """List syscalls with their decision, oldest first."""
     given = {"since": since, "until": until, "agent": agent, "tool": tool, "session": session, "rule": rule, "actor": actor}
@@ -69,17 +83,19 @@ def query(
             emit_json(rows)
         case Format.CSV:
             emit(csv_of(rows).rstrip("\n"))
-        case Format.TABLE:
-            emit_table(_HEADERS, [_cells(row) for row in rows])
+        case Format.YAML:
+            emit_yaml(rows)
+        case Format.TABLE | Format.WIDE:
+            _table(rows, wide=output is Format.WIDE, one_session=session is not None)
     for line in remarks(answer):
         say(line)
 
 
 def rebuild() -> None:
-    """Throw the read model away and read the log again."""
+    """Throw the read model away and make it again from the log."""
     answer = call("audit.rebuild", {})
     events = sum(answer["positions"].values())
-    say(f"rebuilt from {events} events, {len(answer['faults'])} faults")
+    say(f"rebuilt from {count(events, 'event')}, {count(len(answer['faults']), 'fault')}")
     for fault in answer["faults"]:
         emit(plain(f"{fault['stream']}:{fault['position']}: {fault['session']}: {fault['kind']}: {fault['error']}"))
     if answer["faults"]:
@@ -92,9 +108,9 @@ def remarks(answer: Json) -> list[str]:
     if answer["more"]:
         lines.append(f"there are older rows than these {len(answer['rows'])}: narrow the question or raise --limit")
     if answer["behind"]:
-        lines.append(f"the read model is {sum(answer['behind'].values())} events behind the log: ask again in a moment")
+        lines.append(f"the read model is {count(sum(answer['behind'].values()), 'event')} behind the log: ask again in a moment")
     if answer["faults"]:
-        lines.append(f"{answer['faults']} events could not be taken in: see agentos audit rebuild")
+        lines.append(f"{count(answer['faults'], 'event')} could not be taken in: see agentos audit rebuild")
     return lines
 
 
@@ -119,19 +135,39 @@ def safe_cell(value: Json) -> str:
     return plain(f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text)
 
 
-def _cells(row: dict[str, Json]) -> tuple[str, ...]:
-    args = json.dumps(row["args"], ensure_ascii=False)
-    shown = args if len(args) <= ARGS_WIDTH else args[: ARGS_WIDTH - 1] + "…"
-    asked = " (asked)" if row["asked"] and row["decision"] != "ask" else ""
-    return (
-        row["time"],
-        row["session"],
-        row["call"],
-        row["agent"],
-        row["tool"],
-        f"{row['decision'] or '-'}{asked}",
-        row["outcome"],
-        ",".join(row["rules"]) or "-",
-        row["approval_by"] or "-",
-        shown,
+def _table(rows: Sequence[dict[str, Json]], *, wide: bool, one_session: bool) -> None:
+    """The rows for people. Columns that would say the same in every line (the session that was asked for) are left out."""
+    answered = any(row["approval_by"] for row in rows)
+    hidden = set() if wide else {*(("session", "agent") if one_session else ()), *(() if answered else ("by",)), *_WIDE_ONLY}
+    headers = [header for header in _COLUMNS if header not in hidden]
+    cells = [{header: cell(row, wide) for header, cell in _COLUMNS.items()} for row in rows]
+    shrink = () if wide else ("arguments", "rules", "by", "agent", "tool")
+    emit_table(
+        headers, [[line[header] for header in headers] for line in cells], shrink=shrink, empty="no syscall answers to that"
     )
+
+
+def _decision(row: dict[str, Json], wide: bool) -> str:
+    """`allow`, `deny`, `ask`; that a person was asked; and, where it is not what follows anyway, what came of it."""
+    text = f"{row['decision'] or row['outcome']}"
+    if row["asked"] and row["decision"] != "ask":
+        text += " (asked)"
+    follows = {"allow": "finished", "deny": "denied"}.get(row["decision"], row["outcome"])
+    return text if wide or row["outcome"] == follows else f"{text}, {row['outcome']}"
+
+
+_COLUMNS: Final[Mapping[str, Callable[[dict[str, Json], bool], str]]] = {
+    "time": lambda row, wide: str(row["time"]) if wide else clock(row["time"]),
+    "session": lambda row, _: str(row["session"]),
+    "agent": lambda row, _: str(row["agent"]),
+    "tool": lambda row, _: str(row["tool"]),
+    "decision": _decision,
+    "outcome": lambda row, _: str(row["outcome"]),
+    "rules": lambda row, _: ",".join(row["rules"]) or "-",
+    "by": lambda row, _: str(row["approval_by"] or "-"),
+    "arguments": lambda row, wide: arguments(row["args"], WHOLE if wide else ARGS) or "-",
+    "call": lambda row, _: str(row["call"]),
+    "revision": lambda row, _: str(row["config_revision"]),
+    "reasons": lambda row, _: "; ".join(row["reasons"]) or "-",
+}
+_WIDE_ONLY: Final = frozenset({"outcome", "call", "revision", "reasons"})

@@ -7,8 +7,8 @@ without NO_COLOR; no question is asked off a terminal.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
+import shutil
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 from agentos.abi.canonical import Json
+from agentos.abi.errors import IdentityError
+from agentos.cli.render.text import safe_json, table
 
 if TYPE_CHECKING:
     from agentos.control.client import Client
@@ -27,13 +29,21 @@ T = TypeVar("T")
 
 
 class Output(StrEnum):
-    """How an answer is printed."""
+    """How a list is printed."""
 
     TABLE = "table"
     WIDE = "wide"
     JSON = "json"
     YAML = "yaml"
     NAME = "name"
+
+
+class Facts(StrEnum):
+    """How one thing is printed that has no name of its own."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
 
 
 @dataclass(slots=True)
@@ -51,6 +61,10 @@ class Settings:
     tenant: str | None = None
     """The tenant to act on; None: the principal's own, or `default`."""
 
+    def choose(self, name: str, value: str | Path | None) -> None:
+        """Set one attribute from what was typed; a path is made absolute, with `~` spelled out."""
+        setattr(self, name, value.expanduser().absolute() if isinstance(value, Path) else value)
+
 
 settings = Settings()
 
@@ -60,8 +74,24 @@ def open_client() -> Awaitable[Client]:
     from agentos.control.client import find_identity, find_server
     from agentos.control.client import open_client as connect
 
+    # The server first: without a runtime, the way to start one is more use than the absence of an identity.
+    server = find_server(settings.home, settings.server)
+    if settings.identity is None and settings.principal is not None:
+        _require_identity(settings.principal)
     identity = find_identity(settings.home, settings.identity, settings.principal)
-    return connect(find_server(settings.home, settings.server), identity, tenant=settings.tenant)
+    return connect(server, identity, tenant=settings.tenant)
+
+
+def _require_identity(principal: str) -> None:
+    """Raises IdentityError, naming the principals there are, when `--as` names one whose identity is not in the home."""
+    folder = settings.home / "identities"
+    names = sorted(path.stem for path in folder.glob("*.json")) if folder.is_dir() else []
+    if principal not in names:
+        there = f"identities here: {', '.join(names)}; " if names else ""
+        raise IdentityError(
+            f"no identity of principal {principal} in {folder}",
+            mend=f"{there}make one: agentos principal create {principal} --role ROLE, or name its file with --identity",
+        )
 
 
 def with_client(work: Callable[[Client], Awaitable[T]]) -> T:
@@ -94,29 +124,31 @@ def emit(text: str) -> None:
 
 def emit_json(value: Json) -> None:
     """`value` as indented JSON on standard output."""
-    emit(json.dumps(value, indent=2, ensure_ascii=False))
+    emit(safe_json(value))
 
 
 def emit_yaml(value: Json) -> None:
-    """`value` as YAML on standard output."""
+    """`value` as YAML on standard output; with escapes for every character beyond ASCII if one of them is not printable."""
     import yaml
 
-    emit(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120).rstrip())
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120)
+    if not text.replace("\n", "").isprintable():
+        text = yaml.safe_dump(value, sort_keys=False, allow_unicode=False, width=120)
+    emit(text.rstrip())
 
 
-def emit_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Aligned columns, upper-case headers, two spaces between; control characters are shown escaped."""
-    cells = [[header.upper() for header in headers], *[[plain(str(cell)) for cell in row] for row in rows]]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
-    for row in cells:
-        emit("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+def emit_table(
+    headers: Sequence[str], rows: Sequence[Sequence[object]], *, shrink: Sequence[str] = (), empty: str = "nothing found"
+) -> None:
+    """Aligned columns on standard output; `empty` on standard error where there is no row.
 
-
-def plain(text: str) -> str:
-    """`text` on one line with its control characters escaped, so that a tool's output cannot drive the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+    On a terminal, the columns named in `shrink` are cut until the table fits; in a pipe or a file nothing is.
+    """
+    if not rows:
+        say(empty)
+        return
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    emit("\n".join(table(headers, rows, shrink=shrink, columns=columns)))
 
 
 def colour(stream_is_err: bool = False) -> bool:

@@ -15,7 +15,9 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, UsageError
 from agentos.audit.layout import MAX_PACK
 from agentos.audit.verify import Report, verify_pack
-from agentos.cli.command import call, emit, emit_json, paint, plain, say
+from agentos.cli.command import call, emit, emit_json, paint, say
+from agentos.cli.render.text import count, plain
+from agentos.cli.verb import examples
 
 
 class Format(StrEnum):
@@ -27,21 +29,33 @@ class Format(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the group `evidence`."""
-    group = typer.Typer(no_args_is_help=True, help="Export what happened as a signed pack, and verify one anywhere.")
-    group.command("export")(export)
-    group.command("key")(key)
-    group.command("verify")(verify)
+    group = typer.Typer(
+        no_args_is_help=True,
+        help="Export what happened as a signed pack; verify one anywhere.",
+        epilog=examples("agentos evidence verify pack.zip --trust runtime.pub"),
+    )
+    group.command(
+        "export", epilog=examples("agentos evidence export -o pack.zip", "agentos evidence export --since 7d -o week.zip")
+    )(export)
+    group.command("key", epilog=examples("agentos evidence key -o runtime.pub"))(key)
+    group.command("verify", epilog=examples("agentos evidence verify pack.zip --trust runtime.pub"))(verify)
     app.add_typer(group, name="evidence")
 
 
 def export(
-    output: Annotated[Path, typer.Option("--output", "-o", help="the file to write")] = Path("pack.zip"),
-    session: Annotated[list[str] | None, typer.Option("--session", help="only this session (may be repeated)")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="the file to write")] = Path("pack.zip"),
+    session: Annotated[
+        list[str] | None, typer.Option("--session", metavar="SESSION", help="only this session (may be repeated)")
+    ] = None,
     since: Annotated[
-        str | None, typer.Option(help="only sessions that did something since: 2h, 7d ago, or 2026-11-21T08:30:00Z")
+        str | None,
+        typer.Option(metavar="TIME", help="only sessions that did something since: 2h, 7d ago, or 2026-11-21T08:30:00Z"),
     ] = None,
 ) -> None:
-    """Write an evidence pack: whole sessions, the declarations they ran under, the principals that acted."""
+    """Write a signed evidence pack.
+
+    It holds whole sessions, the declarations they ran under, and the principals that acted.
+    """
     params: dict[str, Json] = {}
     if session:
         params["sessions"] = list(session)
@@ -49,15 +63,20 @@ def export(
         params["since"] = since
     answer = call("evidence.export", params)
     write_whole(output, base64.b64decode(answer["pack"], validate=True))
-    say(f"wrote {output}: {answer['sessions']} sessions, {answer['events']} events, {answer['bytes']} bytes")
+    say(f"wrote {output}: {count(answer['sessions'], 'session')}, {count(answer['events'], 'event')}, {answer['bytes']:,} bytes")
     say(f"signed by {answer['key']}")
     say(f"next: agentos evidence key -o runtime.pub; agentos evidence verify {output} --trust runtime.pub")
 
 
 def key(
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="the file to write; default: standard output")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="the file to write; default: standard output")
+    ] = None,
 ) -> None:
-    """Fetch the public key that packs of this runtime are verified with. Give it to the auditor apart from the packs."""
+    """Fetch the public key that verifies the packs of this runtime.
+
+    Give it to the auditor once, apart from the packs.
+    """
     answer = call("evidence.key", {})
     if output is None:
         emit(answer["pem"].rstrip("\n"))
@@ -67,11 +86,14 @@ def key(
 
 
 def verify(
-    pack: Annotated[Path, typer.Argument(help="the pack", show_default=False)],
-    trust: Annotated[Path | None, typer.Option(help="the runtime's public key, from outside the pack")] = None,
-    output: Annotated[Format, typer.Option("--output", "-o", help="text or json")] = Format.TEXT,
+    pack: Annotated[Path, typer.Argument(metavar="PACK", help="the pack", show_default=False)],
+    trust: Annotated[Path | None, typer.Option(metavar="FILE", help="the runtime's public key, from outside the pack")] = None,
+    output: Annotated[Format, typer.Option("--output", "-o", help="how to print")] = Format.TEXT,
 ) -> None:
-    """Check a pack: nothing edited, dropped, reordered or added, and every act authorised. Needs no runtime."""
+    """Check a pack, offline: nothing edited or dropped, every act authorised.
+
+    Needs no runtime. Exit code 1: it does not hold, each fault named.
+    """
     if trust is None:
         raise UsageError(
             "--trust is missing: whoever changes a pack can also put another key into it, so the key must come from outside",
@@ -92,18 +114,20 @@ def lines_of(report: Report) -> list[str]:
     marks = {True: paint("✓", fg="green"), False: paint("✗", fg="red"), None: "–"}  # noqa: RUF001 - a dash for a check not made
     lines = [f"{marks[check.ok]} {check.name:<10} {check.says}" for check in report.checks]
     lines += [plain(f"  {fault.check}: {fault.where}: {fault.message}") for fault in report.faults]
-    what = f"{report.sessions} sessions, {report.events} events of tenant {report.tenant or '?'}"
+    what = f"{count(report.sessions, 'session')}, {count(report.events, 'event')} of tenant {report.tenant or '?'}"
     made = f"exported {report.exported_at} by {report.exporter}, key {report.key}"
-    lines.append(plain(f"verified: {what}, {made}" if report.ok else f"NOT verified: {len(report.faults)} faults in {what}"))
+    lines.append(
+        plain(f"verified: {what}, {made}" if report.ok else f"NOT verified: {count(len(report.faults), 'fault')} in {what}")
+    )
     return lines
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all. Raises UsageError where it cannot be written."""
+    """Write a file whole or not at all. Raises AgentOSError where it cannot be written."""
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        raise AgentOSError(f"the file cannot be written: {error.strerror}", where=str(path)) from error
     made = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -114,7 +138,7 @@ def write_whole(path: Path, data: bytes) -> None:
         made.replace(path)
     except OSError as error:
         made.unlink(missing_ok=True)
-        raise AgentOSError(f"cannot write {path}: {error.strerror}") from error
+        raise AgentOSError(f"the file cannot be written: {error.strerror}", where=str(path)) from error
 
 
 def _read(path: Path) -> bytes:
@@ -123,4 +147,4 @@ def _read(path: Path) -> bytes:
             # One byte more than any pack has is enough to be refused.
             return file.read(MAX_PACK + 1)
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+        raise AgentOSError(f"the file cannot be read: {error.strerror}", where=str(path)) from error

@@ -14,6 +14,7 @@ import typer
 from agentos.abi.canonical import Json
 from agentos.abi.errors import UsageError
 from agentos.cli.command import emit, emit_json
+from agentos.cli.verb import examples
 
 WIDTH: Final = 100
 
@@ -38,8 +39,8 @@ def register(app: typer.Typer) -> None:
     """Add the verb `explain`."""
     app.command(
         "explain",
-        help="Explain a kind or a field: type, default, what it means, examples. Without a name: list the kinds.",
-        epilog="Examples: agentos explain; agentos explain agent.spec.budget; agentos explain tool-grant.spec.args",
+        help="Explain a kind or a field, from the schema that checks it. Without a name: list the kinds.",
+        epilog=examples("agentos explain", "agentos explain agent.spec.budget", "agentos explain tool-grant.spec.args"),
     )(_explain)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from agentos.abi.canonical import Json
-from agentos.cli.command import emit, paint, plain, say
+from agentos.abi.syscall import MODEL_CALL
+from agentos.cli.command import emit, paint, say
+from agentos.cli.render.text import ARGS, arguments, count, plain, short
 
 if TYPE_CHECKING:
     from agentos.control.client import Client
@@ -18,8 +21,13 @@ ENDS: Final = frozenset(
 COLOURS: Final = {"allow": "green", "deny": "red", "halt": "red", "ask": "yellow"}
 
 
-async def follow(client: Client, session: str, *, quiet: bool = False, through_waits: bool = False) -> None:
-    """Print the session's events as they come; return when it ends, or waits for a person (unless `through_waits`)."""
+async def follow(
+    client: Client, session: str, *, tell: Callable[[str], None] = emit, err: bool = False, through_waits: bool = False
+) -> None:
+    """Tell the session's events as they come; return when it ends, or waits for a person (unless `through_waits`).
+
+    `tell` gets each line; `err` says that it goes to standard error, where colour is another question.
+    """
     seq = position = 0
     while True:
         params: dict[str, Json] = {"session": session, "seq": seq, "position": position, "wait_ms": WAIT_MS if seq else 0}
@@ -28,9 +36,8 @@ async def follow(client: Client, session: str, *, quiet: bool = False, through_w
         last = ""
         for event in answer["events"]:
             last = event["type"]
-            if not quiet:
-                for text in lines(event):
-                    emit(text)
+            for text in lines(event, err=err):
+                tell(text)
         if last in ENDS or (last in PAUSES and not through_waits):
             return
 
@@ -42,19 +49,20 @@ def show_end(session: Json) -> int:
         return 0
     if state == "waiting":
         name = session["session"]
-        say(f"waits for approval: agentos approvals approve {name} --reason '…' (or deny)")
+        say("the session waits for approval")
+        say(f"next: agentos approvals list; agentos approvals approve {name} --reason '…' (or deny)")
         return 5
     error = session.get("error", {})
-    say(f"{state}: {plain(str(error.get('message', '')))}")
+    say(f"{state}: {plain(str(error.get('message', '')))}".rstrip(": "))
     return 3 if state == "halted" else 1
 
 
-def lines(event: Json) -> list[str]:
+def lines(event: Json, *, err: bool = False) -> list[str]:
     """One event as lines for people."""
     data, clock = event["data"], event["time"][11:23]
     match event["type"].removeprefix("agentos."):
         case "session.created":
-            text = f"created by {event['actor']}: {data['agent']}: {data['goal']} ({len(data['inputs'])} input files)"
+            text = f"created by {event['actor']}: {data['agent']}: {data['goal']} ({count(len(data['inputs']), 'input file')})"
         case "session.owned":
             text = f"taken over by a new runtime (epoch {data['epoch']})"
         case "session.revised":
@@ -70,7 +78,7 @@ def lines(event: Json) -> list[str]:
         case "session.halted":
             text = f"halted by policy: {'; '.join(data['reasons'])}"
         case "syscall.decided":
-            return [f"{clock} #{event['seq']:<4} {_decided(data)}"]
+            return [f"{clock} #{event['seq']:<4} {_decided(data, err)}"]
         case syscall if syscall.startswith("syscall."):
             text = _outcome(syscall, data)
         case "approval.granted":
@@ -82,10 +90,13 @@ def lines(event: Json) -> list[str]:
     return [f"{clock} #{event['seq']:<4} {plain(text)}"]
 
 
-def _decided(data: Json) -> str:
+def _decided(data: Json, err: bool) -> str:
     effect = data["decision"]["effect"]
-    args = ", ".join(f"{key}={_short(value)}" for key, value in data["args"].items())
-    text = f"{paint(effect.ljust(5), fg=COLOURS[effect], bold=effect != 'allow')} {plain(data['tool'])}({plain(args)})"
+    # Of a model call the model says enough; the digest of what it is shown is for programs.
+    args = data["args"] if data["tool"] != MODEL_CALL else {"model": data["args"].get("model", "")}
+    text = (
+        f"{paint(effect.ljust(5), err=err, fg=COLOURS[effect], bold=effect != 'allow')} {plain(data['tool'])}({arguments(args)})"
+    )
     if effect == "allow":
         return text
     return f"{text}  {plain(', '.join(data['decision']['rules']))}: {plain('; '.join(data['decision']['reasons']))}"
@@ -105,12 +116,7 @@ def _outcome(kind: str, data: Json) -> str:
 
 def _said(data: Json) -> str:
     body = data["result"].get("data")
-    if data["tool"] != "model-call" or not isinstance(body, dict):
+    if data["tool"] != MODEL_CALL or not isinstance(body, dict):
         return " (the tool reports an error)" if data["result"]["is_error"] else ""
     words = " ".join(str(block["text"]) for block in body["content"] if block.get("type") == "text")
-    return f": {_short(words)}" if words else ""
-
-
-def _short(value: Json) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= 72 else text[:69] + "…"
+    return f": {short(words, ARGS)}" if words else ""

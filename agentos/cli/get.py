@@ -10,11 +10,14 @@ from typing import Annotated, Final
 import typer
 
 from agentos.abi.canonical import Json
-from agentos.abi.errors import UsageError
+from agentos.abi.errors import NotFound, UsageError
 from agentos.abi.resource import KINDS, Key
-from agentos.cli.command import Output, call, emit, emit_json, emit_table, emit_yaml, plain, say, settings
+from agentos.cli.command import Facts, Output, call, emit, emit_json, emit_table, emit_yaml, say, settings
+from agentos.cli.render.text import clock, plain
+from agentos.cli.verb import examples
 
-KIND = Annotated[str, typer.Argument(metavar="KIND", help="agent, tool, toolgrant, model, policy or tenant")]
+ALIASES: Final = {"policies": "Policy", "grant": "ToolGrant", "grants": "ToolGrant", "tg": "ToolGrant"}
+"""Words for kinds beside their names and plurals."""
 
 _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
     "Tenant": (("description", "description"), ("sessions", "limits.sessions")),
@@ -31,25 +34,30 @@ def register(app: typer.Typer) -> None:
     """Add the verbs `get` and `describe`."""
     app.command(
         "get",
-        help="List the resources of a kind, or print one. `-o yaml` prints what can be applied again.",
-        epilog="Examples: agentos get agents; agentos get policy egress -o yaml; agentos get all -l team=support -o name",
+        help="List the resources of a kind, or print one. -o yaml prints what can be applied again.",
+        epilog=examples(
+            "agentos get agents",
+            "agentos get agents,toolgrants -o wide",
+            "agentos get policy egress -o yaml",
+            "agentos get toolgrant/hello-writes -o json",
+            "agentos get all -l team=support -o name",
+        ),
     )(_get)
     app.command(
         "describe",
-        help="All about one resource: its fields, what names it, who may call what, who changed it last.",
-        epilog="Example: agentos describe agent triage",
+        help="Tell all about one resource: fields, relations, last change.",
+        epilog=examples("agentos describe agent hello", "agentos describe toolgrant/hello-writes -o json"),
     )(_describe)
 
 
 def kind_of(word: str) -> str:
     """The kind that `word` (any case, singular or plural) names. Raises UsageError with the one that was probably meant."""
-    names = {kind.lower(): kind for kind in KINDS}
-    names |= {f"{kind.lower()}s": kind for kind in KINDS} | {"policies": "Policy", "grant": "ToolGrant", "grants": "ToolGrant"}
-    found = names.get(word.lower())
+    names = {kind.lower(): kind for kind in KINDS} | {f"{kind.lower()}s": kind for kind in KINDS} | ALIASES
+    found = names.get(word.lower().replace("-", ""))
     if found is None:
         near = get_close_matches(word.lower(), names, n=1)
         meant = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"unknown kind {word!r}", mend=f"{meant}kinds are {', '.join(kind.lower() for kind in KINDS)}")
+        raise UsageError(f"there is no kind {word!r}", mend=f"{meant}kinds are {', '.join(kind.lower() for kind in KINDS)}")
     return found
 
 
@@ -62,23 +70,53 @@ def key_of(word: str, name: str) -> str:
 
 
 def _get(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="agent, tool, toolgrant, model, policy, tenant or all")],
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="one resource of that kind")] = None,
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="agent, tool, toolgrant, model, policy, tenant, several with commas, or all")
+    ],
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="resources of that kind; or write KIND/NAME")] = None,
     output: Annotated[Output, typer.Option("--output", "-o", help="how to print")] = Output.TABLE,
     selector: Annotated[
         str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="only what carries these labels (key=value,...)")
     ] = None,
 ) -> None:
-    tenant: dict[str, Json] = {"tenant": settings.tenant} if settings.tenant else {}
-    if name is not None:
-        if selector is not None or kind.lower() == "all":
-            raise UsageError("a name already says which resource", mend="leave out the name, or give its kind and no selector")
-        items = [call("registry.get", {"kind": kind_of(kind), "name": name, **tenant})]
-    else:
-        wanted: dict[str, Json] = {} if kind.lower() == "all" else {"kind": kind_of(kind)}
-        chosen: dict[str, Json] = {"selector": selector} if selector else {}
-        items = call("registry.list", {**wanted, **chosen, **tenant})["items"]
-    _print(items, output, single=name is not None)
+    wanted = (
+        [tuple(word.split("/", 1)) for word in [kind, *(names or [])]] if "/" in kind else [(kind, name) for name in names or []]
+    )
+    if not wanted:
+        _print(_list(kind, selector), output, single=False)
+        return
+    if selector is not None or any(len(pair) == 1 or pair[0].lower() == "all" for pair in wanted):
+        raise UsageError("a name already says which resource", mend="leave out the name, or give its kind and no selector")
+    _print([one(word, name) for word, name in wanted], output, single=len(wanted) == 1)
+
+
+def _tenant() -> dict[str, Json]:
+    return {"tenant": settings.tenant} if settings.tenant else {}
+
+
+def _list(words: str, selector: str | None) -> list[dict[str, Json]]:
+    """What there is of the kinds that `words` (`agent,tool` or `all`) names, each once."""
+    chosen: dict[str, Json] = {"selector": selector} if selector else {}
+    kinds = [None] if words.lower() == "all" else list(dict.fromkeys(kind_of(word) for word in words.split(",")))
+    return [
+        item
+        for kind in kinds
+        for item in call("registry.list", {**({"kind": kind} if kind else {}), **chosen, **_tenant()})["items"]
+    ]
+
+
+def one(word: str, name: str) -> dict[str, Json]:
+    """One resource with what is related to it. Raises NotFound with the name that was probably meant."""
+    kind = kind_of(word)
+    try:
+        item: dict[str, Json] = call("registry.get", {"kind": kind, "name": name, **_tenant()})
+    except NotFound as error:
+        there = [Key.parse(found["key"]).name for found in _list(kind, None)]
+        near = get_close_matches(name, there, n=1)
+        if not near:
+            raise
+        raise NotFound(error.message, where=error.where, mend=f"did you mean {near[0]}?") from error
+    return item
 
 
 def _print(items: Sequence[Mapping[str, Json]], output: Output, *, single: bool) -> None:
@@ -94,7 +132,7 @@ def _print(items: Sequence[Mapping[str, Json]], output: Output, *, single: bool)
         for item in items:
             emit(item["key"])
     elif not items:
-        say("nothing found")
+        say("nothing found; what can be declared: agentos explain")
     else:
         _tables(items, wide=output is Output.WIDE)
 
@@ -112,7 +150,8 @@ def _tables(items: Sequence[Mapping[str, Json]], *, wide: bool) -> None:
             emit(f"{kind}:")
         headers = [*(["tenant"] if more else []), "name", *(header for header, _ in _COLUMNS[kind])]
         headers += ["labels" if kind != "Tool" else "metadata labels", "revision", "by", "digest"] if wide else []
-        emit_table(headers, [_row(item, kind, more=more, wide=wide) for item in rows])
+        shrink = () if wide else ("description", "tools", "labels", "agents", "modules", "owner")
+        emit_table(headers, [_row(item, kind, more=more, wide=wide) for item in rows], shrink=shrink)
 
 
 def _row(item: Mapping[str, Json], kind: str, *, more: bool, wide: bool) -> list[str]:
@@ -138,20 +177,21 @@ def _cell(spec: Mapping[str, Json], path: str) -> str:
 
 
 def _describe(
-    kind: KIND,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="the resource")],
-    output: Annotated[Output, typer.Option("--output", "-o", help="how to print: table, json or yaml")] = Output.TABLE,
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="its kind; or write KIND/NAME")],
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="the resource")] = None,
+    output: Annotated[Facts, typer.Option("--output", "-o", help="how to print")] = Facts.TABLE,
 ) -> None:
-    tenant: dict[str, Json] = {"tenant": settings.tenant} if settings.tenant else {}
-    item = call("registry.get", {"kind": kind_of(kind), "name": name, **tenant})
-    if output is Output.JSON:
-        emit_json(item)
-    elif output is Output.YAML:
-        emit_yaml(item)
-    elif output is Output.NAME:
-        emit(item["key"])
-    else:
-        emit(describe_text(item))
+    word, _, inner = kind.partition("/")
+    if bool(inner) == (name is not None):
+        raise UsageError("say which resource, once", mend="agentos describe KIND NAME, or agentos describe KIND/NAME")
+    item = one(word, name or inner)
+    match output:
+        case Facts.JSON:
+            emit_json(item)
+        case Facts.YAML:
+            emit_yaml(item)
+        case _:
+            emit(describe_text(item))
 
 
 def describe_text(item: Mapping[str, Json]) -> str:
@@ -159,7 +199,7 @@ def describe_text(item: Mapping[str, Json]) -> str:
     metadata = {name: value for name, value in item["resource"]["metadata"].items() if name in {"labels", "annotations"}}
     lines = [
         str(item["key"]),
-        f"  last changed by {item['by']} at {item['time']} in revision {item['revision']}",
+        f"  last changed by {item['by']} at {clock(item['time'])} in revision {item['revision']}",
         f"  digest {item['digest']}",
         *_fields({**metadata, **item["resource"]["spec"]}, "  "),
     ]

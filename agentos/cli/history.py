@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from agentos.abi.canonical import Json
-from agentos.cli.apply import DESTROY, DRY_RUN, REASON, WIDEN, YES, settle
+from agentos.cli.apply import DESTROY, DRY_RUN, FORM, REASON, WIDEN, YES, settle, unchanged
 from agentos.cli.command import Output, call, emit, emit_json, emit_table, emit_yaml
-from agentos.cli.plan import ask_plan, show_plan
+from agentos.cli.plan import Form, ask_plan, show_plan
+from agentos.cli.render.text import clock
+from agentos.cli.verb import examples
 from agentos.registry.plan import Plan
 
 
@@ -17,18 +19,20 @@ def register(app: typer.Typer) -> None:
     """Add the verbs `history` and `rollback`."""
     app.command(
         "history",
-        help="List the revisions, newest first: when, by whom, why, what changed.",
-        epilog="Examples: agentos history; agentos history -n 5 -o json",
+        help="List the revisions, newest first: when, who, why, what changed.",
+        epilog=examples("agentos history", "agentos history -n 5 -o json"),
     )(_history)
     app.command(
         "rollback",
         help="Make a new revision that equals an earlier one. Shows the plan and asks, as apply does.",
-        epilog="Example: agentos rollback --to 3 --reason 'the new grant was too wide'",
+        epilog=examples("agentos rollback --to 3 --reason 'the new grant was too wide'", "agentos rollback --to 0 --dry-run"),
     )(_rollback)
 
 
 def _history(
-    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="how many; all when left out")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, metavar="NUMBER", help="at most so many; all when left out")
+    ] = None,
     output: Annotated[Output, typer.Option("--output", "-o", help="how to print")] = Output.TABLE,
 ) -> None:
     params: dict[str, Json] = {} if limit is None else {"limit": limit}
@@ -43,14 +47,16 @@ def _history(
     else:
         wide = output is Output.WIDE
         headers = ["revision", "time", "actor", "changes", "reason", *(["tree", "plan"] if wide else [])]
-        emit_table(headers, [_row(row, wide) for row in rows])
+        emit_table(
+            headers, [_row(row, wide) for row in rows], shrink=() if wide else ("reason",), empty="nothing was applied yet"
+        )
 
 
 def _row(row: dict[str, Json], wide: bool) -> list[object]:
     counts = row["counts"]
     changes = f"+{counts['create']} ~{counts['update']} -{counts['delete']}" + (f" !{counts['widen']}" if counts["widen"] else "")
     more = [row["tree"], row["plan"]] if wide else []
-    return [row["revision"], row["time"], row["actor"], changes, row["reason"] or "-", *more]
+    return [row["revision"], clock(row["time"]), row["actor"], changes, row["reason"] or "-", *more]
 
 
 def _rollback(
@@ -60,12 +66,13 @@ def _rollback(
     allow_widen: WIDEN = False,
     dry_run: DRY_RUN = False,
     reason: REASON = "",
+    output: FORM = Form.TEXT,
 ) -> int:
     answer = ask_plan({"to": to})
     plan = Plan.from_dict(answer["plan"])
-    show_plan(plan, answer)
+    show_plan(plan, answer, form=output)
     if not plan.changes:
-        return 0
+        return unchanged(plan, output)
     params: dict[str, Json] = {"to": to, "expect": plan.digest, **({"reason": reason} if reason else {})}
     allowed = {"allow_destroy": allow_destroy, "allow_widen": allow_widen}
-    return settle("registry.rollback", params, plan, answer, allowed, yes=yes, dry_run=dry_run)
+    return settle("registry.rollback", params, plan, answer, allowed, yes=yes, dry_run=dry_run, form=output)

@@ -1,15 +1,19 @@
 """The command `agentos`: registers the verbs, reads the root options, turns errors into one line and an exit code.
 
 Exit codes: 0 fine or no change, 1 error, 2 changes or differences, 3 denied by policy, 4 conflict,
-5 waiting for approval, 64 usage, 130 interrupted.
+5 waiting for approval, 64 usage; as from any command, 130 interrupted and 141 the reader of the output has gone.
 """
 
 from __future__ import annotations
 
+import io
+import os
+import re
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from typer.exceptions import TyperException
@@ -17,6 +21,11 @@ from typer.exceptions import TyperException
 from agentos import __version__
 from agentos.abi.errors import AgentOSError, Denied, ManifestError, UsageError
 from agentos.cli.command import paint, say, settings
+from agentos.cli.render.text import because, plain
+from agentos.cli.verb import examples, shape
+
+INTERRUPTED: Final = 130
+PIPE_CLOSED: Final = 141
 
 VERB_FILES = (
     "validate",
@@ -33,6 +42,7 @@ VERB_FILES = (
     "run",
     "sessions",
     "approvals",
+    "policy",
     "audit",
     "evidence",
 )
@@ -45,8 +55,14 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    help="Declare agents, decide every tool call by policy, prove what happened.",
-    epilog="Start with: agentos up --detach; agentos apply examples/01-hello; agentos run hello 'say hello'",
+    help="Declare agents in YAML, decide every tool call by policy, prove what happened.\n\n"
+    "The options below may stand before or after the verb. Every verb explains itself: agentos VERB --help.",
+    epilog=examples(
+        "agentos up --detach",
+        "agentos apply examples/01-hello",
+        "agentos run hello world --wait",
+        "agentos audit query",
+    ),
 )
 
 
@@ -58,47 +74,53 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    home: Annotated[Path, typer.Option("--home", envvar="AGENTOS_HOME", help="the runtime's folder: state, keys, log")] = Path(
-        "~/.agentos"
-    ),
-    server: Annotated[str | None, typer.Option("--server", envvar="AGENTOS_SERVER", help="NATS URL of a remote runtime")] = None,
+    home: Annotated[
+        Path, typer.Option("--home", envvar="AGENTOS_HOME", metavar="DIR", help="the runtime's folder: state, keys, log")
+    ] = Path("~/.agentos"),
+    server: Annotated[
+        str | None, typer.Option("--server", envvar="AGENTOS_SERVER", metavar="URL", help="NATS URL of a remote runtime")
+    ] = None,
     identity: Annotated[
-        Path | None, typer.Option("--identity", envvar="AGENTOS_IDENTITY", help="identity file to act with")
+        Path | None, typer.Option("--identity", envvar="AGENTOS_IDENTITY", metavar="FILE", help="identity file to act with")
     ] = None,
     principal: Annotated[
         str | None,
-        typer.Option("--as", envvar="AGENTOS_PRINCIPAL", help="principal of this home to act as (default: operator)"),
+        typer.Option(
+            "--as", envvar="AGENTOS_PRINCIPAL", metavar="NAME", help="principal of this home to act as (default: operator)"
+        ),
     ] = None,
     tenant: Annotated[
-        str | None, typer.Option("--tenant", "-t", envvar="AGENTOS_TENANT", help="tenant to act on (default: your own)")
+        str | None,
+        typer.Option("--tenant", "-t", envvar="AGENTOS_TENANT", metavar="NAME", help="tenant to act on (default: your own)"),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and leave")
     ] = False,
 ) -> None:
-    settings.home = home.expanduser().absolute()
-    settings.server = server
-    settings.identity = identity.expanduser().absolute() if identity else None
-    settings.principal = principal
-    settings.tenant = tenant
+    given = {"home": home, "server": server, "identity": identity, "principal": principal, "tenant": tenant}
+    for name, value in given.items():
+        settings.choose(name, value)
 
 
 for _file in VERB_FILES:
     import_module(f"agentos.cli.{_file}").register(app)
+shape(app)
 
 
 def print_error(error: AgentOSError) -> None:
     """An expected error: what, where, how to mend it."""
-    where = f"{error.where}: " if error.where else ""
-    say(f"{where}{paint('error', err=True, fg='red', bold=True)}[{error.code}] {error.message}")
+    where = f"{plain(error.where)}: " if error.where else ""
+    say(f"{where}{paint('error', err=True, fg='red', bold=True)}[{error.code}] {plain(error.message)}")
     if isinstance(error, Denied):
-        for rule, reason in zip(error.rules, error.reasons, strict=False):
-            say(f"  {rule}: {reason}")
+        for line in because(error.rules, error.reasons):
+            say(f"  {plain(line)}")
     if isinstance(error, ManifestError):
         for fault in error.faults:
-            say(f"  {fault.get('text') or fault}")
+            text = str(fault.get("text") or fault)
+            if text not in error.message:
+                say(f"  {plain(text)}")
     if error.mend:
-        say(f"  mend: {error.mend}")
+        say(f"  mend: {plain(error.mend)}")
 
 
 def print_usage(error: TyperException) -> None:
@@ -108,15 +130,44 @@ def print_usage(error: TyperException) -> None:
         say(message)
         return
     context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "agentos"
-    say(f"{paint('error', err=True, fg='red', bold=True)}[usage] {message.replace('Value error, ', '')}")
-    say(f"  mend: {command} --help")
+    help_ = f"{context.command_path if context is not None else 'agentos'} --help"
+    what, meant = words_of(message)
+    say(f"{paint('error', err=True, fg='red', bold=True)}[usage] {what}")
+    say(f"  mend: did you mean {meant}? see {help_}" if meant else f"  mend: see {help_}")
+
+
+_MEANT: Final = re.compile(r"\.? (?:Did you mean|\(Possible options:) (?P<meant>[^)?]+)[)?]$")
+
+
+def words_of(message: str) -> tuple[str, str]:
+    """What the parser says, as the rest of the program says it (lower case, no full stop), and what was probably meant."""
+    text = plain(message.replace("Value error, ", "").removeprefix("Invalid value: "))
+    found = _MEANT.search(text)
+    if found is not None:
+        text = text[: found.start()]
+    text = text.rstrip(".")
+    return text[:1].lower() + text[1:], found["meant"].replace("'", "") if found else ""
+
+
+def check_encoding(arguments: Sequence[str]) -> None:
+    """Raises UsageError for an argument that is neither UTF-8 nor the name of something that exists."""
+    for word in arguments:
+        if not word.isascii() and any("\ud800" <= char <= "\udfff" for char in word) and not os.path.lexists(word):
+            raise UsageError(f"{plain(word)} is not UTF-8", mend="check the locale: LC_ALL=C.UTF-8")
+
+
+ALIASES: Final = {"help": "--help", "version": "--version"}
+"""First words that many know from other commands."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit code. Unexpected errors keep their traceback."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] and words[0] in ALIASES:
+        words = [*words[1:], ALIASES[words[0]]]
     try:
-        answer = app(args=arguments, prog_name="agentos", standalone_mode=False)
+        check_encoding(words)
+        answer = app(args=words, prog_name="agentos", standalone_mode=False)
     except typer.Exit as leave:
         return leave.exit_code
     except TyperException as error:
@@ -124,16 +175,25 @@ def main(arguments: list[str] | None = None) -> int:
         return UsageError.exit_code
     except (typer.Abort, KeyboardInterrupt):
         say("interrupted")
-        return 130
+        return INTERRUPTED
     except AgentOSError as error:
         print_error(error)
         return error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
     return answer if isinstance(answer, int) else 0
 
 
 def run() -> None:
     """Entry point of the console script."""
-    sys.exit(main())
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a character gets its escape, not a traceback.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = main()
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):
+        # Whoever read our output has gone (`agentos ps | head -1`), which the parser turns into SystemExit when it sees it first:
+        # end in silence, like any command that the signal ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = PIPE_CLOSED
+    sys.exit(code)

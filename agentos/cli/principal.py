@@ -7,9 +7,16 @@ from typing import Annotated
 
 import typer
 
-from agentos.cli.command import Output, call, emit_json, emit_table, emit_yaml, say, settings
+from agentos.cli.command import Output, call, emit, emit_json, emit_table, emit_yaml, say, settings
+from agentos.cli.render.text import clock
+from agentos.cli.verb import examples
 
-group = typer.Typer(no_args_is_help=True, help="who may act: create, list and revoke principals", rich_markup_mode=None)
+group = typer.Typer(
+    no_args_is_help=True,
+    help="Who may act, and in which roles: create, list, revoke.",
+    epilog=examples("agentos principal list"),
+    rich_markup_mode=None,
+)
 
 ROLES_HELP = "operator, compliance, auditor or approver; repeat for several"
 
@@ -20,15 +27,24 @@ def register(app: typer.Typer) -> None:
 
 
 @group.command(
-    epilog="Examples: agentos principal create ann --role approver; agentos principal create ops --role operator --for acme"
+    epilog=examples(
+        "agentos principal create ann --role approver", "agentos principal create ops --role operator --role auditor --for acme"
+    )
 )
 def create(
-    name: Annotated[str, typer.Argument(help="name of the new principal; never used again after a revocation")],
-    role: Annotated[list[str], typer.Option("--role", "-r", help=ROLES_HELP)],
-    tenant: Annotated[str, typer.Option("--for", help="the tenant it belongs to; * for the whole fleet")] = "*",
-    out: Annotated[Path | None, typer.Option("--out", help="identity file to write (default: in the home)")] = None,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="name of the new principal; never given out again after a revocation")
+    ],
+    role: Annotated[list[str], typer.Option("--role", "-r", metavar="ROLE", help=ROLES_HELP)],
+    tenant: Annotated[str, typer.Option("--for", metavar="TENANT", help="the tenant it belongs to; * for the whole fleet")] = "*",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="identity file to write (default: in the home)")
+    ] = None,
 ) -> None:
-    """Make a principal: its secret key is made here and written to a file, the runtime learns only the public half."""
+    """Make a principal and the file with its key.
+
+    The secret half is made here and written to the file; the runtime learns the public half only.
+    """
     from agentos.boot.system import SystemRandom
     from agentos.control.identity import Identity
     from agentos.eventlog.adapters.credentials import create_seed
@@ -44,9 +60,9 @@ def create(
     say(f"next: agentos --as {name} status" if out is None else f"next: agentos --identity {path} status")
 
 
-@group.command("list", epilog="Example: agentos principal list -o json")
+@group.command("list", epilog=examples("agentos principal list", "agentos principal list -o json"))
 def list_(
-    output: Annotated[Output, typer.Option("--output", "-o", help="table, json, yaml or name")] = Output.TABLE,
+    output: Annotated[Output, typer.Option("--output", "-o", help="how to print")] = Output.TABLE,
 ) -> None:
     """Every principal there ever was, the revoked ones too."""
     found = call("principal.list", {})
@@ -57,27 +73,32 @@ def list_(
             emit_yaml(found)
         case Output.NAME:
             for item in found:
-                typer.echo(item["name"])
+                emit(item["name"])
         case _:
             rows = [
                 (
                     item["name"],
                     item["tenant"],
                     ",".join(item["roles"]),
-                    item["created"]["time"],
+                    clock(item["created"]["time"]),
                     item["created"]["by"],
-                    f"{item['revoked']['time']} by {item['revoked']['by']}" if item["revoked"] else "",
+                    f"{clock(item['revoked']['time'])} by {item['revoked']['by']}" if item["revoked"] else "-",
+                    *([item["public_key"]] if output is Output.WIDE else []),
                 )
                 for item in found
             ]
-            emit_table(("name", "tenant", "roles", "created", "by", "revoked"), rows)
+            headers = ("name", "tenant", "roles", "created", "by", "revoked")
+            emit_table((*headers, "public key") if output is Output.WIDE else headers, rows)
 
 
-@group.command(epilog="Example: agentos principal revoke alice --reason 'left the company'")
+@group.command(epilog=examples("agentos principal revoke alice --reason 'left the company'"))
 def revoke(
-    name: Annotated[str, typer.Argument(help="the principal")],
-    reason: Annotated[str, typer.Option("--reason", help="why; stands in the log")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="the principal")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="why; stands in the log")],
 ) -> None:
-    """End a principal for good: its connections are closed at once, its name is never given out again."""
+    """End a principal for good.
+
+    Its connections are closed at once; its name is never given out again.
+    """
     call("principal.revoke", {"name": name, "reason": reason})
     say(f"principal {name} is revoked")

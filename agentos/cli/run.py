@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agentos.abi.canonical import Json
-from agentos.cli.command import Output, emit, emit_json, emit_yaml, open_client, say, settings
+from agentos.cli.command import emit, emit_json, emit_yaml, open_client, say, settings
 from agentos.cli.follow import follow, show_end
+from agentos.cli.render.text import plain
+from agentos.cli.verb import examples
 
 if TYPE_CHECKING:
     from agentos.control.client import Client
@@ -19,41 +22,55 @@ if TYPE_CHECKING:
 CHUNK = 768 * 1024
 
 
+class Form(StrEnum):
+    """What is printed of the session."""
+
+    NAME = "name"
+    JSON = "json"
+    YAML = "yaml"
+
+
 def register(app: typer.Typer) -> None:
     """Add the verb."""
     app.command(
-        epilog="Examples: agentos run triage 'triage the inbox' --input ./inbox --wait; agentos run hello 'say hello' -o json"
+        epilog=examples(
+            "agentos run hello world --wait",
+            "agentos run triage 'triage the inbox' --input ./inbox --wait",
+            "session=$(agentos run hello world) && agentos wait $session",
+        )
     )(run)
 
 
 def run(
-    agent: Annotated[str, typer.Argument(help="the agent")],
-    goal: Annotated[str, typer.Argument(help="what it is to do, in words")],
+    agent: Annotated[str, typer.Argument(metavar="AGENT", help="the agent")],
+    goal: Annotated[str, typer.Argument(metavar="GOAL", help="what it is to do, in words")],
     input_: Annotated[
-        Path | None, typer.Option("--input", "-i", help="a file or folder that is copied into the workspace as input/")
+        Path | None,
+        typer.Option("--input", "-i", metavar="PATH", help="a file or folder that is copied into the workspace as input/"),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="follow the session to its end")] = False,
-    output: Annotated[Output, typer.Option("--output", "-o", help="table, json or yaml")] = Output.TABLE,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="follow the session to its end, on standard error")] = False,
+    output: Annotated[Form, typer.Option("--output", "-o", help="what to print of the session; name: its id")] = Form.NAME,
 ) -> int:
-    """Start a session of AGENT. Without a running runtime, one is started for as long as this command runs.
+    """Start a session of an agent; print its id.
 
+    Without a running runtime, one is started for as long as this command runs, which then waits.
     Exit codes with --wait: 0 finished, 1 failed or cancelled, 3 halted by policy, 5 waits for approval.
     """
     return asyncio.run(_run(agent, goal, input_, wait, output))
 
 
-async def _run(agent: str, goal: str, source: Path | None, wait: bool, output: Output) -> int:
+async def _run(agent: str, goal: str, source: Path | None, wait: bool, output: Form) -> int:
     from agentos.boot.home import Home
     from agentos.boot.runtime import open_runtime
 
     if settings.server is None and Home(settings.home).owner() is None:
         say(f"no runtime runs on {settings.home}: starting one for this run")
         async with open_runtime(Home(settings.home)):
-            return await _start(agent, goal, source, True, output)
+            return await _start(agent, goal, source, True, output, stays=False)
     return await _start(agent, goal, source, wait, output)
 
 
-async def _start(agent: str, goal: str, source: Path | None, wait: bool, output: Output) -> int:
+async def _start(agent: str, goal: str, source: Path | None, wait: bool, output: Form, *, stays: bool = True) -> int:
     client = await open_client()
     try:
         params: dict[str, Json] = {"agent": agent, "goal": goal}
@@ -63,12 +80,15 @@ async def _start(agent: str, goal: str, source: Path | None, wait: bool, output:
         name = session["session"]
         if not wait:
             _show(session, output)
-            say(f"next: agentos logs {name} -f")
+            say(f"next: agentos logs {name} --follow")
             return 0
-        await follow(client, name, quiet=output is not Output.TABLE)
+        await follow(client, name, tell=(lambda _: None) if output in {Form.JSON, Form.YAML} else say, err=True)
         session = await client.call("session.get", {"session": name})
         _show(session, output)
-        return show_end(session)
+        code = show_end(session)
+        if stays and session["state"] != "waiting":
+            say(f"next: agentos audit query --session {name}")
+        return code
     finally:
         await client.close()
 
@@ -78,7 +98,7 @@ async def _upload(client: Client, source: Path) -> str:
 
     archive, left = pack(source)
     for name in left:
-        say(f"left out: {name} (a link or no regular file)")
+        say(f"left out: {plain(name)} (a link or no regular file)")
     upload: Json = None
     for start in range(0, max(len(archive), 1), CHUNK):
         part: dict[str, Json] = {"data": base64.b64encode(archive[start : start + CHUNK]).decode("ascii")}
@@ -88,11 +108,11 @@ async def _upload(client: Client, source: Path) -> str:
     return str(upload)
 
 
-def _show(session: Json, output: Output) -> None:
+def _show(session: Json, output: Form) -> None:
     match output:
-        case Output.JSON:
+        case Form.JSON:
             emit_json(session)
-        case Output.YAML:
+        case Form.YAML:
             emit_yaml(session)
         case _:
             emit(str(session["session"]))

@@ -7,29 +7,49 @@ from typing import Annotated
 
 import typer
 
+from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, UsageError
-from agentos.cli.command import emit, say
+from agentos.cli.command import Output, emit, emit_json, emit_table, emit_yaml, say
+from agentos.cli.verb import examples
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs `schema list` and `schema export`."""
-    group = typer.Typer(no_args_is_help=True, help="The published JSON Schemas (2020-12).")
-    group.command("list", help="List the schemas: name and title.")(_list)
+    group = typer.Typer(
+        no_args_is_help=True, help="The published JSON Schemas (2020-12): list, export.", epilog=examples("agentos schema list")
+    )
+    group.command(
+        "list", help="List the schemas: name and title.", epilog=examples("agentos schema list", "agentos schema list -o name")
+    )(_list)
     group.command(
         "export",
         help="Print one schema, or write all of them into a folder.",
-        epilog="Examples: agentos schema export agent; agentos schema export --dir .schemas",
+        epilog=examples("agentos schema export agent", "agentos schema export --dir .schemas"),
     )(_export)
     app.add_typer(group, name="schema")
 
 
-def _list() -> None:
+def _list(
+    output: Annotated[Output, typer.Option("--output", "-o", help="how to print")] = Output.TABLE,
+) -> None:
     from agentos.manifests.schema import read_schema, schema_names
 
-    names = schema_names()
-    width = max(map(len, names))
-    for name in names:
-        emit(f"{name.ljust(width)}  {read_schema(name).get('title', '')}".rstrip())
+    rows: list[Json] = [
+        {"name": name, "title": schema.get("title", ""), "description": schema.get("description", "")}
+        for name in schema_names()
+        for schema in [read_schema(name)]
+    ]
+    match output:
+        case Output.JSON:
+            emit_json(rows)
+        case Output.YAML:
+            emit_yaml(rows)
+        case Output.NAME:
+            for row in rows:
+                emit(row["name"])
+        case _:
+            columns = ("name", "title", "description") if output is Output.WIDE else ("name", "title")
+            emit_table(columns, [[row[column] for column in columns] for row in rows])
 
 
 def _export(

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from agentos.abi.errors import AgentOSError, Unavailable
-from agentos.cli.command import Output, call, emit_json, emit_table, emit_yaml, paint, say, settings
+from agentos.abi.errors import AgentOSError, Conflict, Unavailable, UsageError
+from agentos.cli.command import Facts, call, emit_json, emit_table, emit_yaml, paint, say, settings
+from agentos.cli.verb import examples
 
 if TYPE_CHECKING:
     from agentos.boot.backend import External
@@ -31,24 +32,30 @@ STOP_DEADLINE: Final = 30.0
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     app.command(
-        epilog="Examples: agentos up; agentos up --detach; agentos up --nats nats://10.0.0.5:4222 --creds ./runtime.creds"
+        epilog=examples("agentos up", "agentos up --detach", "agentos up --nats nats://10.0.0.5:4222 --creds ./runtime.creds")
     )(up)
-    app.command(epilog="Example: agentos down")(down)
-    app.command(epilog="Examples: agentos status; agentos status -o json")(status)
+    app.command(epilog=examples("agentos down"))(down)
+    app.command(epilog=examples("agentos status", "agentos status -o json"))(status)
 
 
 def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="run in the background; return when ready")] = False,
-    port: Annotated[int, typer.Option("--port", help="loopback port of the embedded NATS server; 0: any free one")] = 0,
-    nats: Annotated[str | None, typer.Option("--nats", help="use this NATS server instead of an embedded one")] = None,
-    creds: Annotated[Path | None, typer.Option("--creds", help="credentials for --nats: an NKey seed or .creds file")] = None,
+    port: Annotated[
+        int, typer.Option("--port", metavar="NUMBER", help="loopback port of the embedded NATS server; 0: any free one")
+    ] = 0,
+    nats: Annotated[
+        str | None, typer.Option("--nats", metavar="URL", help="use this NATS server instead of an embedded one")
+    ] = None,
+    creds: Annotated[
+        Path | None, typer.Option("--creds", metavar="FILE", help="credentials for --nats: an NKey seed or .creds file")
+    ] = None,
 ) -> int:
     """Start the runtime on this home. The first start creates the operator's identity."""
     from agentos.boot.backend import External
     from agentos.boot.home import Home
 
     if (nats is None) != (creds is None):
-        raise typer.BadParameter("--nats and --creds go together")
+        raise UsageError("--nats and --creds go together", mend="give both, or neither for a server of its own")
     home = Home(settings.home)
     if detach:
         return _detach(home, port, nats, creds)
@@ -84,8 +91,6 @@ def _detach(home: Home, port: int, nats: str | None, creds: Path | None) -> int:
     """Start `agentos up` as a process of its own and wait until it answers, or has ended."""
     owner = home.owner()
     if owner is not None:
-        from agentos.abi.errors import Conflict
-
         raise Conflict(
             f"a runtime (pid {owner}) already runs on {home.root}", mend="use it as it is, or end it first: agentos down"
         )
@@ -124,7 +129,7 @@ def _announced(home: Home) -> int | None:
 
 
 def down() -> int:
-    """Stop the runtime of this home. Sessions go on where they are when it is started again."""
+    """Stop the runtime of this home. Sessions go on where they are once it is started again."""
     from agentos.boot.home import Home
 
     home = Home(settings.home)
@@ -148,22 +153,27 @@ def down() -> int:
 
 
 def status(
-    output: Annotated[Output, typer.Option("--output", "-o", help="table, json or yaml")] = Output.TABLE,
+    output: Annotated[Facts, typer.Option("--output", "-o", help="how to print")] = Facts.TABLE,
 ) -> None:
-    """What the runtime is, what it runs, and what its guarantees rest on."""
+    """Show what runs, who you are, and what its guarantees rest on."""
     facts = call("runtime.status", {})
     match output:
-        case Output.JSON:
+        case Facts.JSON:
             emit_json(facts)
-        case Output.YAML:
+        case Facts.YAML:
             emit_yaml(facts)
         case _:
-            emit_table(("what", "value"), [(key.replace("_", " "), _plain(value)) for key, value in facts.items()])
+            emit_table(("what", "value"), [_fact(key, value) for key, value in facts.items()])
             for warning in facts["warnings"]:
                 say(f"{paint('warning', err=True, fg='yellow')}: {warning}")
 
 
-def _plain(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(str(item) for item in value) or "none"
-    return str(value)
+def _fact(key: str, value: object) -> tuple[str, str]:
+    match key:
+        case "uptime_s":
+            return "uptime", f"{value} s"
+        case "read_model_behind":
+            return "read model", "up to date" if value == 0 else f"{value} events behind the log"
+        case _:
+            text = ", ".join(str(item) for item in value) or "none" if isinstance(value, list) else str(value)
+            return key.replace("_", " "), text

@@ -12,6 +12,8 @@ import typer
 from agentos.abi.canonical import Json
 from agentos.abi.errors import UsageError
 from agentos.cli.command import colour, emit, emit_json, say
+from agentos.cli.render.text import count
+from agentos.cli.verb import examples
 
 if TYPE_CHECKING:
     from agentos.manifests import Fault, Finding, Loaded
@@ -32,14 +34,16 @@ def register(app: typer.Typer) -> None:
     """Add the verb `validate`."""
     app.command(
         "validate",
-        help="Check declarations: every fault, with file, line and how to mend it. Needs no running system. Exit code 1: faults.",
-        epilog="Examples: agentos validate examples programs; agentos validate -f - < agents.yaml; agentos validate . -o github",
+        help="Check declarations: every fault, its place and its mend. Needs no running system. Exit code 1: faults.",
+        epilog=examples(
+            "agentos validate examples programs", "agentos validate -f - < agents.yaml", "agentos validate . -o github"
+        ),
     )(_validate)
 
 
 def _validate(
     paths: Annotated[
-        list[str] | None, typer.Argument(metavar="PATH...", help="files and folders of manifests; - reads standard input")
+        list[str] | None, typer.Argument(metavar="PATH", help="files and folders of manifests; - reads standard input")
     ] = None,
     files: Annotated[
         list[str] | None, typer.Option("--filename", "-f", metavar="PATH", help="the same as PATH, as other tools spell it")
@@ -122,12 +126,8 @@ def _property(text: str) -> str:
 
 
 def _summary(loaded: Loaded) -> str:
-    sound = _count(len(loaded.resources), "declaration")
+    sound = count(len(loaded.resources), "declaration")
     if not loaded.faults:
-        return f"{sound} in {_count(loaded.files, 'file')}: clean"
+        return f"{sound} in {count(loaded.files, 'file')}: clean"
     broken = len({fault.file for fault in loaded.faults})
-    return f"{_count(len(loaded.faults), 'fault')} in {_count(broken, 'file')}; {sound} without a fault"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{count(len(loaded.faults), 'fault')} in {count(broken, 'file')}; {sound} without a fault"

@@ -40,7 +40,7 @@ class EventLog(Protocol):
         Safe to repeat: the same ids after the same position return the first answer, nothing is stored twice; should a
         server that failed in the middle have kept only the first ones, the rest is added.
         Raises SequenceConflict if the subject has moved past `after`; nothing is stored then. Raises ValueError for what
-        `ids_of` refuses and for a subject of no stream.
+        `ids_of` refuses and for a subject of no stream, TooLarge for a message that this log can never take.
         """
 
     def read(self, subject: str, *, after: int = 0) -> AsyncIterator[Stored]:

@@ -51,8 +51,8 @@ class Kernel:
 
     def _read(self) -> dict[str, Json]:
         line = self._reader.readline(rpc.MAX_FRAME)
-        if not line:
-            raise _Gone
+        if not line.endswith(b"\n"):
+            raise _Gone  # the end, be it in the middle of a frame
         frame: dict[str, Json] = json.loads(line)
         return frame
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from agentos.abi import event as ev
 from agentos.abi.canonical import Json, NotCanonical, canonical, digest, digest_of
-from agentos.abi.decision import Decision, Verdict, deny
+from agentos.abi.decision import Verdict, deny
 from agentos.abi.errors import Conflict, DriverError, OutcomeUnknown
 from agentos.abi.syscall import MODEL_CALL, Result, Syscall, ToolEffect
 from agentos.drivers.port import CallContext, Driver, ModelProvider, ModelRequest, ModelUnavailable, ToolSpec
@@ -24,6 +24,7 @@ from agentos.kernel.journal import Journal
 from agentos.kernel.port import Configuration, Timer
 from agentos.kernel.workspace import Workspaces
 from agentos.projections import context
+from agentos.projections.question import question
 from agentos.projections.session import Call, Step
 
 SYSTEM: Final = "system/kernel"
@@ -116,19 +117,26 @@ class Gate:
                 await self._record(journal, configuration, ev.SYSCALL_UNKNOWN, data)
 
     async def _decide_and_act(self, journal: Journal, configuration: Configuration, request: _Request) -> Call:
-        syscall = request.syscall
-        decision = await self._decide(journal, configuration, request)
-        turn = journal.state.turn + (syscall.tool == MODEL_CALL)
+        syscall, state = request.syscall, journal.state
+        agent = configuration.agents.get(state.agent)
         data: dict[str, Json] = {
             "call": syscall.call,
             "tool": syscall.tool,
             "effect": str(request.effect),
             "args": syscall.args,
             "args_digest": request.args_digest,
-            "decision": decision.to_dict(),
-            "turn": turn,
+            # With these two the question to policy can be made again from the log alone.
+            "agent": {"name": state.agent, "labels": dict(agent.labels) if agent is not None else {}},
+            "now": self._timer.now_ms(),
+            "turn": state.turn + (syscall.tool == MODEL_CALL),
         }
-        known = journal.state.calls.get(syscall.call)
+        if agent is None:
+            decision = deny("kernel.agent-gone", f"agent {state.agent} is not declared in revision {configuration.revision}")
+        else:
+            asked = question(state, agent=data["agent"], call=data, revision=configuration.revision, now_ms=data["now"])
+            decision = await configuration.decider.decide_syscall(asked)
+        data["decision"] = decision.to_dict()
+        known = state.calls.get(syscall.call)
         if known is not None and known.approval is not None:
             data["approval"] = dict(known.approval)
         await self._record(journal, configuration, ev.SYSCALL_DECIDED, data, actor=f"agent/{journal.state.agent}")
@@ -143,45 +151,6 @@ class Gate:
             case Verdict.DENY:
                 pass
         return journal.state.calls[syscall.call]
-
-    async def _decide(self, journal: Journal, configuration: Configuration, request: _Request) -> Decision:
-        state = journal.state
-        agent = configuration.agents.get(state.agent)
-        if agent is None:
-            return deny("kernel.agent-gone", f"agent {state.agent} is not declared in revision {configuration.revision}")
-        known = state.calls.get(request.syscall.call)
-        approvals = []
-        if known is not None and known.approval is not None:
-            approvals.append(
-                {
-                    "tool": known.tool,
-                    "args_digest": known.args_digest,
-                    "by": known.approval["by"],
-                    "reason": known.approval["reason"],
-                }
-            )
-        document: dict[str, Json] = {
-            "abi": "agentos/v1",
-            "syscall": {
-                "tool": request.syscall.tool,
-                "effect": str(request.effect),
-                "args": request.syscall.args,
-                "args_digest": request.args_digest,
-            },
-            "agent": {"name": agent.name, "labels": dict(agent.labels)},
-            "session": {
-                "id": state.id,
-                "tenant": state.tenant,
-                "actor": state.actor,
-                "labels": sorted(state.labels),
-                "delegation": [],
-            },
-            "budget": {"calls": state.tool_calls, "tokens": state.input_tokens + state.output_tokens},
-            "approvals": approvals,
-            "config_revision": configuration.revision,
-            "now": self._timer.now_ms(),
-        }
-        return await configuration.decider.decide_syscall(document)
 
     async def _act(self, journal: Journal, configuration: Configuration, request: _Request) -> None:
         call, tool = request.syscall.call, request.syscall.tool

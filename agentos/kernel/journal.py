@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 
 from agentos.abi.canonical import Json, digest
 from agentos.abi.chain import Head, follow
-from agentos.abi.errors import Conflict, NotFound
+from agentos.abi.errors import ChainBroken, Conflict, LogUnavailable, NotFound, SequenceConflict
 from agentos.abi.event import Event
 from agentos.abi.ids import Clock, Random
 from agentos.eventlog.port import EventLog, Message
@@ -32,6 +32,8 @@ class Journal:
         self._grown = asyncio.Event()
         self.tenant = tenant
         self.session = session
+        self.stale = False
+        """Whether the log may hold more than `state`: an append failed without telling, or somebody else has written."""
         self.head = Head.empty()
         self.state = SessionState(id=session, tenant=tenant)
 
@@ -41,7 +43,11 @@ class Journal:
         journal = cls(log, tenant, session, clock, random)
         async for stored in log.read(journal._subject):
             journal.head, body = follow(journal.head, stored.data, subject=session)
-            journal.state = fold(journal.state, Event.from_dict(body))
+            try:
+                journal.state = fold(journal.state, Event.from_dict(body))
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                where = f"{session}#{journal.head.seq}"
+                raise ChainBroken(f"is no event of a session that this version can read: {error!r}", where=where) from error
             journal._position = stored.position
         if journal.head.seq == 0:
             raise NotFound(f"no session {session} in tenant {tenant}", mend="list them: agentos ps --all")
@@ -60,8 +66,9 @@ class Journal:
         """Append one event and return the new state.
 
         `only_if_seq` refuses (Conflict) when the session has moved on since the caller looked.
-        Raises LogUnavailable or SequenceConflict when the event was not stored by us. Cancelling the caller does not tear an
-        append that is under way.
+        Raises LogUnavailable or SequenceConflict when the event was not stored by us as far as can be told (the journal is
+        `stale` then, to be loaded again), TooLarge when it never can be. Cancelling the caller does not tear an append that is
+        under way.
         """
         return await _whole(self._record(kind, data, actor, revision, policy, only_if_seq))
 
@@ -87,7 +94,11 @@ class Journal:
                 data=data,
             )
             stored = event.to_bytes()
-            self._position = await self._log.append(self._subject, [Message(event.id, stored)], after=self._position)
+            try:
+                self._position = await self._log.append(self._subject, [Message(event.id, stored)], after=self._position)
+            except (LogUnavailable, SequenceConflict):
+                self.stale = True
+                raise
             self.head = Head(event.seq, digest(stored))
             self.state = fold(self.state, event)
             self._grown.set()

@@ -18,6 +18,7 @@ _MASKS = (
     (re.compile(r"\bs-[0-9a-z]{19}\b"), "s-SESSION"),
     (re.compile(r"sha256:[0-9a-f]{64}"), "sha256:DIGEST"),
     (re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"), "TIME"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ"), "TIME"),
     (re.compile(r"\b\d\d:\d\d:\d\d\.\d{3}\b"), "CLOCK"),
     (re.compile(r"\bpid \d+"), "pid PID"),
     (re.compile(r"nats://127\.0\.0\.1:\d+"), "nats://127.0.0.1:PORT"),

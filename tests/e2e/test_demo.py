@@ -32,16 +32,18 @@ def test_the_demo_contains_the_obedient_agent_and_verifies_its_own_evidence(tmp_
     for line in (
         "✗ fetch",
         "https://collect.attacker.example",
-        '✗ read {"path": "/etc/passwd"}',
+        "✗ read path=/etc/passwd",
         "workspace.parent",
         "egress.untrusted",
         "egress.secrets",
+        "refused by principal/ann",
+        "allowed and reaching outside: 0; written in its workspace: triage/report.md",
         "verified: 2 sessions",
         "✗ container",
     ):
         assert line in text
     obedient = text[text.index("contain:") :]
-    assert not [line for line in obedient.splitlines() if line.split()[:2] == ["fetch", "allow"]]
+    assert not [line for line in obedient.splitlines() if line.split()[:2] == ["allow", "fetch"]]
     outbox = list((tmp_path / "state/home/workspaces").glob("default/*/outbox/*"))
     assert [path.name for path in outbox] == ["reply-fleet-review-three-offices.md"]
     assert (tmp_path / "state" / "evidence.zip").is_file()

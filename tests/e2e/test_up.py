@@ -72,7 +72,8 @@ def test_run_without_a_runtime_starts_one_for_the_run(cli: Cli) -> None:
     cli("down")
     done = cli("run", "hello", "say hello")
     assert "starting one for this run" in done.err
-    assert "finished" in done.out
+    assert "finished" in done.err
+    assert done.out.startswith("s-")
     assert "no runtime runs" in cli("down").err
 
 

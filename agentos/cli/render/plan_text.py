@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from difflib import unified_diff
+from itertools import groupby
 from typing import Final
 
 import typer
 
 from agentos.abi.canonical import Json
-from agentos.cli.command import plain
+from agentos.cli.render.text import plain
 from agentos.registry.diff import ABSENT, Absent, FieldChange, leaves
 from agentos.registry.plan import Action, Change, Plan
 
@@ -27,21 +28,26 @@ _WILL: Final = {
 }
 _WIDEST: Final = 100
 _FIELDS: Final = 12
-"""Fields of a new resource that are shown before the rest is counted; of a changed one, every changed field is shown."""
+"""A part of a new resource (such as `spec.scripted`) with more fields than this is counted, not listed: it stands in the file
+that is named. Of a changed resource every changed field is shown."""
 
 _LINES: Final = 20
 """Lines of a new text that are shown before the rest is counted."""
 
 
-def render_plan(plan: Plan, *, colour: bool, positions: Mapping[str, str] | None = None) -> str:
-    """The whole plan as text, its summary last. `positions` maps keys (`agent/default/a`) to `file:line:column`."""
+def render_plan(plan: Plan, *, colour: bool, positions: Mapping[str, str] | None = None, brief: bool = False) -> str:
+    """The whole plan as text, its summary last. `positions` maps keys (`agent/default/a`) to `file:line:column`.
+
+    `brief`: no fields, one line for each resource, and below it what is dangerous.
+    """
     if not plan.changes:
         return f"No changes: revision {plan.base_revision} is what is declared."
     ink = _Ink(colour)
     lines: list[str] = []
     for change in plan.changes:
-        lines += _change(change, (positions or {}).get(str(change.key)), ink)
-        lines.append("")
+        lines += _change(change, (positions or {}).get(str(change.key)), ink, brief=brief)
+        if not brief:
+            lines.append("")
     return "\n".join([*lines, render_summary(plan, colour=colour)])
 
 
@@ -57,22 +63,35 @@ def render_summary(plan: Plan, *, colour: bool) -> str:
     return f"Plan: {', '.join(parts)}{danger} (from revision {plan.base_revision})"
 
 
-def _change(change: Change, position: str | None, ink: _Ink) -> Iterator[str]:
+def _change(change: Change, position: str | None, ink: _Ink, *, brief: bool) -> Iterator[str]:
     sign = _SIGNS[change.action]
     origin = f"  ({plain(position)})" if position else ""
     yield ink(sign, f"{sign} {change.key} {_WILL[change.action]}") + origin
+    if not brief:
+        yield from _fields(change, ink)
+    for sentence in change.widens:
+        yield "    " + ink("!", f"! widens permission: {plain(sentence.removeprefix(f'{change.key}: '))}")
+
+
+def _fields(change: Change, ink: _Ink) -> Iterator[str]:
     fields = change.fields
     if change.action is Action.CREATE and change.resource is not None:
         body = change.resource.to_dict()
         metadata = {name: value for name, value in body["metadata"].items() if name in {"labels", "annotations"}}
         fields = (*(leaves(metadata, "metadata") if metadata else ()), *(leaves(body["spec"], "spec") if body["spec"] else ()))
-    shown = fields[:_FIELDS] if change.action is Action.CREATE else fields
-    for field in shown:
-        yield from _field(field, ink)
-    if len(shown) < len(fields):
-        yield f"      … {len(fields) - len(shown)} more fields (--format json shows all)"
-    for sentence in change.widens:
-        yield "    " + ink("!", f"! widens permission: {plain(sentence.removeprefix(f'{change.key}: '))}")
+    if change.action is not Action.CREATE:
+        for field in fields:
+            yield from _field(field, ink)
+        return
+    # What is empty by default says nothing about something new.
+    told = [field for field in fields if field.after not in ({}, [])]
+    for part, group in groupby(told, key=lambda field: ".".join(field.path.split(".")[:2])):
+        members = list(group)
+        if len(members) > _FIELDS:
+            yield "    " + ink("+", f"+ {plain(part)}: {len(members)} fields") + " (-o json lists them)"
+            continue
+        for field in members:
+            yield from _field(field, ink)
 
 
 def _field(field: FieldChange, ink: _Ink) -> Iterator[str]:

@@ -27,7 +27,7 @@ from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 from nats.nuid import NUID
 
-from agentos.abi.errors import LogUnavailable, SequenceConflict
+from agentos.abi.errors import LogUnavailable, SequenceConflict, TooLarge
 from agentos.eventlog.adapters.stream_reading import PAGE, Link, Page, get_last, get_page, tail
 from agentos.eventlog.port import Message, Stored, ids_of
 from agentos.eventlog.subject import stream_of, subjects_of
@@ -87,7 +87,7 @@ class JetStreamLog:
             try:
                 answer = await self._publish(stream, subject, rest, after, seconds)
             except MaxPayloadError as error:
-                raise LogUnavailable(
+                raise TooLarge(
                     "a message is larger than the server takes",
                     where=subject,
                     mend="keep large content in files and log its digest",

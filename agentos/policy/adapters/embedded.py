@@ -9,6 +9,9 @@ What happens to an evaluation that passes its deadline: the asker gets EngineUna
 abandoned and another takes its place. While two of them still run the engine answers nothing, at once; when one ends it
 answers again. So an engine loses at most two threads, which spin until their evaluation ends. A factory that has lost
 `max_lost` of them loads no further engine until the process is started anew.
+
+With a `quarantine` (a factory of engines that can be killed) such policies move out at once: from the first evaluation that
+passes its deadline, every question of that engine is asked there, for as long as the engine lives.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from typing import Any, Final
 from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, EngineUnavailable
 from agentos.policy.adapters import opa
-from agentos.policy.port import DECISION_SECONDS, Module
+from agentos.policy.port import DECISION_SECONDS, Module, PolicyEngine, PolicyEngineFactory
 
 _HUNG_AT_MOST: Final = 2
 """Evaluations past their deadline that may still run before the engine refuses: each keeps a core busy and cannot be stopped."""
@@ -82,9 +85,11 @@ class _Question:
 class EmbeddedFactory:
     """Makes engines that run OPA in this process."""
 
-    def __init__(self, settings: EmbeddedSettings | None = None) -> None:
+    def __init__(self, settings: EmbeddedSettings | None = None, *, quarantine: PolicyEngineFactory | None = None) -> None:
+        """`quarantine`: where policies go on that do not keep their deadline here; None: they are refused while they hang."""
         self._settings = settings or EmbeddedSettings()
         self._lost = _Lost()
+        self._quarantine = quarantine
 
     @property
     def version(self) -> str:
@@ -111,7 +116,8 @@ class EmbeddedFactory:
                 mend="remove the policy that loops, then start the runtime again",
             )
         opa.library()
-        engine = EmbeddedEngine(tuple(modules), data, self._settings, self._lost)
+        opa.refuse_unsteady(modules)
+        engine = EmbeddedEngine(tuple(modules), data, self._settings, self._lost, self._quarantine)
         try:
             await engine.start()
         except (AgentOSError, asyncio.CancelledError):
@@ -123,7 +129,16 @@ class EmbeddedFactory:
 class EmbeddedEngine:
     """A loaded set of modules and data; see the port for what it promises."""
 
-    def __init__(self, modules: tuple[Module, ...], data: Mapping[str, Json], settings: EmbeddedSettings, lost: _Lost) -> None:
+    def __init__(
+        self,
+        modules: tuple[Module, ...],
+        data: Mapping[str, Json],
+        settings: EmbeddedSettings,
+        lost: _Lost,
+        quarantine: PolicyEngineFactory | None = None,
+    ) -> None:
+        self._quarantine = quarantine
+        self._moving: asyncio.Task[PolicyEngine] | None = None
         self._modules = modules
         self._data = data
         self._settings = settings
@@ -157,6 +172,8 @@ class EmbeddedEngine:
 
     async def evaluate(self, path: str, document: Mapping[str, Json], *, within: float = DECISION_SECONDS) -> Json:
         """See PolicyEngine.evaluate."""
+        if self._moving is not None and not self._closed:
+            return await (await self._elsewhere(self._moving)).evaluate(path, document, within=within)
         self._refuse_if_unusable()
         loop = asyncio.get_running_loop()
         question = _Question(path, document, loop, loop.create_future())
@@ -178,6 +195,47 @@ class EmbeddedEngine:
             self._closed = True
             for _ in self._workers:
                 self._questions.put(None)
+            moving = self._moving
+            if moving is None:
+                return
+            if _came_up(moving):
+                moving.result().close()
+            elif self._loop is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(moving.cancel)
+
+    @property
+    def quarantined(self) -> bool:
+        """Whether a policy of this engine did not keep its deadline, so that all is asked in an engine that can be killed."""
+        return self._moving is not None
+
+    def _move(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._quarantine is not None and self._moving is None and not self._closed:
+            self._moving = loop.create_task(self._quarantine.load(self._modules, self._data))
+            self._moving.add_done_callback(self._moved)
+
+    def _moved(self, moving: asyncio.Task[PolicyEngine]) -> None:
+        if not _came_up(moving):
+            # As without a quarantine: refused while it hangs, and the next late evaluation tries to move again.
+            self._moving = None
+            self._fill()
+        elif self._closed:
+            moving.result().close()
+        else:
+            # The threads answer what waits already, and end.
+            for _ in self._workers:
+                self._questions.put(None)
+
+    async def _elsewhere(self, moving: asyncio.Task[PolicyEngine]) -> PolicyEngine:
+        try:
+            async with asyncio.timeout(self._settings.queue_seconds):
+                return await asyncio.shield(moving)
+        except TimeoutError as error:
+            raise EngineUnavailable("the engine for a policy that did not keep its deadline is not ready yet") from error
+        except AgentOSError as error:
+            raise EngineUnavailable(
+                f"the policy did not keep its deadline, and the engine for such policies did not start: {error.message}",
+                mend=error.mend,
+            ) from error
 
     def _refuse_if_unusable(self) -> None:
         if os.getpid() != self._pid:
@@ -208,6 +266,7 @@ class EmbeddedEngine:
             question.loop.call_later(left, self._watch, question, asked, within)
             return
         if question.worker is not None and self._abandon(question.worker, question):
+            self._move(question.loop)
             self._replace()
         question.fail(
             EngineUnavailable(
@@ -236,13 +295,18 @@ class EmbeddedEngine:
     def _recover(self) -> None:
         """An evaluation that was late is over: a stall of the machine must not close the engine for good."""
         self._hung -= 1
-        if not self._closed and len(self._workers) < self._settings.threads:
+        self._fill()
+
+    def _fill(self) -> None:
+        """Have as many threads as there should be, where questions are still asked here and not too many of them hang."""
+        if self._closed or self._moving is not None or self._hung >= _HUNG_AT_MOST:
+            return
+        while len(self._workers) < self._settings.threads:
             self._spawn(None)
 
     def _replace(self) -> None:
         if self._hung < _HUNG_AT_MOST:
-            if not self._closed:
-                self._spawn(None)
+            self._fill()
             return
         while True:
             try:
@@ -251,6 +315,10 @@ class EmbeddedEngine:
                 break
             if waiting is not None:
                 waiting.loop.call_soon_threadsafe(waiting.fail, _too_many_hang())
+
+
+def _came_up(moving: asyncio.Task[PolicyEngine]) -> bool:
+    return moving.done() and not moving.cancelled() and moving.exception() is None
 
 
 def _too_many_hang() -> EngineUnavailable:

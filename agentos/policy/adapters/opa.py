@@ -20,6 +20,7 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import EngineUnavailable, PolicyError
 from agentos.policy import syntax
 from agentos.policy.port import Module
+from agentos.policy.source import Source
 
 INSTALL: Final = "install it: pip install --ignore-requires-python opa-golib-python-bindings==0.4.4"
 
@@ -92,7 +93,7 @@ def version() -> str:
 def build(modules: Sequence[Module], data: Json) -> Any:
     """A new OPA engine that holds `modules` and `data`, compiled. Raises PolicyError, EngineUnavailable."""
     opa = library()
-    _refuse(modules)
+    refuse(modules)
     engine = opa.OpaEngine()
     # `print` in a policy is for its tests; the runtime's error stream is not its place.
     engine.print_handler = _ignore_print
@@ -133,7 +134,8 @@ def _compile(engine: Any, modules: Sequence[Module]) -> None:
             raise
 
 
-def _refuse(modules: Sequence[Module]) -> None:
+def refuse(modules: Sequence[Module]) -> None:
+    """Raise PolicyError for modules that share a path, or that are too large or too deep to be read."""
     seen: set[str] = set()
     for module in modules:
         if module.path in seen:
@@ -143,6 +145,23 @@ def _refuse(modules: Sequence[Module]) -> None:
         limits = over_limits(module)
         if limits is not None:
             raise PolicyError(limits.message, where=f"{limits.path}:{limits.row}", mend="split the file")
+
+
+def refuse_unsteady(modules: Sequence[Module]) -> None:
+    """Raise PolicyError, with the line, for a call of a builtin that reaches outside or gives another value each time.
+
+    Such a decision could not be explained later, would differ from engine to engine, and could carry facts away.
+    """
+    for module in modules:
+        tree = parse(module)
+        for name in sorted({ref.dotted() for ref in syntax.refs(syntax.without_package(tree))} & syntax.UNSTEADY):
+            head, *steps = name.split(".")
+            place = Source(module.source, tree).path(head, tuple(steps))[0]
+            raise PolicyError(
+                f"{name} is not for policies: it reaches outside, or gives another value each time",
+                where=f"{module.path}:{place.line}",
+                mend="use input.now (milliseconds)" if name == "time.now_ns" else "decide on the input and on data.agentos alone",
+            )
 
 
 def over_limits(module: Module) -> Complaint | None:

@@ -109,7 +109,7 @@ async def test_a_stream_that_was_never_made_is_unavailable(door):
 async def test_a_message_beyond_the_limit_of_the_server_is_refused(door):
     """A message of more than 8 MB is refused with what to do about it; one of 7 MB is stored and read."""
     log = JetStreamLog(door.client)
-    with pytest.raises(LogUnavailable, match="larger than the server takes"):
+    with pytest.raises(TooLarge, match="larger than the server takes"):
         await log.append(SUBJECT, messages("a", 1, size=9_000_000), after=0)
     await log.append(SUBJECT, messages("b", 1, size=7_000_000), after=0)
     await log.append("ev.0.s-2", messages("c", 3, size=3_000_000), after=0)

@@ -72,7 +72,7 @@ async def test_a_nul_in_the_input_reaches_policy_whole(factory: EmbeddedFactory)
         ("package a\n\n\nx if { y }", "bad.rego:4", "unsafe"),
         ("package a\nx := nosuch(1)", "bad.rego:2", "undefined function nosuch"),
         ("package a\nx := " + "[" * 101 + "]" * 101, "bad.rego:2", "nested deeper"),
-        ("package a\n\0", "None", "NUL"),
+        ("package a\n\0", "bad.rego:2", "illegal null"),
     ],
 )
 async def test_rego_that_does_not_load_is_named_by_line(factory: EmbeddedFactory, source: str, where: str, said: str) -> None:

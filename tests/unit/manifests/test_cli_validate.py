@@ -146,7 +146,7 @@ def test_every_field_can_be_explained(kind: str) -> None:
 
 def test_schemas_are_listed_and_written(tmp_path: Path) -> None:
     """`schema export` gives the files as they are; one alone comes with what it refers to."""
-    listed = [line.split()[0] for line in agentos("schema", "list").stdout.splitlines()]
+    listed = agentos("schema", "list", "-o", "name").stdout.split()
     assert listed == schema_names()
     assert agentos("schema", "export", "--dir", str(tmp_path / "all")).exit_code == 0
     assert sorted(path.stem for path in (tmp_path / "all").iterdir()) == listed

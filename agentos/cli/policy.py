@@ -1,0 +1,235 @@
+"""`agentos policy`: check, test and evaluate Rego; what is in force, why a decision was made, what other rules would do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from xml.sax.saxutils import quoteattr
+
+import typer
+
+from agentos.abi.canonical import Json
+from agentos.abi.errors import PolicyError, UsageError
+from agentos.cli.command import Facts, Output, call, emit, emit_json, emit_table, emit_yaml, paint, say
+from agentos.cli.rego import opa_check, read_modules, read_value
+from agentos.cli.render.text import count, plain
+from agentos.cli.verb import examples
+
+if TYPE_CHECKING:
+    from agentos.policy.testing import TestResult
+
+group = typer.Typer(
+    no_args_is_help=True,
+    help="Rego: check, test and evaluate it; why a decision was made; what other rules would have done.",
+    epilog=examples("agentos policy check policies", "agentos policy why s-0k3v9…", "agentos policy backtest stricter/"),
+    rich_markup_mode=None,
+)
+
+PATHS = Annotated[list[Path], typer.Argument(metavar="PATH...", help="Rego files, and folders of them")]
+TARGET = Annotated[str, typer.Option("--target", metavar="NAME", help="what is decided: syscall, admission or control")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    from agentos.cli import backtest
+
+    backtest.register(group)
+    app.add_typer(group, name="policy")
+
+
+@group.command(
+    epilog=examples("agentos policy check policies", "agentos policy check stricter/ -o json"),
+)
+def check(
+    paths: PATHS,
+    target: TARGET = "syscall",
+    output: Annotated[Facts, typer.Option("--output", "-o", help="how to print")] = Facts.TABLE,
+) -> int:
+    """Check Rego as apply does: syntax, types, known paths, METADATA, rule ids. Exit code 1: findings."""
+    from agentos.policy.lint import lint
+
+    modules = read_modules(paths)
+    shipped = all(module.path.startswith("policies/agentos/") for module in modules)
+    found = lint(modules, target=target, shipped=shipped)
+    strict = opa_check(paths)
+    if output is Facts.JSON:
+        emit_json([finding_dict(one) for one in found])
+    elif output is Facts.YAML:
+        emit_yaml([finding_dict(one) for one in found])
+    else:
+        for one in found:
+            emit(f"{plain(one.path)}:{one.line}:{one.column}: error[{one.code}] {plain(one.message)}; {plain(one.mend)}")
+    for line in strict.lines:
+        emit(plain(line))
+    say(f"{count(len(modules), 'module')}: {count(len(found), 'finding')}; {strict.ran}")
+    return 1 if found or strict.lines else 0
+
+
+def finding_dict(one: Json) -> dict[str, Json]:
+    """A finding as JSON."""
+    return {
+        "path": one.path,
+        "line": one.line,
+        "column": one.column,
+        "code": one.code,
+        "message": one.message,
+        "mend": one.mend,
+    }
+
+
+@group.command(
+    "test",
+    epilog=examples("agentos policy test policies", "agentos policy test policies examples -o junit > report.xml"),
+)
+def run_tests(
+    paths: PATHS,
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FORM", help="table, json or junit")] = "table",
+) -> int:
+    """Run every `test_…` rule on the engine in use. Exit code 1: a test failed, or there was none."""
+    from agentos.policy.testing import run_rego_tests
+
+    results = run_rego_tests(read_modules(paths))
+    match output:
+        case "json":
+            emit_json([_result(one) for one in results])
+        case "junit":
+            emit(_junit(results))
+        case "table":
+            for one in results:
+                if not one.passed:
+                    emit(f"{paint('FAIL', fg='red')}  {one.path}: {one.package}.{one.name}: {plain(one.message)}")
+        case _:
+            raise UsageError(f"--output {output}: expected table, json or junit")
+    failed = sum(not one.passed for one in results)
+    say(f"{count(len(results), 'test')}: {len(results) - failed} passed, {failed} failed")
+    return 1 if failed or not results else 0
+
+
+def _result(one: TestResult) -> dict[str, Json]:
+    return {"path": one.path, "package": one.package, "name": one.name, "passed": one.passed, "message": one.message}
+
+
+def _junit(results: list[TestResult]) -> str:
+    failed = sum(not one.passed for one in results)
+    lines = [f'<testsuite name="rego" tests="{len(results)}" failures="{failed}">']
+    for one in results:
+        case = f"  <testcase classname={quoteattr(one.package)} name={quoteattr(one.name)} file={quoteattr(one.path)}"
+        lines.append(f"{case}/>" if one.passed else f"{case}><failure message={quoteattr(one.message)}/></testcase>")
+    return "\n".join([*lines, "</testsuite>"])
+
+
+@group.command(
+    "eval",
+    epilog=examples(
+        "agentos policy eval --input question.json", "agentos policy eval stricter/ --input question.json --data facts.json"
+    ),
+)
+def eval_(
+    input_: Annotated[Path, typer.Option("--input", "-i", metavar="FILE", help="the question, as JSON")],
+    paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH...", help="more Rego, beside the axioms")] = None,
+    data: Annotated[Path | None, typer.Option("--data", "-d", metavar="FILE", help="the root document, as JSON")] = None,
+    target: TARGET = "syscall",
+) -> None:
+    """Decide one question, here and now, by the axioms and more Rego; prints the decision and a report on every rule."""
+    from agentos.policy.bundle import axioms
+    from agentos.policy.explain import explain
+
+    modules = (*axioms(target), *(read_modules(paths) if paths else ()))
+    facts = read_value(data) if data is not None else {"agentos": {}}
+    question = read_value(input_)
+    if not isinstance(question, dict) or not isinstance(facts, dict):
+        raise PolicyError("the question and the data are JSON objects")
+    found = explain(modules, facts, question, target=target)
+    emit_json({"decision": found.decision.to_dict(), "rules": [one.to_dict() for one in found.rules]})
+
+
+@group.command(epilog=examples("agentos policy status", "agentos policy status -o json"))
+def status(
+    output: Annotated[Facts, typer.Option("--output", "-o", help="how to print")] = Facts.TABLE,
+) -> None:
+    """What decides for the tenant now: engine, revision, digest, modules, and how the decision cache fares."""
+    facts = call("policy.status", {})
+    if output is Facts.JSON:
+        emit_json(facts)
+    elif output is Facts.YAML:
+        emit_yaml(facts)
+    else:
+        cache = facts["cache"]
+        asked = cache["hits"] + cache["misses"]
+        rows = [
+            ("tenant", facts["tenant"]),
+            ("engine", facts["engine"]),
+            ("revision", facts["revision"]),
+            ("digest", facts["digest"]),
+            ("modules", len(facts["modules"])),
+            ("cache", f"{cache['hits']} of {asked} answered ({100 * cache['hits'] // asked} %)" if asked else "not asked yet"),
+            *((f"policy {one['name']}", f"{one['target']}, {one['mode']}") for one in facts["policies"]),
+        ]
+        emit_table(("what", "value"), rows)
+
+
+@group.command(
+    epilog=examples(
+        "agentos policy why s-0k3v9…", "agentos policy why s-0k3v9… call-8-2", "agentos policy why s-0k3v9… '#41' -o json"
+    ),
+)
+def why(
+    session: Annotated[str, typer.Argument(metavar="SESSION", help="the session")],
+    call_id: Annotated[
+        str | None, typer.Argument(metavar="[CALL]", help="id of the call, or #SEQ of its event; default: the last one stopped")
+    ] = None,
+    output: Annotated[Output, typer.Option("--output", "-o", help="how to print")] = Output.TABLE,
+) -> None:
+    """Explain a recorded decision from the log: which rules fired, which did not and why, and who could grant it."""
+    params: dict[str, Json] = {"session": session, **({"call": call_id} if call_id is not None else {})}
+    answer = call("policy.why", params)
+    if output is Output.JSON:
+        emit_json(answer)
+    elif output is Output.YAML:
+        emit_yaml(answer)
+    else:
+        for line in why_lines(answer):
+            emit(line)
+
+
+def why_lines(answer: Json) -> list[str]:
+    """The explanation for people."""
+    question, decision = answer["question"], answer["decision"]
+    syscall = question["syscall"]
+    args = json.dumps(syscall["args"], ensure_ascii=False)
+    effect = decision["effect"]
+    budget = f"{question['budget']['calls']} calls, {question['budget']['tokens']} tokens"
+    lines = [
+        f"{answer['session']} {answer['call']} (#{answer['seq']}, {answer['time']}, revision {question['config_revision']})",
+        f"agent {question['agent']['name']} called {plain(syscall['tool'])}({plain(args[:200])}{'…' if len(args) > 200 else ''})",
+        f"session labels: {', '.join(question['session']['labels']) or 'none'}; budget used: {budget}",
+        "",
+        f"{paint(effect, fg='green' if effect == 'allow' else 'red', bold=True)} because",
+    ]
+    for rule in answer["rules"]:
+        if rule["outcome"] == "fired":
+            lines.append(f"  + {rule['rule']}  {plain(rule['path'])}:{rule['line']}")
+            lines.append(f"      {plain(rule['reason'])}")
+    lines += ["", "did not fire"]
+    for rule in answer["rules"]:
+        if rule["outcome"] == "failed":
+            place = f"{plain(rule['path'])}:{rule['condition_line']}"
+            lines.append(f"  - {rule['rule']}  {place}  does not hold: {plain(rule['condition'])}")
+        elif rule["outcome"] == "left-out":
+            lines.append(f"  - {rule['rule']}  {plain(rule['path'])}:{rule['line']}  is about other calls")
+    lines.append("")
+    if answer["grants"]:
+        lines.append("grants of this tool to this agent")
+        for grant in answer["grants"]:
+            conditions = json.dumps(grant.get("args", {}), ensure_ascii=False)
+            lines.append(
+                f"  {grant['name']} by {grant['by']}: args {plain(conditions)}, approval {'yes' if grant['approval'] else 'no'}"
+            )
+    else:
+        lines.append("no grant gives this tool to this agent; an operator can add a ToolGrant")
+    if not answer["same_policy"]:
+        lines.append("the shipped policies have changed since: this is what today's would say of the revision in force then")
+    if not answer["same"]:
+        lines.append(f"decided again it is {answer['replayed']['effect']}: {', '.join(answer['replayed']['rules'])}")
+    return lines

@@ -1,0 +1,227 @@
+"""Policy decided by an OPA server, managed or remote: what both have in common.
+
+Questions go over HTTP through `opa-python-client`, a few at a time. Each answer must come from the bundle whose revision
+this engine has: a server reads policies, data and revision in one transaction, so no answer is of another revision or of a
+mixture. Nothing is tried twice and nothing is sent to a server that would change it.
+
+What of the client is not used as it comes: it has no unix sockets, no authority of one's own, retries three times, sends
+lone surrogates for OPA to replace, and loses the text of errors. So `Connection` opens the session itself and asks through
+the client's own request, with no retry; modules and data never pass through it (its rewriting of Rego has nothing to do).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+import aiohttp
+from opa_client import AsyncOpaClient
+
+from agentos.abi.canonical import Json
+from agentos.abi.errors import EngineUnavailable
+from agentos.policy.adapters.opa_bundle import Bundle, Names
+from agentos.policy.port import DECISION_SECONDS
+
+_OPTIONS: Final = "provenance=true&strict-builtin-errors=true"
+_ANY: Final = "agentos.tenant"
+_LOOP: Final = "look for a rule that loops over a large range or over the whole input"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens: `socket` (a path) or else host, port and, for TLS, a context. `token`: what it knows us by."""
+
+    host: str = "localhost"
+    port: int = 0
+    socket: str | None = None
+    tls: ssl.SSLContext | None = None
+    token: str | None = None
+
+    def __str__(self) -> str:
+        return f"unix://{self.socket}" if self.socket else f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
+
+
+class Connection(AsyncOpaClient):  # type: ignore[misc] # the package carries no types
+    """A client of one server, with connections that stay open."""
+
+    def __init__(self, address: Address, *, connections: int) -> None:
+        super().__init__(
+            host=address.host, port=address.port, ssl=address.tls is not None, token=address.token, retries=0, timeout=None
+        )
+        self._address = address
+        self._connections = connections
+
+    _session: aiohttp.ClientSession | None
+
+    async def _init_session(self) -> None:
+        connector: aiohttp.BaseConnector
+        if self._address.socket is not None:
+            connector = aiohttp.UnixConnector(self._address.socket, limit=self._connections, keepalive_timeout=3600)
+        else:
+            connector = aiohttp.TCPConnector(ssl=self._address.tls or False, limit=self._connections)
+        self._session = aiohttp.ClientSession(
+            headers=self.headers, connector=connector, timeout=aiohttp.ClientTimeout(total=None), trust_env=False
+        )
+
+    async def open(self) -> None:
+        """Make the session; nothing is connected yet."""
+        await self._init_session()
+
+    async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
+        """Ask for `data.<path>`: status and body. Raises EngineUnavailable for a server that does not answer."""
+        url = f"{self.root_url}/data/{quote(path.replace('.', '/'))}?{_OPTIONS}"
+        if self._session is None:
+            raise EngineUnavailable("the policy engine has been closed")
+        try:
+            async with self._request("POST", url, data=body, headers={"Content-Type": "application/json"}) as response:
+                return response.status, await response.read()
+        except (aiohttp.ClientError, OSError) as error:
+            raise EngineUnavailable(f"the policy server does not answer: {error or type(error).__name__}") from error
+
+    def drop(self) -> None:
+        """Close all connections now. Call it in the session's loop."""
+        session, self._session = self._session, None
+        if session is None or session.connector is None:
+            return
+        connector = session.connector
+        session.detach()
+        # Closing has happened when `close` returns; what is left to wait for (the farewell of TLS) nobody has time for.
+        connector.close().__await__()
+
+
+class ServerEngine:
+    """An engine on a server; see the port for what it promises. Its kinds differ in `_on_late` and in how they end."""
+
+    def __init__(self, connection: Connection, bundle: Bundle, *, questions: int, queue_seconds: float) -> None:
+        self._connection = connection
+        self._names: Names = bundle.names
+        self.revision = bundle.revision
+        """`sha256:…` over the modules and the data."""
+        self.loaded_sha256 = bundle.sha256
+        """`sha256:…` of the exact bytes that the server was given."""
+        self._slots = asyncio.Semaphore(questions)
+        self._queue_seconds = queue_seconds
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+
+    async def evaluate(self, path: str, document: Mapping[str, Json], *, within: float = DECISION_SECONDS) -> Json:
+        """See PolicyEngine.evaluate. The deadline counts from the moment the question is sent, not from the wait for its turn."""
+        self._refuse_if_unusable()
+        body = _encoded(document)
+        await self._turn()
+        task = asyncio.create_task(self._ask(path, body))
+        task.add_done_callback(self._done)
+        try:
+            answered, _ = await asyncio.wait({task}, timeout=within)
+        except asyncio.CancelledError:
+            # The evaluation goes on without its asker, and may hang all the same.
+            self._loop.call_later(within, self._watch, task)
+            raise
+        if not answered:
+            self._on_late(task)
+            raise EngineUnavailable(f"policy did not decide within {within * 1000:g} ms", mend=_LOOP)
+        return task.result()
+
+    async def confirm(self, *, within: float) -> None:
+        """Return when the server says that it has this revision. Raises EngineUnavailable."""
+        try:
+            async with asyncio.timeout(within):
+                await self._ask(_ANY, b"{}", defined=False)
+        except TimeoutError as error:
+            raise EngineUnavailable(f"the policy server did not answer within {within:g} s") from error
+
+    def close(self) -> None:
+        """Free the engine, from whichever thread; questions under way get no answer. Safe to repeat."""
+        if not self._closed:
+            self._closed = True
+            if _inside(self._loop):
+                self._connection.drop()
+            elif not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._connection.drop)
+
+    def _refuse_if_unusable(self) -> None:
+        if self._closed:
+            raise EngineUnavailable("the policy engine has been closed")
+
+    def _on_late(self, task: asyncio.Task[Json]) -> None:
+        """A question passed its deadline and nobody waits for it any more. Hanging up makes OPA cancel the evaluation."""
+        task.cancel()
+
+    def _watch(self, task: asyncio.Task[Json]) -> None:
+        if not task.done():
+            self._on_late(task)
+
+    async def _turn(self) -> None:
+        if not self._slots.locked():
+            await self._slots.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._queue_seconds):
+                await self._slots.acquire()
+        except TimeoutError as error:
+            raise EngineUnavailable(f"the policy server was not free to decide for {self._queue_seconds:g} s") from error
+
+    def _done(self, task: asyncio.Task[Json]) -> None:
+        self._slots.release()
+        if not task.cancelled():
+            task.exception()  # somebody has looked at it, whether or not the asker still waits
+
+    async def _ask(self, path: str, body: bytes, *, defined: bool = True) -> Json:
+        status, raw = await self._connection.post(path, body)
+        try:
+            answer: Any = json.loads(raw)
+        except ValueError as error:
+            raise EngineUnavailable(f"the policy server answered {status} with something that is not JSON") from error
+        if not isinstance(answer, dict):
+            raise EngineUnavailable(f"the policy server answered {status} with something that is not an answer")
+        if status != 200:
+            raise EngineUnavailable(self._told(path, status, answer))
+        in_force = revisions(answer)
+        if self.revision not in in_force:
+            raise EngineUnavailable(
+                f"the policy server does not have this revision: it has {', '.join(sorted(in_force)) or 'none'}",
+                mend=f"let it load the bundle of {self.revision}",
+            )
+        if defined and "result" not in answer:
+            raise EngineUnavailable(f"policy left data.{path} undefined")
+        return answer.get("result")
+
+    def _told(self, path: str, status: int, answer: Mapping[str, Any]) -> str:
+        """What went wrong, in the words that the in-process engine uses."""
+        if status == 401:
+            return "the policy server refuses our token"
+        errors = answer.get("errors")
+        if not isinstance(errors, list) or not errors:
+            return f"the policy server answered {status}: {answer.get('message', 'no reason given')}"
+        lines = []
+        for error in errors:
+            place = error.get("location") or {}
+            lines.append(f"{place.get('file', '')}:{place.get('row', 0)}: {error.get('code', '')}: {error.get('message', '')}")
+        return f"policy failed to evaluate data.{path}: {self._names.restore('; '.join(lines))}"
+
+
+def revisions(answer: Mapping[str, Any]) -> set[str]:
+    """The revisions of the bundles that an answer comes from."""
+    bundles = answer.get("provenance", {}).get("bundles", {})
+    return {str(bundle.get("revision", "")) for bundle in bundles.values()}
+
+
+def _encoded(document: Mapping[str, Json]) -> bytes:
+    try:
+        return b'{"input":' + json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"}"
+    except UnicodeEncodeError as error:
+        raise EngineUnavailable(f"the policy input holds text that is not valid UTF-8: {error}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EngineUnavailable(f"the policy input is not JSON: {error}") from error
+
+
+def _inside(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False

@@ -1,0 +1,80 @@
+"""Decisions are read strictly: only exactly an allow is an allow."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+from abi_values import JSON, TEXT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentos.abi.assets import asset
+from agentos.abi.decision import Decision, Verdict, parse_decision
+
+SCHEMA = jsonschema.Draft202012Validator(json.loads((asset("schemas") / "v1" / "policy-decision.json").read_text()))
+
+OBSERVED = st.lists(st.dictionaries(TEXT, TEXT, max_size=3), max_size=2)
+DECISIONS = st.builds(
+    Decision,
+    st.sampled_from(Verdict),
+    st.lists(TEXT, min_size=1, max_size=3).map(tuple),
+    st.lists(TEXT, max_size=3).map(tuple),
+    OBSERVED.map(tuple),
+)
+NEARLY = st.fixed_dictionaries(
+    {},
+    optional={
+        "effect": st.sampled_from(["allow", "ALLOW", " allow", "allow\n", "deny", "ask", "halt", True, None, ["allow"]]) | JSON,
+        "rules": st.lists(TEXT | JSON, max_size=2) | JSON,
+        "reasons": st.lists(TEXT | JSON, max_size=2) | JSON,
+        "observed": OBSERVED | JSON,
+        "obligations": JSON,
+    },
+)
+
+
+def is_allow(value: Any) -> bool:
+    """Whether `value` is exactly an allow, said a second time and in other words than the code."""
+    return (
+        isinstance(value, dict)
+        and {"effect", "rules", "reasons"} <= set(value) <= {"effect", "rules", "reasons", "observed"}
+        and value["effect"] == "allow"
+        and all(
+            isinstance(value[key], list) and all(isinstance(item, str) for item in value[key]) for key in ("rules", "reasons")
+        )
+        and isinstance(value.get("observed", []), list)
+        and all(isinstance(item, dict) and all(isinstance(x, str) for x in item.values()) for item in value.get("observed", []))
+    )
+
+
+@given(JSON | NEARLY)
+def test_nothing_but_an_allow_is_an_allow(value: Any) -> None:
+    """Whatever the engine answers: allow only for a whole, well-formed allow; the rest names a rule."""
+    decision = parse_decision(value)
+    assert (decision.effect is Verdict.ALLOW) == is_allow(value)
+    if decision.effect is not Verdict.ALLOW:
+        assert decision.rules
+
+
+@given(DECISIONS)
+def test_a_decision_survives_the_log(decision: Decision) -> None:
+    """`parse_decision` inverts `to_dict`."""
+    assert parse_decision(json.loads(json.dumps(decision.to_dict()))) == decision
+
+
+@given(NEARLY)
+def test_what_is_read_as_itself_fits_the_published_schema(value: Any) -> None:
+    """A document that the schema of decisions refuses is never taken at its word."""
+    if not SCHEMA.is_valid(value):
+        decision = parse_decision(value)
+        assert decision.effect is not Verdict.ALLOW or "observed" in value
+
+
+@pytest.mark.parametrize("effect", ["deny", "ask", "halt"])
+def test_a_no_that_names_no_rule_is_a_malformed_denial(effect: str) -> None:
+    """Who is refused can always be told by which rule."""
+    decision = parse_decision({"effect": effect, "rules": [], "reasons": []})
+    assert (decision.effect, decision.rules) == (Verdict.DENY, ("kernel.malformed-decision",))

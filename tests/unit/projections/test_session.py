@@ -1,0 +1,160 @@
+"""The fold of one session: laws that hold after every event of every valid history."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentos.abi import event as ev
+from agentos.abi.assets import asset
+from agentos.abi.event import Event
+from agentos.projections.session import OPEN, SessionState, State, Step, fold, fold_all
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from session_histories import KERNEL, PERSON, History, histories
+
+SCHEMA = json.loads((asset("schemas") / "v1" / "event.json").read_text())
+
+
+def prefixes(history: History) -> list[SessionState]:
+    """The state before the first event and after each."""
+    states = [SessionState()]
+    for event in history.events:
+        states.append(fold(states[-1], event))
+    return states
+
+
+@given(histories(whole=True))
+def test_the_histories_are_of_the_published_shape(history: History) -> None:
+    """What these tests fold is what `schemas/v1/event.json` describes."""
+    validator = jsonschema.Draft202012Validator({"$defs": SCHEMA["$defs"], "allOf": SCHEMA["allOf"]})
+    for event in history.events:
+        validator.validate({"type": event.type, "data": event.data})
+
+
+@given(histories())
+def test_the_state_is_a_function_of_the_events(history: History) -> None:
+    """Folding twice, and folding on from any middle, gives one state; no event is changed by it."""
+    copy = json.dumps([event.data for event in history.events])
+    states = prefixes(history)
+    assert fold_all(history.events) == states[-1] == fold_all(list(history.events))
+    assert json.dumps([event.data for event in history.events]) == copy
+    assert [state.seq for state in states] == list(range(len(states)))
+
+
+@given(histories())
+def test_labels_and_spend_only_grow(history: History) -> None:
+    """What a session has seen and spent is never taken back."""
+    states = prefixes(history)
+    for before, after in pairwise(states):
+        assert before.labels <= after.labels
+        assert before.tool_calls <= after.tool_calls
+        assert before.input_tokens <= after.input_tokens
+        assert before.output_tokens <= after.output_tokens
+        assert before.turn <= after.turn
+        assert before.epoch <= after.epoch
+        assert list(after.calls)[: len(before.calls)] == list(before.calls)
+
+
+@given(histories())
+def test_spend_is_what_the_events_say(history: History) -> None:
+    """Tokens are the sum of the replies; calls are the allowed ones that are not the model's."""
+    state = fold_all(history.events)
+    replies = [event.data["result"]["data"] for event in history.events if is_reply(event)]
+    assert state.input_tokens == sum(reply["input_tokens"] for reply in replies)
+    assert state.output_tokens == sum(reply["output_tokens"] for reply in replies)
+    allowed = [event.data for event in history.events if event.type == ev.SYSCALL_DECIDED]
+    allowed = [data for data in allowed if data["decision"]["effect"] == "allow" and data["tool"] != "model-call"]
+    assert state.tool_calls == len(allowed)
+    labels = [event.data["result"].get("labels", []) for event in history.events if event.type == ev.SYSCALL_FINISHED]
+    assert state.labels == frozenset().union(*labels)
+
+
+@given(histories(whole=True))
+def test_over_is_final(history: History) -> None:
+    """A session is over after a terminal event, which is its last, and after no other."""
+    states = prefixes(history)
+    for event, state in zip(history.events, states[1:], strict=True):
+        assert state.over == (event.type in ev.TERMINAL)
+        assert not state.over or state.seq == len(history.events)
+
+
+@given(histories())
+def test_a_session_waits_for_exactly_one_asked_call(history: History) -> None:
+    """`waiting_for` is set while and only while the session waits, and names a call that was asked."""
+    for state in prefixes(history):
+        assert (state.state is State.WAITING) <= (state.waiting_for is not None)
+        if state.state is State.WAITING:
+            assert state.calls[state.waiting_for or ""].step is Step.ASKED
+        if state.state is State.RUNNING:
+            assert state.waiting_for is None
+
+
+@given(histories())
+def test_a_settled_call_stays_settled(history: History) -> None:
+    """A call that needs nothing more is never opened again, and keeps what is known of it."""
+    states = prefixes(history)
+    for before, after in pairwise(states):
+        for name, call in before.calls.items():
+            if call.step not in OPEN:
+                assert after.calls[name] == call
+
+
+@given(histories())
+def test_a_call_has_at_most_one_outcome(history: History) -> None:
+    """A result or an error, never both; a result is of a finished call, and an approval is kept."""
+    for state in prefixes(history):
+        for call in state.calls.values():
+            assert call.result is None or call.error is None
+            assert (call.result is not None) == (call.step is Step.FINISHED)
+            assert (call.error is not None) == (call.step in {Step.FAILED, Step.UNKNOWN, Step.REJECTED, Step.REFUSED})
+            assert call.step is not Step.APPROVED or call.approval == {"by": PERSON, "reason": "I looked"}
+
+
+@given(histories(), st.text(min_size=1, max_size=10), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2))
+def test_an_event_of_a_newer_version_changes_only_the_number(history: History, kind: str, data: dict[str, int]) -> None:
+    """What this version does not know it passes over."""
+    state = fold_all(history.events)
+    event = Event("e", f"agentos.new.{kind}", "default", "s-1", state.seq + 1, "", 0, KERNEL, state.config_revision, None, data)
+    assert fold(state, event) == replace(state, seq=state.seq + 1)
+
+
+@given(histories())
+def test_the_revision_is_that_of_the_last_event(history: History) -> None:
+    """A session's revision is the one its newest event was made under, and only a `revised` event moves it."""
+    states = prefixes(history)
+    for event, before, after in zip(history.events, states, states[1:], strict=False):
+        assert after.config_revision == event.config_revision
+        if event.type == ev.SESSION_REVISED:
+            assert (before.config_revision, after.config_revision) == (event.data["from"], event.data["to"])
+        elif before.seq:
+            assert after.config_revision == before.config_revision
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "state", "error"),
+    [
+        (ev.SESSION_FINISHED, {"result": "so"}, State.FINISHED, None),
+        (ev.SESSION_FAILED, {"error": {"code": "c", "message": "m"}}, State.FAILED, {"code": "c", "message": "m"}),
+        (ev.SESSION_CANCELLED, {"reason": "r"}, State.CANCELLED, {"code": "cancelled", "message": "r"}),
+        (ev.SESSION_HALTED, {"rules": [], "reasons": ["a", "b"]}, State.HALTED, {"code": "halted", "message": "a; b"}),
+    ],
+)
+def test_each_end_says_why(kind: str, data: dict[str, object], state: State, error: object) -> None:
+    """How it ended, and what a person reads about it."""
+    ended = fold(SessionState(id="s-1"), Event("e", kind, "default", "s-1", 1, "", 0, KERNEL, 0, None, data))
+    assert (ended.state, ended.error, ended.over) == (state, error, True)
+    assert (ended.result == "so") == (state is State.FINISHED)
+
+
+def is_reply(event: Event) -> bool:
+    return event.type == ev.SYSCALL_FINISHED and event.data["tool"] == "model-call"
