@@ -57,6 +57,7 @@ mutate: $(VENV)/.dev ## remove guards and rules of the shipped policies one at a
 lock: ## pin all dependencies again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml requirements/build.in requirements/demo.in -o requirements/run.txt
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -c requirements/run.txt requirements/dev.in -o requirements/dev.txt
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements/bench.in -o requirements/bench.txt
 
 clean: ## remove the environment and local state
 	rm -rf $(VENV) .agentos build dist

@@ -122,7 +122,7 @@ def suggest(decisions: Sequence[Mapping[str, Json]], *, name: str) -> Json:
         "tools": tools,
         "args": {key: constraint for key, constraint in args.items() if constraint is not None},
         "approval": "required",
-        "reason": f"drafted from {len(denied)} denied calls of {', '.join(sessions)}; read every line before applying",
+        "reason": f"drafted from denied calls ({len(denied)}) of {', '.join(sessions)}; read every line before applying",
     }
     return {"apiVersion": "agentos/v1", "kind": "ToolGrant", "metadata": {"name": name}, "spec": spec}
 

@@ -23,6 +23,9 @@ from agentos.registry.principal import Principal
 
 FLEET_ACCOUNT: Final = "AGENTOS"
 
+INBOX: Final = "_INBOX.RUNTIME"
+"""Where the runtime gets its own answers: no principal can have a name in capitals, and so none can listen there."""
+
 
 @dataclass(frozen=True, slots=True)
 class External:
@@ -108,7 +111,7 @@ class Embedded:
             self._server.url,
             self._key(tenant),
             name=f"runtime {account_of(tenant)}",
-            inbox_prefix="_INBOX.runtime",
+            inbox_prefix=INBOX,
             reconnect=True,
         )
 
@@ -175,7 +178,7 @@ class Remote:
             self._external.url,
             self._external.creds,
             name=f"runtime {account_of(tenant)}",
-            inbox_prefix="_INBOX.runtime",
+            inbox_prefix=INBOX,
             reconnect=True,
         )
 

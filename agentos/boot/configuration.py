@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
-from agentos.abi.errors import EngineUnavailable, NotFound
+from agentos.abi.errors import EngineUnavailable, NotFound, PolicyError
 from agentos.abi.ids import DEFAULT_TENANT
 from agentos.abi.resource import Key, Resource
 from agentos.drivers.dispatch import model_spec, tool_spec
@@ -14,6 +15,8 @@ from agentos.policy.decide import Decider
 from agentos.policy.port import PolicyEngineFactory
 from agentos.policy.tenant import tenant_policy
 from agentos.registry.state import State
+
+log = logging.getLogger(__name__)
 
 
 def tenants_of(resources: Sequence[Resource]) -> frozenset[str]:
@@ -36,7 +39,12 @@ async def configure(factory: PolicyEngineFactory, state: State, tenant: str) -> 
     """The configuration of `tenant` in `state`, and its decider."""
     resources = state.resources()
     own = [item for item in resources if item.key.tenant == tenant]
-    decider = await load_decider(factory, resources, tenant, {key: entry.by for key, entry in state.entries.items()})
+    try:
+        decider = await load_decider(factory, resources, tenant, {key: entry.by for key, entry in state.entries.items()})
+    except PolicyError as error:
+        # It loaded when it was applied, and with another engine it does not. All is denied to the tenant, and the others run.
+        log.critical("the policies of tenant %s do not load, so everything is denied there: %s", tenant, error)
+        decider = Decider.denying(EngineUnavailable(f"the policies of tenant {tenant} do not load: {error.message}"))
     declared = state.get(Key("Tenant", "*", tenant))
     limits = declared.spec.get("limits", {}) if declared is not None else {}
     tools = {item.key.name: tool_spec(item) for item in own if item.key.kind == "Tool"}
@@ -75,6 +83,8 @@ class Configurations:
     def __init__(self, factory: PolicyEngineFactory) -> None:
         self._factory = factory
         self._current: dict[str, tuple[Configuration, Decider]] = {}
+        self.revision = -1
+        """The revision in force, -1 before the first `refresh`."""
 
     def current(self, tenant: str) -> Configuration:
         """See `kernel.port.ConfigurationSource`."""
@@ -93,7 +103,8 @@ class Configurations:
         return frozenset(self._current)
 
     async def refresh(self, state: State) -> None:
-        """Put `state` in force. Raises PolicyError; then what was in force stays."""
+        """Put `state` in force, all tenants at once."""
         self._current = {
             tenant: await configure(self._factory, state, tenant) for tenant in sorted(tenants_of(state.resources()))
         }
+        self.revision = state.revision

@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
+from nats.errors import Error as NatsError
+
 from agentos import __version__
 from agentos.abi.canonical import Json
 from agentos.abi.decision import Decision
-from agentos.abi.errors import EngineUnavailable, ManifestError, Unavailable
+from agentos.abi.errors import AgentOSError, EngineUnavailable, ManifestError, Unavailable
 from agentos.abi.ids import DEFAULT_TENANT, FLEET
 from agentos.abi.resource import Resource
 from agentos.audit.keys import load_or_create_key
@@ -23,7 +25,7 @@ from agentos.boot.backend import Backend, Embedded, External, Remote
 from agentos.boot.configuration import Configurations, load_decider, tenants_of
 from agentos.boot.home import Home
 from agentos.boot.system import LoopSpawner, SystemRandom, SystemTimer
-from agentos.boot.tenants import Tenants
+from agentos.boot.tenants import Tenant, Tenants
 from agentos.control import audit_verbs, registry_verbs
 from agentos.control.adapters.nats_service import ControlService
 from agentos.control.authorize import Authorize
@@ -59,6 +61,9 @@ FIRST_ROLES: Final = ("operator", "approver", "auditor", "compliance")
 
 RESTARTS: Final = 5
 """How often a server that dies is started again before the runtime gives up."""
+
+KEEP_UP_S: Final = 1.0
+"""Seconds until putting a revision in force is tried again."""
 
 CHANGING: Final = frozenset({"registry.apply", "registry.delete", "registry.rollback"})
 """Verbs after which another revision may be in force."""
@@ -163,12 +168,23 @@ class Runtime:
 
         async def principals_changed() -> None:
             async with self._changing:
-                known = await principals.list()
-                await self.backend.update(self.configurations.tenants, known)
+                # A tenant that was deleted is served until the runtime stops, so its account stays.
+                served = self.configurations.tenants | {tenant.name for tenant in self.tenants.all()}
+                await self.backend.update(served, await principals.list())
 
         async def revision_changed() -> None:
             async with self._changing:
                 await self._take_over(registry, principals)
+
+        async def keep_up() -> None:
+            while True:
+                try:
+                    await revision_changed()
+                    async for _ in registry.follow():
+                        await revision_changed()
+                except (AgentOSError, OSError, NatsError) as error:
+                    log.warning("the newest revision is not in force yet, trying again: %s", error)
+                    await self.timer.sleep(KEEP_UP_S)
 
         handlers: dict[str, Handler] = {
             **SessionVerbs(self.sessions, self.tenants.log, self.tenants, self.workspaces, self.random).handlers(),
@@ -195,7 +211,10 @@ class Runtime:
         if isinstance(self.backend, Embedded):
             for tenant in self.tenants.all():
                 await self._control.serve(tenant.client, tenant.name)
-        await self._resume()
+        for tenant in self.tenants.all():
+            await self._resume(tenant)
+        following = asyncio.create_task(keep_up(), name="keep up with the registry")
+        stack.push_async_callback(_cancel, following)
         self.home.announce(self.url)
         stack.callback(self.home.withdraw)
 
@@ -210,13 +229,21 @@ class Runtime:
     async def _take_over(self, registry: Registry, principals: Principals) -> None:
         """Put the newest revision in force: tenants first, then what they run."""
         state = await registry.state()
-        names = tenants_of(state.resources()) | self.configurations.tenants
+        if state.revision == self.configurations.revision:
+            return
+        served = {tenant.name for tenant in self.tenants.all()}
+        names = tenants_of(state.resources()) | served
         await self.backend.update(names, await principals.list())
-        for name in sorted(names):
+        fresh = []
+        for name in sorted(names - served):
             opened = await self.tenants.open(name)
-            if opened is not None and self._control is not None and isinstance(self.backend, Embedded):
-                await self._control.serve(opened.client, name)
+            if opened is not None:
+                fresh.append(opened)
+                if self._control is not None and isinstance(self.backend, Embedded):
+                    await self._control.serve(opened.client, name)
         await self.configurations.refresh(state)
+        for tenant in fresh:
+            await self._resume(tenant)
 
     async def _first_operator(self, principals: Principals) -> None:
         if await principals.list():
@@ -232,14 +259,18 @@ class Runtime:
         if stanza is not None:
             log.warning("add this user to the account on the NATS server: %s", stanza)
 
-    async def _resume(self) -> None:
-        """Take over the sessions that a runtime before us left running."""
-        for tenant in self.tenants.all():
-            await tenant.projector.caught_up()
-            for row in await self.tenants.sessions(tenant.name, live_only=True, limit=10_000):
-                if row["state"] == "running":
-                    log.info("resuming session %s", row["id"])
-                    await self.sessions.resume(tenant.name, row["id"])
+    async def _resume(self, tenant: Tenant) -> None:
+        """Take over the sessions that a runtime before us left running. One that cannot be read holds up no other."""
+        await tenant.projector.caught_up()
+        for row in await self.tenants.sessions(tenant.name, live_only=True, limit=10_000):
+            if row["state"] == "waiting":
+                self.sessions.adopt(tenant.name, row["id"])
+                continue
+            log.info("resuming session %s", row["id"])
+            try:
+                await self.sessions.resume(tenant.name, row["id"])
+            except AgentOSError as error:
+                log.warning("session %s of tenant %s cannot be resumed: %s", row["id"], tenant.name, error)
 
     async def _check(self, resources: Sequence[Resource], tenants: Sequence[str]) -> None:
         """Whether a desired state holds together: references, then that the policies of the tenants concerned load."""
@@ -313,10 +344,21 @@ def _then(handler: Handler, after: Callable[[], Awaitable[None]]) -> Handler:
     async def both(caller: Caller, params: dict[str, Json]) -> Json:
         answer = await handler(caller, params)
         if isinstance(answer, dict) and answer.get("revision") is not None:
-            await after()
+            try:
+                await after()
+            except AgentOSError as error:
+                raise Unavailable(
+                    f"the revision is stored, but could not be put in force yet: {error.message}",
+                    mend="the runtime goes on trying; agentos status shows which revision is in force",
+                ) from error
         return answer
 
     return both
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
 
 
 def _lint(resources: Sequence[Resource], tenant: str) -> None:

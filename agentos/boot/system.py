@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
+import signal
 import sys
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from agentos.abi import rpc
 from agentos.abi.errors import Unavailable
+from agentos.kernel.port import HarnessSilent
 
 log = logging.getLogger(__name__)
 
 GRACE: Final = 1.0
 """Seconds a harness gets to leave by itself before it is killed."""
+
+SILENCE: Final = 300.0
+"""Seconds that a harness may leave the kernel waiting for a frame, or with one that it does not read."""
 
 
 class SystemTimer:
@@ -39,16 +46,20 @@ class SystemRandom:
         return secrets.token_bytes(size)
 
 
+LOOP: Final = (sys.executable, "-I", "-m", "agentos.harness")
+"""The built-in loop's command."""
+
+
 class LoopSpawner:
-    """Starts the built-in loop as a process of its own: no environment but PATH, no inherited descriptors."""
+    """Starts harnesses, each a process of its own: no environment but PATH, no inherited descriptors."""
+
+    def __init__(self, command: Sequence[str] = LOOP) -> None:
+        self._command = tuple(command)
 
     async def spawn(self, session: str) -> ProcessHarness:
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-I",
-                "-m",
-                "agentos.harness",
+                *self._command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -62,27 +73,43 @@ class LoopSpawner:
 
 
 class ProcessHarness:
-    """A harness process and its pipe."""
+    """A harness process and its pipe. `silence_s` is how long it may keep the kernel waiting for a frame."""
 
-    def __init__(self, session: str, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, session: str, process: asyncio.subprocess.Process, *, silence_s: float = SILENCE) -> None:
         self._session = session
         self._process = process
+        self._silence_s = silence_s
         self._complaints = asyncio.create_task(self._drain_stderr())
 
     async def read_frame(self) -> bytes:
         stdout = self._process.stdout
         if stdout is None:
             return b""
-        line = await stdout.readline()
+        line = await self._line(stdout)
+        # Frames that wait in the buffer are read without a pause: others must come to their turn as well.
+        await asyncio.sleep(0)
         return line.rstrip(b"\n")
+
+    async def _line(self, stdout: asyncio.StreamReader) -> bytes:
+        until = asyncio.get_running_loop().time() + self._silence_s
+        while asyncio.get_running_loop().time() < until:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(GRACE, self._silence_s)):
+                    return await stdout.readline()
+            if self._process.returncode is not None:
+                return b""  # it has left; whoever still holds its end of the pipe is not the harness
+        raise HarnessSilent(f"it said nothing for {self._silence_s:g} s")
 
     async def write_frame(self, frame: bytes) -> None:
         stdin = self._process.stdin
         if stdin is None:
             return
         try:
-            stdin.write(frame)
-            await stdin.drain()
+            async with asyncio.timeout(self._silence_s):
+                stdin.write(frame)
+                await stdin.drain()
+        except TimeoutError as error:
+            raise HarnessSilent(f"it did not read for {self._silence_s:g} s") from error
         except (BrokenPipeError, ConnectionResetError):
             log.debug("session %s: the harness has closed its end", self._session)
 
@@ -90,21 +117,23 @@ class ProcessHarness:
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
-            await asyncio.wait_for(self._process.wait(), GRACE)
-        except TimeoutError:
-            self._kill()
+            await self._ended()
         finally:
-            if self._process.returncode is None:
-                self._kill()
-                await self._process.wait()
-            await self._complaints
+            # Whatever the harness has started ends with it. Who has left its group may still hold the pipes: their end, for
+            # which `Process.wait` and the reading of standard error would wait as well, is not waited for.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            await self._ended()
+            self._process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - else the pipes stay open here
+            self._complaints.cancel()
+            await asyncio.wait([self._complaints])
         return self._process.returncode
 
-    def _kill(self) -> None:
-        try:
-            self._process.kill()
-        except ProcessLookupError:
-            return
+    async def _ended(self) -> None:
+        """Wait for the end of the process, but no longer than the grace."""
+        if self._process.returncode is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), GRACE)
 
     async def _drain_stderr(self) -> None:
         """What a harness writes on standard error goes to the runtime's log, line by line and bounded."""

@@ -56,9 +56,8 @@ def list_(
             )
             waiting = [row["session"] for row in rows if row["state"] == "waiting"]
             if waiting:
-                say(
-                    f"next: agentos approvals list -o yaml to read it whole; agentos approvals approve {waiting[0]} --reason '…' (or deny)"
-                )
+                say("to read it whole: agentos approvals list -o yaml")
+                say(f"next: agentos approvals approve {waiting[0]} --reason '…' (or deny)")
 
 
 def _row(row: dict[str, Json], wide: bool) -> list[str]:

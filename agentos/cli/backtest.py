@@ -50,7 +50,10 @@ def backtest(
     agent: Annotated[str | None, typer.Option("--agent", metavar="NAME", help="only decisions about this agent")] = None,
     output: Annotated[Facts, typer.Option("--output", "-o", help="how to print")] = Facts.TABLE,
 ) -> int:
-    """Decide every recorded syscall again under proposed policies. Exit code 2: some would have been decided otherwise."""
+    """Try other policies on what was recorded.
+
+    Every recorded syscall is decided again. Exit code 2: some would have been decided otherwise.
+    """
     from agentos.audit.backtest import Report
 
     proposed = read_modules(paths)
@@ -131,7 +134,10 @@ def _show(report: Report) -> None:
 def suggest(
     session: Annotated[str, typer.Argument(metavar="SESSION", help="the session whose denials are read")],
 ) -> int:
-    """Draft a narrow ToolGrant, as YAML, from what grants alone denied in a session. Nothing is applied."""
+    """Draft a grant from the denials of a session.
+
+    A narrow ToolGrant as YAML, from what grants alone denied. Nothing is applied.
+    """
     from agentos.audit.backtest import suggest as draft
 
     async def work(client: Client) -> Json:

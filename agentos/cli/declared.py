@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from agentos.abi.canonical import Json
 from agentos.abi.errors import ManifestError, UsageError
 from agentos.abi.resource import Key
-from agentos.cli.command import call
+from agentos.cli.command import call, settings
 
 if TYPE_CHECKING:
     from agentos.manifests import Finding, Loaded
@@ -42,10 +42,23 @@ def read_declarations(paths: Sequence[str]) -> Declared:
             f"{count} fault{'' if count == 1 else 's'} in the declarations; nothing was changed",
             faults=[{**fault.to_dict(), "text": str(fault)} for fault in loaded.faults],
         )
+    _same_tenant(loaded)
     return Declared(
         [resource.to_dict() for resource in loaded.resources],
         {str(key): str(position) for key, position in loaded.positions.items()},
     )
+
+
+def _same_tenant(loaded: Loaded) -> None:
+    """Raises UsageError when `--tenant` names another tenant than a declaration: what is meant cannot be told."""
+    for resource in loaded.resources:
+        key = resource.key
+        if settings.tenant is not None and key.kind != "Tenant" and key.tenant != settings.tenant:
+            raise UsageError(
+                f"{key} belongs to tenant {key.tenant}, and --tenant says {settings.tenant}; nothing was changed",
+                where=str(loaded.positions.get(key, "")) or None,
+                mend=f"write metadata.tenant: {settings.tenant} into the declaration, or leave out --tenant",
+            )
 
 
 def _load(paths: Sequence[str], stdin: bytes | None, existing: Collection[Key]) -> Loaded:

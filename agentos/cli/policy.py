@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 group = typer.Typer(
     no_args_is_help=True,
-    help="Rego: check, test and evaluate it; why a decision was made; what other rules would have done.",
+    help="Check, test and explain policy; try it on history.",
     epilog=examples("agentos policy check policies", "agentos policy why s-0k3v9…", "agentos policy backtest stricter/"),
     rich_markup_mode=None,
 )
@@ -46,7 +46,10 @@ def check(
     target: TARGET = "syscall",
     output: Annotated[Facts, typer.Option("--output", "-o", help="how to print")] = Facts.TABLE,
 ) -> int:
-    """Check Rego as apply does: syntax, types, known paths, METADATA, rule ids. Exit code 1: findings."""
+    """Check Rego as apply does.
+
+    Syntax, types, known paths, METADATA, rule ids. Exit code 1: findings.
+    """
     from agentos.policy.lint import lint
 
     modules = read_modules(paths)
@@ -86,7 +89,10 @@ def run_tests(
     paths: PATHS,
     output: Annotated[str, typer.Option("--output", "-o", metavar="FORM", help="table, json or junit")] = "table",
 ) -> int:
-    """Run every `test_…` rule on the engine in use. Exit code 1: a test failed, or there was none."""
+    """Run the tests of Rego on the engine in use.
+
+    Every rule named `test_…`. Exit code 1: a test failed, or there was none.
+    """
     from agentos.policy.testing import run_rego_tests
 
     results = run_rego_tests(read_modules(paths))
@@ -131,7 +137,10 @@ def eval_(
     data: Annotated[Path | None, typer.Option("--data", "-d", metavar="FILE", help="the root document, as JSON")] = None,
     target: TARGET = "syscall",
 ) -> None:
-    """Decide one question, here and now, by the axioms and more Rego; prints the decision and a report on every rule."""
+    """Decide one question here, by the axioms and more Rego.
+
+    Prints the decision and a report on every rule.
+    """
     from agentos.policy.bundle import axioms
     from agentos.policy.explain import explain
 
@@ -148,7 +157,10 @@ def eval_(
 def status(
     output: Annotated[Facts, typer.Option("--output", "-o", help="how to print")] = Facts.TABLE,
 ) -> None:
-    """What decides for the tenant now: engine, revision, digest, modules, and how the decision cache fares."""
+    """What decides for the tenant now.
+
+    Engine, revision, digest, modules, and how the decision cache fares.
+    """
     facts = call("policy.status", {})
     if output is Facts.JSON:
         emit_json(facts)
@@ -181,7 +193,10 @@ def why(
     ] = None,
     output: Annotated[Output, typer.Option("--output", "-o", help="how to print")] = Output.TABLE,
 ) -> None:
-    """Explain a recorded decision from the log: which rules fired, which did not and why, and who could grant it."""
+    """Explain a recorded decision.
+
+    From the log: which rules fired, which did not and why, and which grants there are.
+    """
     params: dict[str, Json] = {"session": session, **({"call": call_id} if call_id is not None else {})}
     answer = call("policy.why", params)
     if output is Output.JSON:

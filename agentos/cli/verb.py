@@ -51,7 +51,7 @@ class Verb(TyperCommand):
 
 
 def _piece(argument: Any) -> str:
-    word = argument.metavar or argument.name.upper()
+    word = (argument.metavar or argument.name.upper()).strip("[].")
     return f"{word if argument.required else f'[{word}]'}{'' if argument.nargs == 1 else '...'}"
 
 

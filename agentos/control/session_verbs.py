@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from agentos.abi.canonical import Json, parse_strict
@@ -14,7 +14,7 @@ from agentos.abi.errors import NotFound, UsageError
 from agentos.abi.ids import Random, is_name
 from agentos.control.params import Params
 from agentos.control.principal import Caller, Handlers
-from agentos.eventlog.port import EventLog
+from agentos.eventlog.port import EventLog, Stored
 from agentos.eventlog.subject import session_subject
 from agentos.kernel.sessions import MAX_GOAL, Sessions
 from agentos.kernel.workspace import MAX_BYTES, Workspaces
@@ -22,7 +22,7 @@ from agentos.projections.session import SessionState
 
 MAX_WAIT_MS: Final = 20_000
 MAX_UPLOADS: Final = 4
-"""Uploads under way per principal; the oldest is dropped for a new one."""
+"""Uploads under way per principal, MAX_BYTES together at most; the oldest is dropped for what is new."""
 
 
 class Reader(Protocol):
@@ -88,6 +88,8 @@ class SessionVerbs:
         if len(mine[name]) + len(data) > MAX_BYTES:
             del mine[name]
             raise UsageError(f"the input is larger than {MAX_BYTES} bytes")
+        while sum(map(len, mine.values())) + len(data) > MAX_BYTES:
+            del mine[next(one for one in mine if one != name)]
         mine[name] += data
         return {"upload": name, "bytes": len(mine[name])}
 
@@ -122,24 +124,30 @@ class SessionVerbs:
         return await self._reader.sessions(caller.tenant, live_only=not everything, limit=limit)
 
     async def events(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """The events of a session behind `seq`: {session, seq?, position?, wait_ms?} → {events, seq, position, over}."""
+        """The events of a session behind `seq`: {session, seq?, position?, wait_ms?} → {events, seq, position}.
+
+        With `wait_ms`, an answer without events comes only after that time.
+        """
         take = Params(params)
         session = _session(take)
         seq = take.number("seq", default=0, highest=2**53)
         position = take.number("position", default=0, highest=2**53)
         wait_ms = take.number("wait_ms", default=0, highest=MAX_WAIT_MS)
         take.end()
-        if wait_ms:
+        found = await self._behind(caller.tenant, session, position)
+        if not found and position == 0:
+            raise NotFound(f"no session {session} in tenant {caller.tenant}", mend="list them: agentos ps --all")
+        if not found and wait_ms:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._sessions.wait_beyond(caller.tenant, session, seq), wait_ms / 1000)
-        events = []
-        async for stored in self._logs(caller.tenant).read(session_subject(session), after=position):
-            event = parse_strict(stored.data)
-            position, seq = stored.position, event["seq"]
-            events.append(event)
-        if position == 0:
-            raise NotFound(f"no session {session} in tenant {caller.tenant}", mend="list them: agentos ps --all")
+            found = await self._behind(caller.tenant, session, position)
+        events = [parse_strict(stored.data) for stored in found]
+        if events:
+            seq, position = events[-1]["seq"], found[-1].position
         return {"events": events, "seq": seq, "position": position}
+
+    async def _behind(self, tenant: str, session: str, position: int) -> Sequence[Stored]:
+        return [stored async for stored in self._logs(tenant).read(session_subject(session), after=position)]
 
     async def cancel(self, caller: Caller, params: dict[str, Json]) -> Json:
         """Stop a session for good: {session, reason} → the session."""

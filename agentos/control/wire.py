@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -19,6 +20,10 @@ ENCODING: Final = "Agentos-Encoding"
 PART: Final = "Agentos-Part"
 GZIP_ABOVE: Final = 32 * 1024
 MAX_BODY: Final = 128 * 1024 * 1024
+"""Largest answer in bytes, decompressed."""
+
+MAX_REQUEST: Final = 32 * 1024 * 1024
+"""Largest request in bytes, decompressed: as JSON it takes many times that in memory."""
 
 
 def encode(value: Json) -> tuple[bytes, dict[str, str]]:
@@ -29,17 +34,34 @@ def encode(value: Json) -> tuple[bytes, dict[str, str]]:
     return gzip.compress(data, compresslevel=1), {ENCODING: "gzip"}
 
 
-def decode(data: bytes, headers: Mapping[str, str] | None) -> Json:
-    """Read a body. Raises UsageError for one that is not ours, or too large."""
+def decode(data: bytes, headers: Mapping[str, str] | None, *, most: int | None = None) -> Json:
+    """Read a body. Raises UsageError for one that is not ours, or larger than `most` bytes (None: MAX_BODY)."""
+    most = MAX_BODY if most is None else most
     try:
         if headers and headers.get(ENCODING) == "gzip":
             with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-                data = file.read(MAX_BODY + 1)
-        if len(data) > MAX_BODY:
-            raise UsageError(f"the message is larger than {MAX_BODY} bytes")
+                data = file.read(most + 1)
+        if len(data) > most:
+            raise UsageError(f"the message is larger than {most} bytes")
         return json.loads(data)
-    except (OSError, EOFError, ValueError, RecursionError) as error:
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise UsageError("the message is not one of AgentOS") from error
+
+
+def decode_request(data: bytes, headers: Mapping[str, str] | None) -> Json:
+    """Read a request. Raises UsageError also for text that no event of the log could hold (lone surrogates)."""
+    value = decode(data, headers, most=MAX_REQUEST)
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise UsageError("the request holds text that is not valid Unicode, or is nested too deeply") from error
+    return value
+
+
+def header(text: str) -> str:
+    """`text` for a header: one line of printable ASCII, bounded."""
+    plain = text.encode("ascii", "backslashreplace").decode("ascii")
+    return "".join(char if char.isprintable() else " " for char in plain)[:512]
 
 
 def split(data: bytes, size: int) -> Sequence[bytes]:

@@ -17,23 +17,28 @@ from typing import Final
 from agentos.abi import event as ev
 from agentos.abi.canonical import Json, NotCanonical, canonical, digest, digest_of
 from agentos.abi.decision import Verdict, deny
-from agentos.abi.errors import Conflict, DriverError, OutcomeUnknown
+from agentos.abi.errors import Conflict, DriverError, OutcomeUnknown, TooLarge
 from agentos.abi.syscall import MODEL_CALL, Result, Syscall, ToolEffect
 from agentos.drivers.port import CallContext, Driver, ModelProvider, ModelRequest, ModelUnavailable, ToolSpec
 from agentos.kernel.journal import Journal
 from agentos.kernel.port import Configuration, Timer
+from agentos.kernel.reply import MODEL_IDS, UNREADABLE, check_reply, recordable
 from agentos.kernel.workspace import Workspaces
 from agentos.projections import context
 from agentos.projections.question import question
-from agentos.projections.session import Call, Step
+from agentos.projections.session import Call, State, Step
 
 SYSTEM: Final = "system/kernel"
 
 MAX_ARGS: Final = 1024 * 1024
 """Largest arguments of one call in canonical bytes; more is refused before policy sees it."""
 
-UNREADABLE: Final = "agentos.unreadable"
-"""Key under which arguments that have no canonical form (an integer beyond 2^53, …) are kept as text; such a call is refused."""
+MAX_OUTCOME: Final = 2 * 1024 * 1024
+"""Largest result of one call, and largest reply of a model, in canonical bytes: it must fit an event of the log, and a frame of
+the ABI, whose escapes may make three bytes of one."""
+
+MAX_WORDS: Final = 4096
+"""Most characters of an error that a driver reports."""
 
 Act = Callable[[], Awaitable[Result]]
 
@@ -69,25 +74,26 @@ class Gate:
         known = journal.state.calls.get(syscall.call)
         if known is not None and known.step not in {Step.APPROVED, Step.ALLOWED}:
             return _same(known, syscall)
+        if known is not None and known.tool != syscall.tool:
+            raise _taken(known)
         if UNREADABLE in syscall.args:
             unreadable = "the arguments cannot be recorded: whole numbers beyond 2^53 are to be written as text"
             return await self._refuse(journal, configuration, syscall, unreadable)
         tool = configuration.tools.get(syscall.tool)
         if tool is None:
             return await self._refuse(journal, configuration, syscall, _unknown_tool(syscall.tool, configuration))
-        problem = configuration.checks[tool.name](syscall.args)
-        if problem is not None:
-            return await self._refuse(journal, configuration, syscall, problem)
         try:
             arguments = canonical(syscall.args)
         except NotCanonical as error:
             return await self._refuse(journal, configuration, syscall, f"arguments: {error}")
-        if len(arguments) > MAX_ARGS:
-            problem = f"arguments are {len(arguments)} bytes, at most {MAX_ARGS} are taken"
-            return await self._refuse(journal, configuration, syscall, problem)
         args_digest = digest(arguments)
-        if known is not None and (known.tool, known.args_digest) != (syscall.tool, args_digest):
-            raise Conflict(f"call {syscall.call} is already another call")
+        if known is not None and known.args_digest != args_digest:
+            raise _taken(known)
+        # The size first: what checking costs grows with it.
+        problem = f"arguments are {len(arguments)} bytes, at most {MAX_ARGS} are taken" if len(arguments) > MAX_ARGS else None
+        problem = problem or configuration.checks[tool.name](syscall.args)
+        if problem is not None:
+            return await self._refuse(journal, configuration, syscall, problem)
         request = _Request(syscall, tool.effect, args_digest, not _repeatable(tool), self._tool_act(journal, tool, syscall))
         return await self._decide_and_act(journal, configuration, request)
 
@@ -97,18 +103,24 @@ class Gate:
         number = sum(1 for call in journal.state.calls.values() if call.tool == MODEL_CALL) + 1
         # The view is a pure function of the log, so the head of the chain names the whole input of the model.
         args = {"model": agent.model, "input_digest": journal.head.hash}
-        syscall = Syscall(f"model-{number}", MODEL_CALL, args)
+        syscall = Syscall(f"{MODEL_IDS}{number}", MODEL_CALL, args)
         act = self._model_act(journal, configuration)
         request = _Request(syscall, ToolEffect.EXTERNAL, digest_of(args), once=False, act=act)
         return await self._decide_and_act(journal, configuration, request)
 
     async def settle(self, journal: Journal, configuration: Configuration) -> None:
-        """After a crash: settle calls that were allowed and have no outcome.
+        """After a crash: finish what a decision began.
 
-        A repeatable one stays open and is performed again when the harness asks; of any other the outcome is unknown, and is
-        recorded as that.
+        An allowed call without an outcome stays open if it is repeatable, and is performed again when the harness asks; of any
+        other the outcome is unknown, and is recorded as that. A question that was decided and not asked is asked, and a halt that
+        was decided halts.
         """
         for call in tuple(journal.state.calls.values()):
+            if call.decision is not None and call.decision["effect"] == Verdict.HALT:
+                await self._halt(journal, configuration, call.decision)
+                return
+            if call.step is Step.ASKED and journal.state.state is State.RUNNING:
+                await self._record(journal, configuration, ev.SESSION_WAITING, {"call": call.call})
             if call.step is not Step.ALLOWED:
                 continue
             tool = configuration.tools.get(call.tool)
@@ -146,8 +158,7 @@ class Gate:
             case Verdict.ASK:
                 await self._record(journal, configuration, ev.SESSION_WAITING, {"call": syscall.call})
             case Verdict.HALT:
-                data = {"rules": list(decision.rules), "reasons": list(decision.reasons)}
-                await self._record(journal, configuration, ev.SESSION_HALTED, data)
+                await self._halt(journal, configuration, data["decision"])
             case Verdict.DENY:
                 pass
         return journal.state.calls[syscall.call]
@@ -159,34 +170,40 @@ class Gate:
         def outcome(**fields: Json) -> dict[str, Json]:
             return {"call": call, "tool": tool, "duration_us": self._timer.monotonic_us() - started, **fields}
 
-        async def lost() -> None:
+        async def failed(error: dict[str, Json]) -> None:
+            await self._record(journal, configuration, ev.SYSCALL_FAILED, outcome(error=error))
+
+        async def lost(error: dict[str, Json]) -> None:
             if request.once:
                 await self._record(journal, configuration, ev.SYSCALL_UNKNOWN, {"call": call, "tool": tool})
             else:
-                data = outcome(error={"code": "cancelled", "message": "stopped before it had finished"})
-                await self._record(journal, configuration, ev.SYSCALL_FAILED, data)
+                await failed(error)
 
         try:
             result = await request.act()
             data = outcome(result=result.to_dict())
-            canonical(data)
+            size = len(canonical({"data": data}))  # as deep as it will stand in the event
         except asyncio.CancelledError:
-            await lost()
+            await lost({"code": "cancelled", "message": "stopped before it had finished"})
             raise
         except OutcomeUnknown as error:
-            if request.once:
-                await self._record(journal, configuration, ev.SYSCALL_UNKNOWN, {"call": call, "tool": tool})
-            else:
-                await self._record(journal, configuration, ev.SYSCALL_FAILED, outcome(error=_error(error)))
+            await lost(_error(error))
         except DriverError as error:
-            data = outcome(error=_error(error))
-            await self._record(journal, configuration, ev.SYSCALL_FAILED, data)
+            await failed(_error(error))
         except NotCanonical as error:
-            message = f"the tool acted, but its result cannot be recorded: {error}"
-            data = outcome(error={"code": "result", "message": message, "retryable": False})
-            await self._record(journal, configuration, ev.SYSCALL_FAILED, data)
+            await failed(_unfit(str(error)))
+        except Exception:
+            # A driver that breaks its contract: what it did is as unknown as after a crash. The session fails of it, visibly.
+            await lost({"code": "internal", "message": "the driver failed in an unexpected way"})
+            raise
         else:
-            await self._record(journal, configuration, ev.SYSCALL_FINISHED, data)
+            if size > MAX_OUTCOME:
+                await failed(_unfit(f"it is {size} bytes, at most {MAX_OUTCOME} are kept"))
+                return
+            try:
+                await self._record(journal, configuration, ev.SYSCALL_FINISHED, data)
+            except TooLarge as error:
+                await failed(_unfit(error.message))
 
     def _tool_act(self, journal: Journal, tool: ToolSpec, syscall: Syscall) -> Act:
         folder = self._workspaces.path(journal.tenant, journal.session)
@@ -203,9 +220,9 @@ class Gate:
                 tools=[_offer(configuration.tools[name]) for name in agent.tools],
             )
             reply = await self._models.complete(configuration.models[agent.model], request)
-            _check_ids(journal, reply.content)
+            check_reply(reply, taken=journal.state.calls)
             body = {
-                "content": [_recordable(block) for block in reply.content],
+                "content": [recordable(block) for block in reply.content],
                 "stop_reason": reply.stop_reason,
                 "input_tokens": reply.input_tokens,
                 "output_tokens": reply.output_tokens,
@@ -213,6 +230,10 @@ class Gate:
             return Result(content="", data=body)
 
         return ask
+
+    async def _halt(self, journal: Journal, configuration: Configuration, decision: Mapping[str, Json]) -> None:
+        data = {"rules": decision["rules"], "reasons": decision["reasons"]}
+        await self._record(journal, configuration, ev.SESSION_HALTED, data)
 
     async def _refuse(self, journal: Journal, configuration: Configuration, syscall: Syscall, message: str) -> Call:
         text = json.dumps(syscall.args, ensure_ascii=True, default=str)[:4096]
@@ -239,21 +260,31 @@ class Gate:
 def _same(known: Call, syscall: Syscall) -> Call:
     """The recorded call, if `syscall` repeats it: a completed call is answered from the log, never performed again."""
     try:
-        repeated = known.tool == syscall.tool and known.args_digest in {"", digest_of(syscall.args)}
+        repeated = known.tool == syscall.tool[:128] and known.args_digest in {"", digest_of(syscall.args)}
     except NotCanonical:
         repeated = known.step is Step.REFUSED
     if not repeated:
-        raise Conflict(f"call {syscall.call} is already another call ({known.tool})")
+        raise _taken(known)
     return known
+
+
+def _taken(known: Call) -> Conflict:
+    return Conflict(f"call {known.call} is already another call ({known.tool})")
 
 
 def _error(error: DriverError) -> dict[str, Json]:
     """A driver's error for the log and the model: what, where, how to mend it, and whether asking again can help."""
     where, mend = f"{error.where}: " if error.where else "", f"; {error.mend}" if error.mend else ""
-    body: dict[str, Json] = {"code": error.code, "message": f"{where}{error.message}{mend}", "retryable": error.retryable}
+    words = f"{where}{error.message}{mend}".encode("utf-8", "replace").decode("utf-8")
+    message = words if len(words) <= MAX_WORDS else words[:MAX_WORDS] + "…"
+    body: dict[str, Json] = {"code": error.code, "message": message, "retryable": error.retryable}
     if isinstance(error, ModelUnavailable) and error.retry_after is not None:
         body["retry_after_ms"] = int(error.retry_after * 1000)
     return body
+
+
+def _unfit(why: str) -> dict[str, Json]:
+    return {"code": "result", "message": f"the call was performed, but its result cannot be recorded: {why}", "retryable": False}
 
 
 def _repeatable(tool: ToolSpec) -> bool:
@@ -266,32 +297,6 @@ def _offer(tool: ToolSpec) -> dict[str, Json]:
 
 
 def _unknown_tool(name: str, configuration: Configuration) -> str:
-    near = difflib.get_close_matches(name, configuration.tools, 1)
+    near = difflib.get_close_matches(name[:128], configuration.tools, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"no tool is called {name[:128]!r}{hint}"
-
-
-def _recordable(block: Mapping[str, Json]) -> dict[str, Json]:
-    """A block of a reply as it is recorded: verbatim, unless its arguments have no canonical form."""
-    if block.get("type") == "tool_use":
-        try:
-            canonical(block["input"])
-        except NotCanonical:
-            return {**block, "input": {UNREADABLE: json.dumps(block["input"], ensure_ascii=True)[:4096]}}
-    return dict(block)
-
-
-def _check_ids(journal: Journal, content: object) -> None:
-    """Refuse a reply that reuses the id of an earlier call: its result would be mistaken for the new one's."""
-    seen: set[str] = set()
-    if not isinstance(content, (list, tuple)):
-        raise DriverError("the model's reply has no list of content blocks")
-    for block in content:
-        if not isinstance(block, Mapping) or block.get("type") != "tool_use":
-            continue
-        call = block.get("id")
-        if not isinstance(call, str) or not call or len(call) > 128 or call in seen or call in journal.state.calls:
-            raise DriverError(f"the model's reply repeats or lacks a call id: {call!r}")
-        if not isinstance(block.get("name"), str) or not isinstance(block.get("input"), dict):
-            raise DriverError(f"the model's call {call} has no name or no arguments object")
-        seen.add(call)

@@ -30,6 +30,7 @@ class Journal:
         self._position = 0
         self._turnstile = asyncio.Lock()
         self._grown = asyncio.Event()
+        self._retired = False
         self.tenant = tenant
         self.session = session
         self.stale = False
@@ -105,10 +106,16 @@ class Journal:
             self._grown = asyncio.Event()
             return self.state
 
-    async def wait_beyond(self, seq: int) -> None:
-        """Return once the session has more than `seq` events; cancel to give up."""
-        while self.head.seq <= seq:
+    async def wait_beyond(self, seq: int) -> bool:
+        """Return True once the session has more than `seq` events, False if this journal is retired before; cancel to give up."""
+        while self.head.seq <= seq and not self._retired:
             await self._grown.wait()
+        return self.head.seq > seq
+
+    def retire(self) -> None:
+        """Tell those who wait that this journal is not kept any more."""
+        self._retired = True
+        self._grown.set()
 
 
 async def _whole(work: Awaitable[SessionState]) -> SessionState:

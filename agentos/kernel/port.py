@@ -72,17 +72,27 @@ class ConfigurationSource(Protocol):
         """The newest configuration of `tenant`. Raises NotFound for a tenant that is not declared."""
 
 
+class HarnessSilent(Exception):
+    """A harness that neither speaks nor listens; its words say which. It holds a place that others wait for."""
+
+
 class HarnessProcess(Protocol):
     """A started harness: a pipe that carries frames of the ABI."""
 
     async def read_frame(self) -> bytes:
-        """The next line without its newline; empty when the harness closed its end. Raises ValueError if it is too long."""
+        """The next line without its newline; empty when the harness closed its end.
+
+        Raises ValueError if it is too long, HarnessSilent if the harness says nothing for too long.
+        """
 
     async def write_frame(self, frame: bytes) -> None:
-        """Send one frame. A harness that is gone is not an error here: the next read says so."""
+        """Send one frame. A harness that is gone is not an error here: the next read says so.
+
+        Raises HarnessSilent if the harness does not read.
+        """
 
     async def stop(self) -> int | None:
-        """End the process (it gets a moment to leave by itself) and return its exit code."""
+        """End the process (it gets a moment to leave by itself) and return its exit code. Never waits for long."""
 
 
 class Spawner(Protocol):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
 from agentos.abi import event as ev
-from agentos.abi.canonical import Json
-from agentos.abi.errors import AgentOSError, ChainBroken, Conflict, LogUnavailable, NotFound, SequenceConflict
+from agentos.abi.canonical import Json, NotCanonical
+from agentos.abi.errors import AgentOSError, Conflict, LogUnavailable, NotFound, SequenceConflict, TooLarge, UsageError
 from agentos.abi.ids import Random, new_id
 from agentos.drivers.port import Driver
 from agentos.eventlog.port import EventLog
@@ -27,6 +28,9 @@ MAX_RUNNING: Final = 64
 """Sessions that hold a harness process at one time; the others wait their turn in order of arrival."""
 
 MAX_GOAL: Final = 64 * 1024
+
+_Key = tuple[str, str]
+"""Tenant and session."""
 
 
 class Sessions:
@@ -51,9 +55,12 @@ class Sessions:
         self._workspaces = workspaces
         self._timer = timer
         self._random = random
-        self._journals: dict[tuple[str, str], Journal] = {}
-        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
-        self._opening: dict[tuple[str, str], asyncio.Lock] = {}
+        self._journals: dict[_Key, Journal] = {}
+        self._tasks: dict[_Key, asyncio.Task[None]] = {}
+        self._live: set[_Key] = set()
+        self._turnstiles: weakref.WeakValueDictionary[_Key, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._stirred = asyncio.Event()
+        self._closed = False
         self._places = asyncio.Semaphore(MAX_RUNNING)
 
     async def create(self, tenant: str, agent: str, goal: str, archive: bytes | None, actor: str) -> SessionState:
@@ -66,7 +73,7 @@ class Sessions:
         if agent not in configuration.agents:
             known = ", ".join(sorted(configuration.agents)) or "none"
             raise NotFound(f"no agent {agent} in tenant {tenant}", mend=f"declared agents: {known}")
-        live = sum(1 for key in self._journals if key[0] == tenant)
+        live = sum(1 for key in self._live if key[0] == tenant)
         if live >= configuration.max_sessions:
             raise Conflict(
                 f"tenant {tenant} has {live} live sessions and may have {configuration.max_sessions}",
@@ -74,39 +81,53 @@ class Sessions:
             )
         session = new_id("s", self._timer, self._random)
         journal = Journal(self._logs(tenant), tenant, session, self._timer, self._random)
-        self._journals[tenant, session] = journal
+        self._live.add((tenant, session))
         try:
             inputs = await asyncio.to_thread(self._workspaces.create, tenant, session, archive)
-            data: dict[str, Json] = {"agent": agent, "goal": goal, "inputs": [item.to_dict() for item in inputs]}
-            state = await journal.record(
-                ev.SESSION_CREATED,
-                data,
-                actor=actor,
-                revision=configuration.revision,
-                policy=configuration.policy_digest,
-            )
-        except BaseException:
-            del self._journals[tenant, session]
-            raise
-        self._start(journal)
-        return state
+            try:
+                return await journal.record(
+                    ev.SESSION_CREATED,
+                    {"agent": agent, "goal": goal, "inputs": [item.to_dict() for item in inputs]},
+                    actor=actor,
+                    revision=configuration.revision,
+                    policy=configuration.policy_digest,
+                )
+            except (NotCanonical, TooLarge) as error:
+                await asyncio.to_thread(self._workspaces.remove, tenant, session)
+                raise UsageError(f"the goal and the names of the input files cannot be recorded: {error}") from error
+        finally:
+            # Also for a caller that has given up: what the log holds is run.
+            if journal.head.seq:
+                self._start(journal)
+            elif journal.stale:
+                self._later((tenant, session))
+            else:
+                self._live.discard((tenant, session))
+
+    def adopt(self, tenant: str, session: str) -> None:
+        """Count a session that a runtime before us left waiting for a person among the live ones."""
+        self._live.add((tenant, session))
 
     async def resume(self, tenant: str, session: str) -> None:
         """Take a session over after a restart and run it on, unless it is over or waits for a person."""
         async with self._journal(tenant, session) as journal:
-            if journal.state.over or (tenant, session) in self._tasks:
-                return
-            configuration = self._source.current(tenant)
-            await journal.record(
-                ev.SESSION_OWNED,
-                {"epoch": journal.state.epoch + 1},
-                actor=SYSTEM,
-                revision=journal.state.config_revision,
-                policy=configuration.policy_digest,
-            )
-            await self._gate.settle(journal, configuration)
-            if journal.state.state is State.RUNNING:
-                self._start(journal)
+            if (tenant, session) not in self._tasks:
+                await self._take_over(journal)
+
+    async def _take_over(self, journal: Journal) -> None:
+        if journal.state.state is not State.RUNNING:
+            return
+        configuration = self._source.current(journal.tenant)
+        await journal.record(
+            ev.SESSION_OWNED,
+            {"epoch": journal.state.epoch + 1},
+            actor=SYSTEM,
+            revision=journal.state.config_revision,
+            policy=configuration.policy_digest,
+        )
+        await self._gate.settle(journal, configuration)
+        if journal.state.state is State.RUNNING:
+            self._start(journal)
 
     async def answer(
         self, tenant: str, session: str, *, granted: bool, reason: str, actor: str, call: str | None = None
@@ -143,16 +164,15 @@ class Sessions:
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
-            if journal.state.over:
-                raise Conflict(f"session {session} is already {journal.state.state}")
-            configuration = self._source.current(tenant)
-            return await journal.record(
-                ev.SESSION_CANCELLED,
-                {"reason": reason},
-                actor=actor,
-                revision=journal.state.config_revision,
-                policy=configuration.policy_digest,
-            )
+            try:
+                return await self._end(journal, ev.SESSION_CANCELLED, {"reason": reason}, actor)
+            except SequenceConflict:
+                raise
+            except BaseException:
+                # It was stopped without a word in the log: it runs on, unless the word was stored after all.
+                if not journal.state.over:
+                    self._later((tenant, session))
+                raise
 
     async def state(self, tenant: str, session: str) -> SessionState:
         """The session as it stands. Raises NotFound."""
@@ -160,10 +180,16 @@ class Sessions:
             return journal.state
 
     async def wait_beyond(self, tenant: str, session: str, seq: int) -> None:
-        """Return once a live session has more than `seq` events; at once for a session that is not live."""
-        journal = self._journals.get((tenant, session))
-        if journal is not None and not journal.state.over:
-            await journal.wait_beyond(seq)
+        """Return once a session has more than `seq` events, or may have; cancel to give up.
+
+        A session that rests (it waits for a person, or is over) is waited for until somebody wakes it.
+        """
+        while True:
+            journal = self._journals.get((tenant, session))
+            if journal is None:
+                await self._stirred.wait()
+            elif await journal.wait_beyond(seq):
+                return
 
     def running(self) -> int:
         """How many sessions run or wait for a place to run."""
@@ -171,32 +197,52 @@ class Sessions:
 
     async def close(self) -> None:
         """Stop running; every session can be resumed from the log."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
+        self._closed = True
+        while tasks := list(self._tasks.values()):
+            for task in tasks:
+                task.cancel()
             await asyncio.wait(tasks)
 
     @asynccontextmanager
     async def _journal(self, tenant: str, session: str) -> AsyncIterator[Journal]:
         """The session's one journal, loaded from the log if nobody holds it; commands on one session take turns."""
         key = (tenant, session)
-        lock = self._opening.setdefault(key, asyncio.Lock())
-        async with lock:
+        turnstile = self._turnstiles.setdefault(key, asyncio.Lock())
+        async with turnstile:
             journal = self._journals.get(key)
-            if journal is None:
+            if journal is None or journal.stale:
                 journal = await Journal.load(self._logs(tenant), tenant, session, self._timer, self._random)
-                self._journals[key] = journal
+                self._hold(journal)
             try:
                 yield journal
+            except LogUnavailable:
+                # What was to be recorded may be in the log, such as the answer that wakes a session.
+                if journal.stale and key not in self._tasks:
+                    self._later(key)
+                raise
             finally:
                 self._forget(journal)
 
+    def _hold(self, journal: Journal) -> None:
+        key = (journal.tenant, journal.session)
+        earlier = self._journals.get(key)
+        if earlier is not None and earlier is not journal:
+            earlier.retire()
+        self._journals[key] = journal
+        self._stirred.set()
+        self._stirred = asyncio.Event()
+
     def _start(self, journal: Journal) -> None:
         key = (journal.tenant, journal.session)
-        self._journals[key] = journal
-        task = asyncio.create_task(self._run(journal), name=f"session {journal.session}")
-        self._tasks[key] = task
+        self._live.add(key)
+        self._hold(journal)
+        if not self._closed:
+            self._tasks[key] = asyncio.create_task(self._run(journal), name=f"session {journal.session}")
+
+    def _later(self, key: _Key) -> None:
+        """Look at a session again once the log is back."""
+        if not self._closed:
+            self._tasks[key] = asyncio.create_task(self._come_back(*key), name=f"session {key[1]} comes back")
 
     async def _run(self, journal: Journal) -> None:
         key = (journal.tenant, journal.session)
@@ -205,24 +251,27 @@ class Sessions:
                 await self._runner.run(journal)
         except SequenceConflict as error:
             log.warning("session %s is written by another runtime: letting go of it (%s)", journal.session, error)
-            self._journals.pop(key, None)
+            self._live.discard(key)
         except LogUnavailable as error:
             log.warning("session %s stops until the log is back: %s", journal.session, error)
-            self._journals.pop(key, None)
-            retry = asyncio.create_task(self._come_back(journal.tenant, journal.session))
-            self._tasks[key] = retry
-            return
+            self._later(key)
         except AgentOSError as error:
             log.exception("session %s failed", journal.session)
-            await self._fail(journal, error)
+            await self._fail(journal, error.code, error.message)
+        except Exception:
+            # The outermost frame of a session: an error that nobody foresaw ends it visibly, instead of leaving it to hang.
+            log.exception("session %s failed in an unexpected way", journal.session)
+            await self._fail(journal, "internal", "the runtime failed in an unexpected way; its log says how")
         finally:
-            if self._tasks.get(key) is asyncio.current_task():
-                del self._tasks[key]
-            await self._drivers.release(journal.session)
-            self._forget(journal)
+            try:
+                await self._drivers.release(journal.session)
+            finally:
+                if self._tasks.get(key) is asyncio.current_task():
+                    del self._tasks[key]
+                self._forget(journal)
 
     async def _come_back(self, tenant: str, session: str) -> None:
-        """Resume a session once the log answers again."""
+        """Take a session over once the log answers again, if it is still to be run."""
         key = (tenant, session)
         delay = 0.2
         try:
@@ -230,38 +279,42 @@ class Sessions:
                 await self._timer.sleep(delay)
                 delay = min(delay * 2, 5.0)
                 try:
-                    self._tasks.pop(key, None)
-                    await self.resume(tenant, session)
+                    async with self._journal(tenant, session) as journal:
+                        await self._take_over(journal)
                 except LogUnavailable:
                     continue
-                except ChainBroken:
+                except NotFound:
+                    # It was never stored, or its tenant is not declared any more: then it is resumed when that is back.
+                    self._live.discard(key)
+                except AgentOSError:
                     log.exception("session %s cannot be resumed", session)
                 return
         finally:
             if self._tasks.get(key) is asyncio.current_task():
                 del self._tasks[key]
 
-    async def _fail(self, journal: Journal, error: AgentOSError) -> None:
+    async def _fail(self, journal: Journal, code: str, message: str) -> None:
         if journal.state.over:
             return
         try:
-            await journal.record(
-                ev.SESSION_FAILED,
-                {"error": {"code": error.code, "message": error.message}},
-                actor=SYSTEM,
-                revision=journal.state.config_revision,
-                policy=None,
-            )
+            await self._end(journal, ev.SESSION_FAILED, {"error": {"code": code, "message": message}}, SYSTEM)
+        except LogUnavailable:
+            self._later((journal.tenant, journal.session))
         except AgentOSError:
             log.exception("session %s: its failure could not be recorded", journal.session)
+
+    async def _end(self, journal: Journal, kind: str, data: dict[str, Json], actor: str) -> SessionState:
+        try:
+            policy: str | None = self._source.current(journal.tenant).policy_digest
+        except NotFound:
+            policy = None  # a session outlives the declaration of its tenant, and can still be ended
+        return await journal.record(kind, data, actor=actor, revision=journal.state.config_revision, policy=policy)
 
     def _forget(self, journal: Journal) -> None:
         """Drop a journal that nobody works on: what it knows is in the log."""
         key = (journal.tenant, journal.session)
-        if key in self._tasks or self._journals.get(key) is not journal:
-            return
         if journal.state.over:
-            self._opening.pop(key, None)
+            self._live.discard(key)
+        if key not in self._tasks and self._journals.get(key) is journal:
             del self._journals[key]
-        elif journal.state.state is State.WAITING:
-            del self._journals[key]
+            journal.retire()

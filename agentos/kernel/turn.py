@@ -12,12 +12,13 @@ from typing import Final
 
 from agentos.abi import event as ev
 from agentos.abi import rpc
-from agentos.abi.canonical import Json, NotCanonical, parse_strict
-from agentos.abi.errors import AgentOSError, Conflict, LogUnavailable
+from agentos.abi.canonical import Json, NotCanonical, canonical, parse_strict
+from agentos.abi.errors import Conflict, SequenceConflict
 from agentos.abi.syscall import Syscall
-from agentos.kernel.gate import SYSTEM, Gate
+from agentos.kernel.gate import MAX_OUTCOME, SYSTEM, Gate
 from agentos.kernel.journal import Journal
-from agentos.kernel.port import Configuration, ConfigurationSource, HarnessProcess, Spawner, Timer
+from agentos.kernel.port import Configuration, ConfigurationSource, HarnessProcess, HarnessSilent, Spawner, Timer
+from agentos.kernel.reply import is_call_id
 from agentos.projections import context
 from agentos.projections.session import Call, State, Step
 
@@ -31,6 +32,12 @@ MAX_PAUSE_S: Final = 60.0
 
 HARNESS_TRIES: Final = 3
 """How many harness processes a session may lose before it fails."""
+
+MAX_FAULTS: Final = 100
+"""Requests of one harness process that make no sense, after which it is stopped."""
+
+MAX_REFUSED: Final = 1000
+"""Calls of one session that are refused or denied, after which it fails: they cost no budget, and each is an event in the log."""
 
 
 class Pause(StrEnum):
@@ -70,6 +77,8 @@ class Runner:
             process = await self._spawner.spawn(journal.session)
             try:
                 problem = await _serve(process, turns)
+            except HarnessSilent as silent:
+                problem = str(silent)
             finally:
                 code = await process.stop()
             if _pause(journal) is None:
@@ -91,7 +100,8 @@ async def _serve(process: HarnessProcess, turn: _Turns) -> str:
     hello = {"abi": rpc.ABI, "session": turn.journal.session}
     await process.write_frame(rpc.request(0, "initialize", hello))
     greeted = False
-    while True:
+    faults = 0
+    while faults < MAX_FAULTS:
         try:
             line = await process.read_frame()
         except ValueError:
@@ -110,7 +120,7 @@ async def _serve(process: HarnessProcess, turn: _Turns) -> str:
             if frame.get("id") != 0 or not isinstance(frame.get("result"), dict):
                 return "it did not answer initialize"
             if frame["result"].get("abi") != rpc.ABI:
-                return f"it speaks {frame['result'].get('abi')!r}, the kernel {rpc.ABI}"
+                return f"it speaks {str(frame['result'].get('abi'))[:64]!r}, the kernel {rpc.ABI}"
             greeted = True
             continue
         number, method, params = frame.get("id"), frame.get("method"), frame.get("params", {})
@@ -122,11 +132,13 @@ async def _serve(process: HarnessProcess, turn: _Turns) -> str:
         except _Leave as leave:
             await process.write_frame(rpc.error(number, leave.code, leave.message))
             return leave.message
-        except LogUnavailable:
+        except SequenceConflict:
             raise
-        except AgentOSError as error:
+        except Conflict as error:
+            faults += 1
             answer = rpc.error(number, rpc.INVALID_PARAMS, error.message)
         await process.write_frame(answer)
+    return f"it made {MAX_FAULTS} requests that make no sense"
 
 
 class _Turns:
@@ -140,7 +152,7 @@ class _Turns:
         self._configuration: Configuration | None = None
 
     async def handle(self, method: str, params: dict[str, Json]) -> dict[str, Json]:
-        """Serve one request. Raises _Leave when the harness must go, AgentOSError for a request that is off."""
+        """Serve one request. Raises _Leave when the harness must go, Conflict for a request that is off."""
         match method:
             case "session.view":
                 return self._view(params)
@@ -188,13 +200,15 @@ class _Turns:
 
     async def _tool_call(self, params: dict[str, Json]) -> dict[str, Json]:
         call_id, tool, args = params.get("call"), params.get("tool"), params.get("args")
-        if not isinstance(call_id, str) or not 0 < len(call_id) <= 128 or call_id.startswith("model-"):
-            raise Conflict("tool.call: `call` is an id of 1 to 128 characters that does not begin with `model-`")
+        if not is_call_id(call_id):
+            raise Conflict("tool.call: `call` is an id of 1 to 128 printable characters that does not begin with `model-`")
         if not isinstance(tool, str) or not isinstance(args, dict):
             raise Conflict("tool.call: `tool` is a name and `args` an object")
         configuration = self._configuration or await self._next_turn()
         call = await self._gate.perform(self.journal, configuration, Syscall(call_id, tool, args))
         self._leave_if_stopped(call)
+        if call.step in {Step.REFUSED, Step.DENIED}:
+            await self._bound()
         text, is_error = context.outcome(call)
         return {"call": call_id, "content": text, "is_error": is_error}
 
@@ -202,6 +216,8 @@ class _Turns:
         result = params.get("result")
         if not isinstance(result, str):
             raise Conflict("finish: `result` is text")
+        if len(canonical(result)) > MAX_OUTCOME:
+            raise Conflict(f"finish: `result` has more than {MAX_OUTCOME} bytes")
         await self._record(ev.SESSION_FINISHED, {"result": result})
         raise _Leave(rpc.ENDED, "the session is finished")
 
@@ -221,6 +237,13 @@ class _Turns:
             raise _Leave(rpc.ENDED, "the agent is not declared any more")
         self._configuration = newest
         return newest
+
+    async def _bound(self) -> None:
+        """Fail a session that goes on asking for what it may not."""
+        refused = sum(1 for call in self.journal.state.calls.values() if call.step in {Step.REFUSED, Step.DENIED})
+        if refused >= MAX_REFUSED:
+            await self.fail("refused", f"{refused} calls of the session were refused or denied")
+            raise _Leave(rpc.ENDED, "the session failed")
 
     def _leave_if_stopped(self, call: Call) -> None:
         if self.journal.state.over:

@@ -6,19 +6,24 @@ relative names are taken, bounded in number and size.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import shutil
 import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from agentos.abi.canonical import Json
-from agentos.abi.errors import UsageError
+from agentos.abi.errors import AgentOSError, UsageError
 
 MAX_FILES: Final = 10_000
 MAX_BYTES: Final = 256 * 1024 * 1024
+
+_MAX_UNPACKED: Final = MAX_BYTES + MAX_FILES * 4096
+"""Most bytes of the unpacked archive: its files and what stands between them. Headers are no way around the bounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +51,56 @@ class Workspaces:
     def create(self, tenant: str, session: str, archive: bytes | None) -> tuple[InputFile, ...]:
         """Make the workspace and unpack the input; return what was unpacked, sorted by path.
 
-        Raises UsageError for an archive with links, devices, absolute or climbing names, or too much in it; then nothing is left.
+        Raises UsageError for an archive with links, devices, absolute or climbing names, or too much in it, AgentOSError when the
+        disk does not take it; then nothing is left.
         """
         folder = self.path(tenant, session)
-        folder.mkdir(parents=True, mode=0o700)
+        try:
+            folder.mkdir(parents=True, mode=0o700)
+        except OSError as error:
+            raise AgentOSError(f"the workspace cannot be made: {error.strerror}", where=str(folder)) from error
         if archive is None:
             return ()
         try:
             return _unpack(archive, folder)
-        except (UsageError, OSError):
-            shutil.rmtree(folder)
+        except OSError as error:
+            self.remove(tenant, session)
+            raise AgentOSError(f"the input cannot be stored: {error.strerror or error}") from error
+        except BaseException:
+            self.remove(tenant, session)
             raise
+
+    def remove(self, tenant: str, session: str) -> None:
+        """Remove the workspace of a session that never began."""
+        shutil.rmtree(self.path(tenant, session), ignore_errors=True)
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that ends with UsageError when it has given more than it may: tarfile reads whole headers into memory."""
+
+    def __init__(self, source: gzip.GzipFile, most: int) -> None:
+        self._source = source
+        self._left = most
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._source.read(min(size, self._left + 1) if size >= 0 else self._left + 1)
+        self._left -= len(data)
+        if self._left < 0:
+            raise _too_large()
+        return data
 
 
 def _unpack(archive: bytes, folder: Path) -> tuple[InputFile, ...]:
     files: dict[str, InputFile] = {}
     total = 0
     try:
-        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
+        with (
+            gzip.GzipFile(fileobj=io.BytesIO(archive)) as unpacked,
+            tarfile.open(fileobj=_Bounded(unpacked, _MAX_UNPACKED), mode="r|") as tar,
+        ):
             for member in tar:
                 name = PurePosixPath(member.name)
                 if name.is_absolute() or ".." in name.parts or "\0" in member.name or not name.parts:
@@ -74,19 +111,26 @@ def _unpack(archive: bytes, folder: Path) -> tuple[InputFile, ...]:
                     raise UsageError(f"the input holds {member.name!r}, which is not a regular file")
                 total += member.size
                 if len(files) >= MAX_FILES or total > MAX_BYTES:
-                    raise UsageError(f"the input is too large: at most {MAX_FILES} files and {MAX_BYTES} bytes are taken")
+                    raise _too_large()
                 source = tar.extractfile(member)
                 if source is None:
                     raise UsageError(f"the input's file {member.name!r} has no content")
                 content = source.read()
                 target = folder / "input" / name
-                target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                target.write_bytes(content)
+                try:
+                    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                    target.write_bytes(content)
+                except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+                    raise UsageError(f"the input's file {member.name!r} stands where a folder stands, or the reverse") from error
                 path = str(PurePosixPath("input") / name)
                 files[path] = InputFile(path, len(content), "sha256:" + hashlib.sha256(content).hexdigest())
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise UsageError(f"the input is not a tar.gz archive: {error}") from error
     return tuple(files[path] for path in sorted(files))
+
+
+def _too_large() -> UsageError:
+    return UsageError(f"the input is too large: at most {MAX_FILES} files and {MAX_BYTES} bytes are taken")
 
 
 def pack(source: Path) -> tuple[bytes, list[str]]:

@@ -82,7 +82,7 @@ def _dangling(kind: str, tenant: str, path: Path, name: str, names: Mapping[tupl
     elif elsewhere:
         mend = f"tenant {elsewhere[0]} has one, but references stay within a tenant: declare it in {tenant} too"
     else:
-        mend = f"declare a {kind} of that name"
+        mend = f"declare {'an' if kind == 'Agent' else 'a'} {kind} of that name"
     return Problem(
         "reference.unknown",
         path,

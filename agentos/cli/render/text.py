@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from agentos.abi.canonical import Json
@@ -97,8 +97,13 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def arguments(args: Mapping[str, Json], most: int = ARGS) -> str:
-    """The arguments of a call on one line, the short ones first, so that a path is not hidden behind a content."""
+def arguments(args: Json, most: int = ARGS) -> str:
+    """The arguments of a call on one line, the short ones first, so that a path is not hidden behind a content.
+
+    Arguments that were no object (of a refused call) are shown as the text that they are.
+    """
+    if not isinstance(args, dict):
+        return short(plain(_value(args)), most)
     pairs = {name: _value(value) for name, value in args.items()}
     ordered = sorted(pairs.items(), key=lambda pair: (len(pair[1]), pair[0]))
     return short(plain(", ".join(f"{name}={value}" for name, value in ordered)), most)

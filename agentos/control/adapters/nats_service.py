@@ -86,7 +86,7 @@ class ControlService:
     async def _perform(self, request: Request, verb: str, account: str, name: str) -> Json:
         if len(self._open) > MAX_OPEN:
             raise AgentOSError("the runtime is busy: too many requests are under way", mend="ask again later")
-        body = wire.decode(request.data, request.headers)
+        body = wire.decode_request(request.data, request.headers)
         if not isinstance(body, dict) or not isinstance(body.get("params"), dict):
             raise UsageError("a request is an object with params")
         caller = await self._caller(account, name, body.get("tenant"))
@@ -123,7 +123,7 @@ class ControlService:
     async def _reply(self, nc: Nats, reply: str, answer: Json) -> None:
         data, headers = wire.encode(answer)
         if isinstance(answer, dict) and "error" in answer:
-            headers["Nats-Service-Error"] = str(answer["error"]["message"]).replace("\n", " ")[:512]
+            headers["Nats-Service-Error"] = wire.header(str(answer["error"]["message"]))
             headers["Nats-Service-Error-Code"] = str(answer["error"]["code"])
         parts = wire.split(data, nc.max_payload - 8192)
         for number, part in enumerate(parts, 1):

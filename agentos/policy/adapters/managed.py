@@ -241,6 +241,8 @@ class ManagedEngine(ServerEngine):
 
     async def wait_until_up(self) -> None:
         """Return when the server answers (again). Raises EngineUnavailable when the engine is closed."""
+        if self._up and self._server.process is not None and self._server.process.poll() is not None:
+            self._ended()
         while not self._up:
             if self._closed or self._again is None:
                 raise EngineUnavailable("the policy engine has been closed")

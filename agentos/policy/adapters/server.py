@@ -90,8 +90,10 @@ class Connection(AsyncOpaClient):  # type: ignore[misc] # the package carries no
             return
         connector = session.connector
         session.detach()
-        # Closing has happened when `close` returns; what is left to wait for (the farewell of TLS) nobody has time for.
-        connector.close().__await__()
+        # Its first step closes the transports; what is left to wait for (the farewell of TLS) nobody has time for.
+        steps = connector.close().__await__()
+        if next(steps, None) is not None:
+            steps.close()
 
 
 class ServerEngine:

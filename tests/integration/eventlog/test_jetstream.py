@@ -10,7 +10,7 @@ import signal
 import pytest
 from nats.errors import TimeoutError as NatsTimeout
 
-from agentos.abi.errors import LogUnavailable, SequenceConflict
+from agentos.abi.errors import LogUnavailable, SequenceConflict, TooLarge
 from agentos.eventlog import EVENT_STREAMS, Message
 from agentos.eventlog.adapters.connection import connect
 from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams

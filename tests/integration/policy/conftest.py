@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentos.policy.adapters.embedded import EmbeddedFactory
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "parity"))
+
+from opa_server import OperatorsServer
+
+
+@pytest.fixture
+def operators_server(tmp_path: Path) -> Iterator[OperatorsServer]:
+    server = OperatorsServer(tmp_path / "operator")
+    yield server
+    server.stop()
 
 
 @pytest.fixture

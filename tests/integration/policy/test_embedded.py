@@ -72,6 +72,7 @@ async def test_a_nul_in_the_input_reaches_policy_whole(factory: EmbeddedFactory)
         ("package a\n\n\nx if { y }", "bad.rego:4", "unsafe"),
         ("package a\nx := nosuch(1)", "bad.rego:2", "undefined function nosuch"),
         ("package a\nx := " + "[" * 101 + "]" * 101, "bad.rego:2", "nested deeper"),
+        ("package a\n\n# time.now_ns\nx := time.now_ns()", "bad.rego:4", "time.now_ns is not for policies"),
         ("package a\n\0", "bad.rego:2", "illegal null"),
     ],
 )

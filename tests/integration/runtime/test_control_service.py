@@ -270,7 +270,7 @@ async def test_a_reply_goes_to_the_askers_inbox_or_nowhere(serve: Serve, caplog:
         "_INBOX.ann",
         "reg.revision",
         "$JS.API.STREAM.PURGE.EV_0",
-        "ctl.bob.echo",
+        "ctl.gone.echo",
     ]
     with caplog.at_level(logging.WARNING):
         for reply in bad:
@@ -325,29 +325,48 @@ async def test_a_request_that_is_none_is_a_usage_error(serve: Serve, body: bytes
     assert office.asked == []
 
 
+@dataclass
+class Hold:
+    """A verb that answers when it is let go; `begun` counts who waits."""
+
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    begun: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+
+    async def __call__(self, _caller: Caller, params: dict[str, Any]) -> Any:
+        self.begun.release()
+        await self.go.wait()
+        return params
+
+
 async def test_a_flood_is_refused_and_what_is_under_way_goes_on(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound requests are refused at once; those within it are answered, and then there is room again."""
     monkeypatch.setattr(nats_service, "MAX_OPEN", 4)
-    office = await serve()
-    go = asyncio.Event()
-
-    async def wait(_caller: Caller, params: dict[str, Any]) -> Any:
-        await go.wait()
-        return params
-
-    office.verb = wait
+    office, hold = await serve(), Hold()
+    office.verb = hold
     client = await office.client()
-    calls = [asyncio.create_task(client.call("echo", {"n": number})) for number in range(10)]
-    done, pending = set[asyncio.Task[Any]](), set(calls)
-    while len(done) < 6:
-        more, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        done |= more
-    for task in done:
+    held = [asyncio.create_task(client.call("echo", {"n": number})) for number in range(4)]
+    for _ in held:
+        await hold.begun.acquire()
+    for number in range(6):
         with pytest.raises(AgentOSError, match="the runtime is busy"):
-            task.result()
-    go.set()
-    assert len([await task for task in pending]) == 4
+            await client.call("echo", {"n": number})
+    hold.go.set()
+    assert await asyncio.gather(*held) == [{"n": number} for number in range(4)]
     assert await client.call("echo", {"n": 11}) == {"n": 11}
+
+
+async def test_a_burst_is_served_up_to_the_bound(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of requests that arrive together as many are served as there is room for; only the rest is refused."""
+    monkeypatch.setattr(nats_service, "MAX_OPEN", 4)
+    office, hold = await serve(), Hold()
+    office.verb = hold
+    hold.go.set()
+    ann = await office.raw("ann")
+    answers = await ann.subscribe("_INBOX.ann.*")
+    for number in range(10):
+        await ann.publish("ctl.ann.echo", b'{"params":{}}', reply=f"_INBOX.ann.{number}")
+    told = [wire.decode((message := await answers.next_msg(timeout=10)).data, message.headers) for _ in range(10)]
+    assert sum("result" in answer for answer in told) >= 4
 
 
 async def test_a_verb_that_nobody_serves_is_said_at_once(serve: Serve) -> None:

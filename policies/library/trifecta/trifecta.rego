@@ -1,0 +1,45 @@
+# METADATA
+# title: trifecta
+# description: private data, content of strangers and a way out do not meet in one session
+# schemas:
+#   - input: schema["policy-input"]
+# related_resources:
+#   - ref: policies/library/trifecta/README.md
+package agentos.syscall.rules.trifecta
+
+# Labels of data that must not get out, and of content that strangers can write.
+private_labels := {"confidential", "health", "pii", "private"}
+
+untrusted_labels := {"untrusted"}
+
+# Folders of the workspace whose files something else carries out.
+outgoing_folders := {"outbox"}
+
+# METADATA
+# title: closed
+# description: a way out of a session that has read both private data and untrusted content
+results contains {"rule": "trifecta.closed", "effect": "deny", "reason": reason} if {
+	private := sort(labels & private_labels)
+	count(private) > 0
+	count(labels & untrusted_labels) > 0
+	way_out
+	reason := sprintf(
+		"tool %s is a way out, and the session has read both private data (%s) and content of strangers",
+		[input.syscall.tool, concat(", ", private)],
+	)
+}
+
+labels := {label | some label in input.session.labels}
+
+way_out if {
+	input.syscall.effect == "external"
+	not input.syscall.tool == "model-call"
+}
+
+way_out if {
+	input.syscall.effect == "write"
+	some name in data.agentos.tools[input.syscall.tool].workspace_args
+	walk(input.syscall.args[name], [_, path])
+	some step in split(lower(path), "/")
+	step in outgoing_folders
+}

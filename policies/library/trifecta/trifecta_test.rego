@@ -1,0 +1,47 @@
+package agentos.syscall.rules.trifecta_test
+
+import data.agentos.syscall.rules.trifecta
+
+tools := {"write-note": {"workspace_args": ["path"]}, "copy": {"workspace_args": ["paths"]}}
+
+found(tool, effect, args, labels) := results if {
+	results := trifecta.results with input as {
+		"syscall": {"tool": tool, "effect": effect, "args": args},
+		"session": {"labels": labels},
+	}
+		with data.agentos.tools as tools
+}
+
+closed(tool, private) := {{
+	"rule": "trifecta.closed",
+	"effect": "deny",
+	"reason": sprintf(
+		"tool %s is a way out, and the session has read both private data (%s) and content of strangers",
+		[tool, private],
+	),
+}}
+
+test_all_three if found("send-mail", "external", {}, ["pii", "untrusted"]) == closed("send-mail", "pii")
+
+test_all_private_labels_are_told if {
+	found("send-mail", "external", {}, ["pii", "health", "untrusted"]) == closed("send-mail", "health, pii")
+}
+
+test_two_of_three if {
+	found("send-mail", "external", {}, ["pii"]) == set()
+	found("send-mail", "external", {}, ["untrusted"]) == set()
+	found("read-mail", "read", {}, ["pii", "untrusted"]) == set()
+}
+
+test_what_is_carried_out_is_a_way_out if {
+	every path in ["outbox/a.md", "./Outbox/a.md", "x//outbox/a.md"] {
+		found("write-note", "write", {"path": path}, ["pii", "untrusted"]) == closed("write-note", "pii")
+	}
+	found("copy", "write", {"paths": ["notes/a.md", "outbox/a.md"]}, ["pii", "untrusted"]) == closed("copy", "pii")
+}
+
+test_notes_stay_inside if {
+	found("write-note", "write", {"path": "notes/a.md", "content": "x/outbox/y"}, ["pii", "untrusted"]) == set()
+}
+
+test_the_model_is_not_its_matter if found("model-call", "external", {}, ["pii", "untrusted"]) == set()

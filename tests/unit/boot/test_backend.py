@@ -1,0 +1,64 @@
+"""Accounts and users: what the server is told of tenants and principals."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agentos.abi.errors import UsageError
+from agentos.boot.backend import Embedded, External, Remote, account_of, user_of
+from agentos.eventlog.adapters.credentials import create_seed
+from agentos.registry.principal import Principal
+
+
+class Seeded:
+    """Random bytes that repeat."""
+
+    def __init__(self) -> None:
+        self._random = random.Random(7)
+
+    def token(self, size: int) -> bytes:
+        return self._random.randbytes(size)
+
+
+ANN = Principal("ann", "acme", ("auditor",), create_seed(Seeded()).public_key, 0, "system/kernel")
+
+
+def test_a_tenant_is_an_account() -> None:
+    """One wall per tenant, and one for the fleet, whose names never meet."""
+    assert (account_of("*"), account_of("default"), account_of("agentos")) == ("AGENTOS", "T-default", "T-agentos")
+
+
+def test_a_principal_may_knock_at_its_own_door_only() -> None:
+    """Publish below `ctl.<name>.`, hear below `_INBOX.<name>.`, and that is all."""
+    user = user_of(ANN)
+    assert (user.publish, user.subscribe) == (("ctl.ann.>",), ("_INBOX.ann.>",))
+
+
+def test_the_server_knows_valid_principals_in_their_own_account(tmp_path: Path) -> None:
+    """The runtime is the first user of each account; a revoked principal is none; keys are made once and are private."""
+    made = Embedded(tmp_path / "nats", tmp_path / "keys", Seeded(), 0)
+    bob = replace(ANN, name="bob", tenant="*", public_key=create_seed(Seeded()).public_key)
+    gone = replace(ANN, name="gone", revoked_ms=1)
+    config = made._config(["globex", "acme"], [ANN, bob, gone])
+    users = {account.name: [user.publish for user in account.users] for account in config.accounts}
+    assert users == {"AGENTOS": [None, ("ctl.bob.>",)], "T-acme": [None, ("ctl.ann.>",)], "T-globex": [None]}
+    assert made._config(["globex", "acme"], [ANN, bob, gone]) == config
+    keys = list((tmp_path / "keys" / "nats").iterdir())
+    assert len(keys) == 3
+    assert {path.stat().st_mode & 0o777 for path in keys} == {0o600}
+    assert made.user_stanza(ANN) is None
+
+
+def test_an_external_server_has_one_tenant_and_is_told_by_hand(tmp_path: Path) -> None:
+    """More tenants are refused before anything happens; the line for its operator holds exactly the rights."""
+    remote = Remote(External("nats://there:4222", tmp_path / "creds"))
+    remote.require(["default"])
+    with pytest.raises(UsageError, match="tenant acme has no walls there"):
+        remote.require(["default", "acme"])
+    assert remote.user_stanza(ANN) == (
+        f'{{ nkey: {ANN.public_key}, permissions {{ publish: "ctl.ann.>", subscribe: "_INBOX.ann.>" }} }}'
+    )
