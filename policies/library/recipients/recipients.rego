@@ -44,11 +44,13 @@ named(names) := {value |
 	not is_object(value)
 	not value in {null, ""}
 	some step in path
+	is_string(step)
 	lower(step) in names
 }
 
 # One address or several, each alone or as `Name <address>`.
 known_address(text) if {
+	is_string(text)
 	every part in regex.split(`[,;]`, text) {
 		found := regex.find_all_string_submatch_n(`^ *(?:[^<>@\r\n]*<)?[^\s<>@"\\]+@([A-Za-z0-9.-]+)>? *$`, part, 1)
 		lower(found[0][1]) in allowed_domains
@@ -56,6 +58,7 @@ known_address(text) if {
 }
 
 known_url(text) if {
+	is_string(text)
 	found := regex.find_all_string_submatch_n(`^(?i:https)://([A-Za-z0-9.-]+)(?::443)?(?:[/?#][^\s\\]*)?$`, text, 1)
 	lower(found[0][1]) in allowed_hosts
 }

@@ -39,6 +39,7 @@ leaves if {
 	input.syscall.effect == "write"
 	some name in data.agentos.tools[input.syscall.tool].workspace_args
 	walk(input.syscall.args[name], [_, path])
+	is_string(path)
 	some step in split(lower(path), "/")
 	step in outgoing_folders
 }

@@ -40,6 +40,7 @@ way_out if {
 	input.syscall.effect == "write"
 	some name in data.agentos.tools[input.syscall.tool].workspace_args
 	walk(input.syscall.args[name], [_, path])
+	is_string(path)
 	some step in split(lower(path), "/")
 	step in outgoing_folders
 }

@@ -57,6 +57,7 @@ class Chain:
         args = {"path": f"in/{call}.md"} if args is None else args
         decision = {"effect": effect, "rules": list(rules), "reasons": [f"because of {rule}" for rule in rules]}
         data = {"call": call, "tool": tool, "effect": "write", "args": args, "args_digest": digest_of(args), "turn": 1}
+        data |= {"agent": {"name": "triage", "labels": {}}, "now": 1_700_000_000_000}
         self.add(ev.SYSCALL_DECIDED, data | {"decision": decision} | more, "agent/triage")
 
     def finished(self, call: str, tool: str, content: str = "done", data: Json = None) -> None:

@@ -64,6 +64,8 @@ class Writer:
             "args_digest": digest_of(args),
             "decision": {"effect": effect, "rules": ["some.rule"], "reasons": ["because"]},
             "turn": self.turn,
+            "agent": {"name": "triage", "labels": {}},
+            "now": 1_700_000_000_000,
         }
         self.add(ev.SYSCALL_DECIDED, data | ({"approval": approval} if approval else {}), AGENT)
 
