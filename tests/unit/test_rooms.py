@@ -36,7 +36,7 @@ def test_every_module_tells_its_story(path: Path) -> None:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_shows_what_it_means_to_show(room: str) -> None:
-    """`__all__` is sorted (by name, or constants first) and is exactly what the `__init__` makes public; without one it is nothing."""
+    """`__all__` is sorted (by name, or constants first) and is exactly what the `__init__` makes public."""
     body = tree(PACKAGE / room / "__init__.py").body
     public = {
         alias.asname or alias.name

@@ -69,13 +69,14 @@ class ControlService:
         if not reply.startswith(f"_INBOX.{name}."):
             log.warning("principal %s asked for a reply to %s, which is not its inbox: dropped", name, reply[:80])
             return
-        task = asyncio.create_task(self._answer(nc, request, reply, verb, account, name), name=f"{name} {verb}")
+        room = len(self._open) < MAX_OPEN
+        task = asyncio.create_task(self._answer(nc, request, reply, verb, account, name, room), name=f"{name} {verb}")
         self._open.add(task)
         task.add_done_callback(self._open.discard)
 
-    async def _answer(self, nc: Nats, request: Request, reply: str, verb: str, account: str, name: str) -> None:
+    async def _answer(self, nc: Nats, request: Request, reply: str, verb: str, account: str, name: str, room: bool) -> None:
         try:
-            answer: Json = {"result": await self._perform(request, verb, account, name)}
+            answer: Json = {"result": await self._perform(request, verb, account, name, room)}
         except AgentOSError as error:
             answer = {"error": error.to_dict()}
         except Exception:
@@ -83,8 +84,8 @@ class ControlService:
             answer = {"error": {"code": "error", "message": "the runtime failed; its log says why"}}
         await self._reply(nc, reply, answer)
 
-    async def _perform(self, request: Request, verb: str, account: str, name: str) -> Json:
-        if len(self._open) > MAX_OPEN:
+    async def _perform(self, request: Request, verb: str, account: str, name: str, room: bool) -> Json:
+        if not room:
             raise AgentOSError("the runtime is busy: too many requests are under way", mend="ask again later")
         body = wire.decode_request(request.data, request.headers)
         if not isinstance(body, dict) or not isinstance(body.get("params"), dict):

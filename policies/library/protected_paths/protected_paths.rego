@@ -11,9 +11,9 @@ package agentos.syscall.rules.protected_paths
 protected := {
 	"input/**",
 	"policies/**",
-	"{**/,}.env*",
-	"{**/,}.git{,/**}",
-	"{**/,}*.{key,pem}",
+	"{.env*,**/.env*}",
+	"{.git,.git/**,**/.git,**/.git/**}",
+	"{*.key,*.pem,**/*.key,**/*.pem}",
 }
 
 # METADATA

@@ -21,13 +21,13 @@ test_protected_files if {
 		"./input//a/b.md": "input/**",
 		"Input/a.md": "input/**",
 		"policies/care.rego": "policies/**",
-		".env": "{**/,}.env*",
-		"app/.env.local": "{**/,}.env*",
-		".git": "{**/,}.git{,/**}",
-		".git/config": "{**/,}.git{,/**}",
-		"app/.git/hooks/post-commit": "{**/,}.git{,/**}",
-		"tls/server.KEY": "{**/,}*.{key,pem}",
-		"server.pem": "{**/,}*.{key,pem}",
+		".env": "{.env*,**/.env*}",
+		"app/.env.local": "{.env*,**/.env*}",
+		".git": "{.git,.git/**,**/.git,**/.git/**}",
+		".git/config": "{.git,.git/**,**/.git,**/.git/**}",
+		"app/.git/hooks/post-commit": "{.git,.git/**,**/.git,**/.git/**}",
+		"tls/server.KEY": "{*.key,*.pem,**/*.key,**/*.pem}",
+		"server.pem": "{*.key,*.pem,**/*.key,**/*.pem}",
 	}
 	every path, pattern in patterns {
 		written(path) == denied("write-note", path, pattern)

@@ -45,7 +45,7 @@ test_all if {
 	found("write", {"a": ["abcdef", "abcdef", "abcdef"], "b": ["abcdef"]}) == {{
 		"rule": "size_caps.all",
 		"effect": "deny",
-		"reason": "the arguments of tool post have 48 characters, at most 40",
+		"reason": "the arguments of tool post have 49 characters, at most 40",
 	}}
 }
 
