@@ -12,7 +12,7 @@ import typer
 from agentos.abi.canonical import Json
 from agentos.abi.errors import PolicyError, UsageError
 from agentos.cli.command import Facts, Output, call, emit, emit_json, emit_table, emit_yaml, paint, say
-from agentos.cli.rego import opa_check, read_modules, read_value
+from agentos.cli.rego import by_target, opa_check, read_modules, read_value
 from agentos.cli.render.text import count, plain
 from agentos.cli.verb import examples
 
@@ -43,7 +43,6 @@ def register(app: typer.Typer) -> None:
 )
 def check(
     paths: PATHS,
-    target: TARGET = "syscall",
     output: Annotated[Facts, typer.Option("--output", "-o", help="how to print")] = Facts.TABLE,
 ) -> int:
     """Check Rego as apply does.
@@ -53,8 +52,11 @@ def check(
     from agentos.policy.lint import lint
 
     modules = read_modules(paths)
-    shipped = all(module.path.startswith("policies/agentos/") for module in modules)
-    found = lint(modules, target=target, shipped=shipped)
+    found = [
+        finding
+        for (target, shipped), group in sorted(by_target(modules).items())
+        for finding in lint(group, target=target, shipped=shipped)
+    ]
     strict = opa_check(paths)
     if output is Facts.JSON:
         emit_json([finding_dict(one) for one in found])

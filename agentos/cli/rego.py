@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from agentos.abi.assets import asset
 from agentos.abi.canonical import Json, NotCanonical, parse_strict
 from agentos.abi.errors import AgentOSError, UsageError
 from agentos.policy.port import Module
+
+_TARGET: Final = re.compile(r"^package\s+agentos\.(syscall|admission|control)\b", re.MULTILINE)
 
 
 def read_modules(paths: Sequence[Path]) -> tuple[Module, ...]:
@@ -40,6 +44,19 @@ def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
+def by_target(modules: Sequence[Module]) -> dict[tuple[str, bool], list[Module]]:
+    """Modules by what they decide (`syscall`, `admission`, `control`, read from the package), shipped axioms apart."""
+    axioms = asset("policies") / "agentos"
+    groups: dict[tuple[str, bool], list[Module]] = {}
+    for module in modules:
+        shipped = Path(module.path).resolve().is_relative_to(axioms)
+        found = _TARGET.search(module.source)
+        # A module of the axioms is judged by its own package; they are one set.
+        target = "syscall" if shipped or found is None else found[1]
+        groups.setdefault((target, shipped), []).append(module)
+    return groups
+
+
 def read_value(path: Path) -> Json:
     """A JSON file, read strictly. Raises AgentOSError."""
     try:
@@ -64,7 +81,12 @@ def opa_check(paths: Sequence[Path]) -> Strict:
     program = str(beside) if os.access(beside, os.X_OK) else shutil.which("opa")
     if program is None:
         return Strict((), "checked by our lint; `opa check` is not at hand (make opa)")
-    words = [program, "check", "--strict", "-s", str(asset("schemas") / "v1"), str(asset("policies")), *map(str, paths)]
+    axioms = asset("policies") / "agentos"
+    # The axioms go along, once: `opa` refuses a file that it is given twice.
+    beyond = [path for path in paths if not path.resolve().is_relative_to(axioms)]
+    covered = any(axioms.is_relative_to(path.resolve()) for path in beyond)
+    sources = [*(() if covered else (axioms,)), *beyond]
+    words = [program, "check", "--strict", "-s", str(asset("schemas") / "v1"), *map(str, sources)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     lines = tuple(line for line in done.stderr.splitlines() if line.strip()) if done.returncode else ()
     return Strict(lines, "checked by our lint and by `opa check --strict`")

@@ -1,1 +1,1 @@
-"""cli/render"""
+"""Answers laid out for people: plans, tables, events; whatever comes out of a declaration or a tool is escaped."""

@@ -46,6 +46,5 @@ open if {
 clock if {
 	is_number(input.now)
 	input.now == floor(input.now)
-	input.now >= 0
 	input.now < 9000000000000
 }

@@ -59,8 +59,13 @@ test_no_clock if {
 	found({"syscall": {"tool": "deploy", "effect": "external"}}, [period]) == unknown
 }
 
+test_no_clock_and_what_stays_inside if {
+	found({"syscall": {"tool": "write-note", "effect": "write"}}, [period]) == set()
+	found({"syscall": {"tool": "model-call", "effect": "external"}}, [period]) == set()
+}
+
 test_a_misspelt_period if {
-	every change in [{"from": "2026-12-18"}, {"until": "never"}, {"until": "2026-12-18T16:00:00Z"}, {"why": null}] {
+	every change in [{"from": "2026-12-18"}, {"until": "never"}, {"until": "2026-12-18T17:00:00Z"}, {"from": 7}, {"until": 7}, {"why": null}] {
 		found(question("deploy", "external", "2026-06-24T12:00:00Z"), [object.union(period, change)]) == unknown
 	}
 	found(question("deploy", "external", "2026-06-24T12:00:00Z"), [object.remove(period, ["until"])]) == unknown

@@ -3,6 +3,7 @@ package agentos.admission.rules.grants_expire_test
 import data.agentos.admission.rules.grants_expire
 
 tools := [
+	{"kind": "Agent", "metadata": {"name": "clerk"}, "spec": {"tools": ["pay"]}},
 	{"kind": "Tool", "metadata": {"name": "pay"}, "spec": {"effect": "external"}},
 	{"kind": "Tool", "metadata": {"name": "read-mail", "tenant": "default"}, "spec": {"effect": "read"}},
 	{"kind": "Tool", "metadata": {"name": "fetch", "tenant": "acme"}, "spec": {"effect": "external"}},

@@ -55,5 +55,6 @@ test_losing_the_label if {
 test_other_changes if {
 	found([{"action": "update", "resource": policy(marked, {"mode": "enforce"}), "before": policy(marked, {})}], []) == set()
 	found([{"action": "update", "resource": policy(marked, {}), "before": policy({}, {})}], []) == set()
+	found([{"action": "update", "resource": policy({}, {}), "before": policy({}, {"mode": "warn"})}], []) == set()
 	found([{"action": "create", "resource": policy(marked, {})}], []) == set()
 }

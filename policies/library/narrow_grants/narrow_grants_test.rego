@@ -3,6 +3,7 @@ package agentos.admission.rules.narrow_grants_test
 import data.agentos.admission.rules.narrow_grants
 
 tools := [
+	{"kind": "Agent", "metadata": {"name": "clerk"}, "spec": {"tools": ["send-mail"]}},
 	{"kind": "Tool", "metadata": {"name": "send-mail"}, "spec": {"effect": "external"}},
 	{"kind": "Tool", "metadata": {"name": "read-mail"}, "spec": {"effect": "read"}},
 	{"kind": "Tool", "metadata": {"name": "fetch", "tenant": "acme"}, "spec": {"effect": "external"}},

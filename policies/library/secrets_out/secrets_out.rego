@@ -21,6 +21,9 @@ secrets := {
 # Digits in the length of a card number, alone or in groups.
 card := `\b[0-9](?:[ -]?[0-9]){12,18}\b`
 
+# Characters of all arguments as JSON that are looked through. More of them would take too long, and are denied.
+longest := 50000
+
 # METADATA
 # title: found
 # description: an argument of a call that leads out looks like a secret
@@ -29,6 +32,20 @@ results contains {"rule": "secrets_out.found", "effect": "deny", "reason": reaso
 	some kind in kinds
 	reason := sprintf("the arguments of tool %s seem to hold %s; leave it out", [input.syscall.tool, kind])
 }
+
+# METADATA
+# title: unread
+# description: a call that leads out has more text than is looked through
+results contains {"rule": "secrets_out.unread", "effect": "deny", "reason": reason} if {
+	leaves
+	size > longest
+	reason := sprintf(
+		"the arguments of tool %s have %d characters; at most %d are looked through for secrets",
+		[input.syscall.tool, size, longest],
+	)
+}
+
+size := count(json.marshal(input.syscall.args))
 
 leaves if {
 	input.syscall.effect == "external"
@@ -46,17 +63,20 @@ leaves if {
 
 # Texts and numbers at any depth, and the names under which they stand.
 texts contains value if {
+	size <= longest
 	walk(input.syscall.args, [_, value])
 	is_string(value)
 }
 
 texts contains name if {
+	size <= longest
 	walk(input.syscall.args, [path, _])
 	some name in path
 	is_string(name)
 }
 
 texts contains json.marshal(value) if {
+	size <= longest
 	walk(input.syscall.args, [_, value])
 	is_number(value)
 }

@@ -57,14 +57,34 @@ test_ordinary_texts if {
 }
 
 test_a_draft_is_on_its_way if {
+	found("write-note", "write", {"path": [7, "outbox/a.md"], "content": "passwd=hunter2!"}) == holds("write-note", "a password")
 	every path in ["outbox/a.md", "./OUTBOX/a.md"] {
 		found("write-note", "write", {"path": path, "content": "passwd=hunter2!"}) == holds("write-note", "a password")
 	}
 }
 
+test_more_than_is_looked_through if {
+	args := {"body": "passwd=hunter2!"}
+	held := holds("send-mail", "a password")
+	held == found("send-mail", "external", args) with secrets_out.longest as 26
+	unread := found("send-mail", "external", args) with secrets_out.longest as 25
+	unread == {{
+		"rule": "secrets_out.unread",
+		"effect": "deny",
+		"reason": "the arguments of tool send-mail have 26 characters; at most 25 are looked through for secrets",
+	}}
+	inside := found("write-note", "write", {"path": "notes/a.md", "content": "long"}) with secrets_out.longest as 25
+	inside == set()
+	every other in [{"4111 1111 1111 1111": true}, {"some card": 4111111111111111}] {
+		results := found("send-mail", "external", other) with secrets_out.longest as 25
+		{result.rule | some result in results} == {"secrets_out.unread"}
+	}
+}
+
 test_notes_stay_inside if {
 	found("write-note", "write", {"path": "notes/a.md", "content": "passwd=hunter2!"}) == set()
-	found("read-mail", "read", {"query": "passwd=hunter2!"}) == set()
+	found("write-note", "write", {"path": "notes/a.md", "content": "see x/outbox/y: passwd=hunter2!"}) == set()
+	found("write-note", "read", {"path": "outbox/a.md", "content": "passwd=hunter2!"}) == set()
 }
 
 test_the_model_is_not_its_matter if found("model-call", "external", {"model": "passwd=hunter2!"}) == set()

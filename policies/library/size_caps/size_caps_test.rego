@@ -49,6 +49,12 @@ test_all if {
 	}}
 }
 
+test_all_at_the_limit if {
+	args := {"a": ["abcdef", "abcdef", "abcdef"], "b": 0}
+	count(json.marshal(args)) == 40
+	found("write", args) == set()
+}
+
 test_an_unknown_effect_has_the_strictest_caps if {
 	{result.rule | some result in found("odd", {"a": "abcd"})} == {"size_caps.text"}
 	results := size_caps.results with input as {"syscall": {"tool": "post", "args": {"a": "abcd"}}} with size_caps.caps as small
@@ -62,4 +68,13 @@ test_the_shipped_caps if {
 		"args": {"body": sprintf("%020001d", [0])},
 	}}
 	{result.rule | some result in results} == {"size_caps.text"}
+}
+
+test_what_is_written_may_be_long if {
+	results := size_caps.results with input as {"syscall": {
+		"tool": "write-note",
+		"effect": "write",
+		"args": {"content": sprintf("%0200000d", [0])},
+	}}
+	results == set()
 }

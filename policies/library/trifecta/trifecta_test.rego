@@ -30,14 +30,14 @@ test_all_private_labels_are_told if {
 test_two_of_three if {
 	found("send-mail", "external", {}, ["pii"]) == set()
 	found("send-mail", "external", {}, ["untrusted"]) == set()
-	found("read-mail", "read", {}, ["pii", "untrusted"]) == set()
+	found("write-note", "read", {"path": "outbox/a.md"}, ["pii", "untrusted"]) == set()
 }
 
 test_what_is_carried_out_is_a_way_out if {
 	every path in ["outbox/a.md", "./Outbox/a.md", "x//outbox/a.md"] {
 		found("write-note", "write", {"path": path}, ["pii", "untrusted"]) == closed("write-note", "pii")
 	}
-	found("copy", "write", {"paths": ["notes/a.md", "outbox/a.md"]}, ["pii", "untrusted"]) == closed("copy", "pii")
+	found("copy", "write", {"paths": [7, "outbox/a.md"]}, ["pii", "untrusted"]) == closed("copy", "pii")
 }
 
 test_notes_stay_inside if {
