@@ -51,8 +51,7 @@ def by_target(modules: Sequence[Module]) -> dict[tuple[str, bool], list[Module]]
     for module in modules:
         shipped = Path(module.path).resolve().is_relative_to(axioms)
         found = _TARGET.search(module.source)
-        # A module of the axioms is judged by its own package; they are one set.
-        target = "syscall" if shipped or found is None else found[1]
+        target = found[1] if found is not None else "syscall"
         groups.setdefault((target, shipped), []).append(module)
     return groups
 
