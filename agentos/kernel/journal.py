@@ -30,7 +30,6 @@ class Journal:
         self._position = 0
         self._turnstile = asyncio.Lock()
         self._grown = asyncio.Event()
-        self._retired = False
         self.tenant = tenant
         self.session = session
         self.stale = False
@@ -102,20 +101,22 @@ class Journal:
                 raise
             self.head = Head(event.seq, digest(stored))
             self.state = fold(self.state, event)
-            self._grown.set()
-            self._grown = asyncio.Event()
+            self.wake()
             return self.state
 
     async def wait_beyond(self, seq: int) -> bool:
-        """Return True once the session has more than `seq` events, False if this journal is retired before; cancel to give up."""
-        while self.head.seq <= seq and not self._retired:
+        """Wait for the next event if the session has no more than `seq`; return whether it has more then. Cancel to give up.
+
+        False means that this journal may not be the one that grows: see which one is kept, and ask that.
+        """
+        if self.head.seq <= seq:
             await self._grown.wait()
         return self.head.seq > seq
 
-    def retire(self) -> None:
-        """Tell those who wait that this journal is not kept any more."""
-        self._retired = True
+    def wake(self) -> None:
+        """Make those who wait look again."""
         self._grown.set()
+        self._grown = asyncio.Event()
 
 
 async def _whole(work: Awaitable[SessionState]) -> SessionState:

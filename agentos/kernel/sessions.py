@@ -229,7 +229,7 @@ class Sessions:
         key = (journal.tenant, journal.session)
         earlier = self._journals.get(key)
         if earlier is not None and earlier is not journal:
-            earlier.retire()
+            earlier.wake()
         self._journals[key] = journal
         self._stirred.set()
         self._stirred = asyncio.Event()
@@ -323,4 +323,4 @@ class Sessions:
             self._live.discard(key)
         if key not in self._tasks and self._journals.get(key) is journal:
             del self._journals[key]
-            journal.retire()
+            journal.wake()

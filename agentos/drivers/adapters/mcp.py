@@ -93,9 +93,7 @@ class McpDriver:
         command = [str(word) for word in declaration["command"]]
         program = _program(command[0], path)
         if found is not None:
-            task = asyncio.create_task(found.stop())
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
+            self._leave(found)
         environment = {
             "PATH": path,
             "HOME": str(context.workspace),
@@ -109,7 +107,14 @@ class McpDriver:
 
     async def _stop(self, servers: list[WarmServer]) -> None:
         if servers:
-            await asyncio.gather(*(server.stop() for server in servers))
+            await asyncio.wait([self._leave(server) for server in servers])
+
+    def _leave(self, server: WarmServer) -> asyncio.Task[None]:
+        """Stop `server` in a task of its own: who gives up waiting for it does not leave its process behind."""
+        task = asyncio.create_task(server.stop())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        return task
 
 
 def _absolute_only(path: str) -> str:

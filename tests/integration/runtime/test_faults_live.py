@@ -75,6 +75,10 @@ class Said(logging.Handler):
             self.heard.set()
 
 
+async def never(_seconds: float) -> None:
+    await asyncio.Event().wait()
+
+
 @pytest.fixture
 def limited(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
     """Gives the embedded servers that are started from now on a store of so many bytes."""
@@ -116,6 +120,7 @@ async def test_a_full_store_stops_a_session_and_loses_nothing_of_it(house: House
     logging.getLogger("agentos.kernel.sessions").addHandler(said)
     try:
         async with house.open() as door:
+            door.runtime.timer.sleep = never  # type: ignore[method-assign] # it does not try again before there is room
             await door.apply(*manifests)
             session = await door.run()
             async with asyncio.timeout(60):

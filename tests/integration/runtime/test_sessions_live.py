@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from agentos.abi.errors import Conflict, NotFound
 from agentos.audit.verify import verify_pack
 from agentos.boot import system
 from agentos.drivers.port import ToolSpec
+from agentos.eventlog.port import Message
 
 
 def asking(text: str = WORKER) -> list[dict[str, Any]]:
@@ -163,6 +164,45 @@ async def test_an_answer_while_the_brain_is_leaving_wakes_the_session_once(door:
     assert (await door.until(session))["result"] == "3 of 3"
     assert performed == ["n0.txt", "n1.txt", "n2.txt"]
     assert len(spawned) == 2
+
+
+async def test_an_answer_under_way_while_the_session_is_put_away(door: Door) -> None:
+    """The yes is on its way to the log when the parked session is let go of: it runs on, and who follows it sees it grow."""
+    await door.apply(*asking())
+    drivers, log = door.runtime.drivers, door.runtime.tenants.log("default")
+    released, answered = asyncio.Event(), asyncio.Event()
+    leaving, answering = asyncio.Event(), asyncio.Event()
+    release, append = drivers.release, log.append
+
+    async def late_release(session: str) -> None:
+        leaving.set()
+        await released.wait()
+        await release(session)
+
+    async def late_append(subject: str, messages: Sequence[Message], *, after: int) -> int:
+        if b"agentos.approval.granted" in messages[0].data:
+            answering.set()
+            await answered.wait()
+        return await append(subject, messages, after=after)
+
+    drivers.release, log.append = late_release, late_append  # type: ignore[method-assign]
+    gate = door.hold(lambda _tool, args: args["path"] == "n1.txt")
+    session = await door.run()
+    await leaving.wait()
+    parked = door.runtime.sessions._tasks["default", session]
+    answer = asyncio.create_task(door("approval.approve", session=session, reason="just then"))
+    await answering.wait()
+    released.set()
+    await asyncio.wait([parked])
+    answered.set()
+    await answer
+    await gate.begun.acquire()
+    # A journal that is kept and says that it is not makes whoever waits for it spin, and with it the whole runtime.
+    kept = door.runtime.sessions._journals["default", session]
+    beyond = asyncio.create_task(kept.wait_beyond(kept.head.seq))
+    gate.go.release()
+    assert await beyond
+    assert (await door.until(session))["result"] == "3 of 3"
 
 
 async def test_a_session_moves_to_a_new_revision_at_its_next_turn(door: Door) -> None:
