@@ -93,13 +93,14 @@ async def test_frames_behind_the_end_are_not_read(kernel: Kernel) -> None:
 async def test_an_id_is_one_call_for_ever(kernel: Kernel) -> None:
     """A repeated call is answered from the log; another call under its id, and ids of the kernel's own, are refused."""
     code = """
-answers = [ask("tool.call", call=call, tool=tool, args={"path": path})
-    for call, tool, path in [("c", "write", "a"), ("c", "write", "a"), ("c", "send", "a"), ("c", "write", "b"),
-                             ("c", "x" * 10**6, "a"), ("model-1", "write", "a"), ("", "write", "a"), ("a b", "write", "a"), ("a\\n", "write", "a")]]
+first = [("c", "write", "a"), ("c", "write", "a")]
+others = [("c", "send", "a"), ("c", "write", "b"), ("c", "x" * 10**6, "a")]
+odd = [(call, "write", "a") for call in ("model-1", "", "a b", "a\\n", "\\u00e9")]
+answers = [ask("tool.call", call=call, tool=tool, args={"path": path}) for call, tool, path in first + others + odd]
 ask("finish", result=json.dumps(["result" in answer for answer in answers]))
 """
     state = await run(kernel, code)
-    assert state.result == "[true, true" + ", false" * 7 + "]"
+    assert state.result == "[true, true" + ", false" * 8 + "]"
     assert kernel.driver.calls == [("write", {"path": "a"})]
 
 
@@ -121,9 +122,15 @@ async def test_a_harness_that_does_not_speak_or_listen_is_noticed(code: str) -> 
     """Neither silence nor a full pipe holds a place for ever."""
     started = await hostile(code).spawn("s")
     process = ProcessHarness("s", started._process, silence_s=0.5)
+
+    async def talk() -> None:
+        while True:
+            await process.write_frame(b'{"id":0,"method":"initialize","params":{}}\n' + b" " * 100_000)
+            await process.read_frame()
+
     try:
         with pytest.raises(HarnessSilent):
-            await talk_for_ever(process)
+            await talk()
     finally:
         await process.stop()
         await started.stop()
