@@ -51,13 +51,13 @@ class AnthropicProvider:
             async with stream:
                 async for event in _events(stream.response, key, where):
                     reply.take(event)
+            return reply.finish(where)
         except APIStatusError as error:
             raise _refused(error, key, where) from error
         except (APIConnectionError, httpx2.HTTPError) as error:
             raise ModelUnavailable(f"the connection to the model failed: {_hidden(str(error), key)}", where=where) from error
-        except (APIError, LookupError, TypeError) as error:
+        except (APIError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise DriverError(f"the model's endpoint answered nonsense: {_hidden(str(error), key)}", where=where) from error
-        return reply.finish(where)
 
     async def close(self) -> None:
         """Close all connections."""

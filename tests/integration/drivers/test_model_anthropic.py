@@ -282,6 +282,8 @@ async def test_a_tool_call_that_is_cut_off(endpoint: Endpoint, provider: Anthrop
         [{"type": "content_block_start"}],
         [START, {"type": "content_block_delta", "index": 4, "delta": {"type": "text_delta", "text": "x"}}],
         [START, *block(0, {"type": "text", "text": ""}, {"type": "delta_of_2031", "x": 1})],
+        [START, {"type": "content_block_start", "index": 0, "content_block": "text"}],
+        [{"type": "message_start", "message": []}],
     ],
 )
 async def test_a_stream_of_nonsense(endpoint: Endpoint, provider: AnthropicProvider, events: list[dict[str, Json]]) -> None:
