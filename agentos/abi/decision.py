@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeGuard
+from typing import Final, TypeGuard
 
 from agentos.abi.canonical import Json
+from agentos.abi.obligation import MOST, Obligation, parse_obligation
+
+FAILED: Final = "policy.failed"
+"""The rule of a denial that stands for no decision at all: policy gave none, or none that can be read."""
 
 
 class Verdict(StrEnum):
@@ -24,12 +28,25 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One decision. `rules` are ids of the rules that fired; `observed` fired in `warn` or `dryrun` and bind nothing."""
+    """One decision. `rules` are ids of the rules that fired; `observed` fired in `warn` or `dryrun` and bind nothing.
+
+    `obligations` bind the runtime: a call that they cannot be met for is not made.
+    """
 
     effect: Verdict
     rules: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     observed: tuple[Mapping[str, str], ...] = ()
+    obligations: tuple[Obligation, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        """Whether this is a denial because policy gave no decision."""
+        return self.rules == (FAILED,)
+
+    def obliged(self, *kinds: str) -> tuple[Obligation, ...]:
+        """The obligations of these kinds, in order."""
+        return tuple(one for one in self.obligations if one.kind in kinds)
 
     def to_dict(self) -> dict[str, Json]:
         """The JSON shape of the decision, as stored in the log."""
@@ -40,6 +57,8 @@ class Decision:
         }
         if self.observed:
             body["observed"] = [dict(item) for item in self.observed]
+        if self.obligations:
+            body["obligations"] = [one.to_dict() for one in self.obligations]
         return body
 
 
@@ -48,23 +67,35 @@ def deny(rule: str, reason: str) -> Decision:
     return Decision(Verdict.DENY, (rule,), (reason,))
 
 
-_KEYS = frozenset({"effect", "rules", "reasons", "observed"})
+_KEYS = frozenset({"effect", "rules", "reasons", "observed", "obligations"})
 
 
 def parse_decision(value: Json) -> Decision:
     """Read what the policy engine answered. Anything but a whole decision is a denial that says so."""
     if not isinstance(value, dict):
-        return deny("kernel.malformed-decision", "policy answered with something that is not a decision")
+        return _malformed("policy answered with something that is not a decision")
     unknown = sorted(set(value) - _KEYS)
     if unknown:
-        return deny("kernel.malformed-decision", f"policy answered with unknown fields: {', '.join(unknown)}")
+        return _malformed(f"policy answered with unknown fields: {', '.join(unknown)}")
     effect, rules, reasons = value.get("effect"), value.get("rules"), value.get("reasons")
-    observed = value.get("observed", [])
+    observed, bound = value.get("observed", []), value.get("obligations", [])
     if not _effect(effect) or not _texts(rules) or not _texts(reasons) or not _observations(observed):
-        return deny("kernel.malformed-decision", "policy answered with a malformed decision")
+        return _malformed("policy answered with a malformed decision")
     if effect != Verdict.ALLOW and not rules:
-        return deny("kernel.malformed-decision", f"policy answered {effect} without naming a rule")
-    return Decision(Verdict(effect), tuple(rules), tuple(reasons), tuple(observed))
+        return _malformed(f"policy answered {effect} without naming a rule")
+    if not isinstance(bound, list) or len(bound) > MOST:
+        return _malformed(f"policy answered with obligations that are no list of at most {MOST}")
+    obligations = []
+    for one in bound:
+        obligation = parse_obligation(one)
+        if obligation is None:
+            return _malformed(f"policy answered with an obligation that this runtime does not know: {str(one)[:200]}")
+        obligations.append(obligation)
+    return Decision(Verdict(effect), tuple(rules), tuple(reasons), tuple(observed), tuple(obligations))
+
+
+def _malformed(reason: str) -> Decision:
+    return deny(FAILED, reason)
 
 
 def _effect(value: Json) -> TypeGuard[str]:

@@ -22,10 +22,10 @@ from agentos.abi.canonical import Json, canonical, digest, parse_strict
 from agentos.abi.chain import Head
 
 # Session life.
-SESSION_CREATED: Final = "agentos.session.created"  # agent, goal, inputs [{path, bytes, digest}], principal
+SESSION_CREATED: Final = "agentos.session.created"  # agent, goal, inputs [{path, bytes, digest, labels?}], labels?
 SESSION_OWNED: Final = "agentos.session.owned"  # epoch: the runtime (re)took the session
 SESSION_REVISED: Final = "agentos.session.revised"  # from, to: the session moved to another revision
-SESSION_WAITING: Final = "agentos.session.waiting"  # approval: parked at no cost
+SESSION_WAITING: Final = "agentos.session.waiting"  # call, args_digest, expires, needed, given: parked at no cost
 SESSION_FINISHED: Final = "agentos.session.finished"  # result
 SESSION_FAILED: Final = "agentos.session.failed"  # error {code, message}
 SESSION_CANCELLED: Final = "agentos.session.cancelled"  # reason
@@ -38,9 +38,14 @@ SYSCALL_FINISHED: Final = "agentos.syscall.finished"  # call, tool, result {...}
 SYSCALL_FAILED: Final = "agentos.syscall.failed"  # call, tool, error {code, message}, duration_us
 SYSCALL_UNKNOWN: Final = "agentos.syscall.unknown"  # call, tool: a crash hid the outcome
 
+# Policy.
+POLICY_FAILED: Final = "agentos.policy.failed"  # call, tool, reason, engine: policy gave no decision, so the call is denied
+POLICY_NOTIFIED: Final = "agentos.policy.notified"  # call, tool, rule, to, text: an obligation to tell somebody
+
 # Approvals.
-APPROVAL_GRANTED: Final = "agentos.approval.granted"  # call, reason
-APPROVAL_DENIED: Final = "agentos.approval.denied"  # call, reason
+APPROVAL_GRANTED: Final = "agentos.approval.granted"  # call, args_digest, reason, decided, expires, scope, max_uses?, decision
+APPROVAL_DENIED: Final = "agentos.approval.denied"  # call, args_digest, reason, decided
+APPROVAL_EXPIRED: Final = "agentos.approval.expired"  # call, args_digest, decided: nobody answered in time, which is a no
 
 # The registry.
 REVISION_APPLIED: Final = "agentos.registry.applied"  # revision, tree, reason, counts

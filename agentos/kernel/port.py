@@ -28,8 +28,19 @@ class Timer(Clock, Protocol):
 class Decider(Protocol):
     """Policy of one tenant at one revision."""
 
+    @property
+    def engine(self) -> str:
+        """What answers now, with its version: `opa 1.20.2 (in process)`."""
+
+    @property
+    def data_digest(self) -> str:
+        """`sha256:…` of the facts that policy decides on."""
+
     async def decide_syscall(self, document: Mapping[str, Json]) -> Decision:
         """Decide one syscall (`schemas/v1/policy-input.json`). Never raises: what cannot be decided is denied."""
+
+    async def approve(self, document: Mapping[str, Json]) -> Decision:
+        """Whether a person's yes counts (`schemas/v1/approval-input.json`). Never raises: what cannot be decided is denied."""
 
 
 class ArgumentCheck(Protocol):
@@ -63,6 +74,10 @@ class Configuration:
     models: Mapping[str, ModelSpec] = field(hash=False)
     checks: Mapping[str, ArgumentCheck] = field(hash=False)
     decider: Decider = field(hash=False)
+    approval_timeout_ms: int = 86_400_000
+    """How long a question waits for people; nobody's answer is a no."""
+    approval_valid_ms: int = 3_600_000
+    """How long an approval counts, unless the approver says less."""
 
 
 class ConfigurationSource(Protocol):

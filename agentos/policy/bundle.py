@@ -12,7 +12,7 @@ from agentos.abi.errors import EngineUnavailable
 from agentos.abi.resource import Resource
 from agentos.policy.port import Module
 
-TARGETS: Final = ("syscall", "admission", "control")
+TARGETS: Final = ("syscall", "admission", "approval", "control")
 """What is decided by policy; each is a package `agentos.<target>` with the rule `decision`."""
 
 TEST_SUFFIX: Final = "_test.rego"

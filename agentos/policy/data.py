@@ -13,19 +13,24 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import PolicyError
 from agentos.abi.event import parse_rfc3339
 from agentos.abi.resource import Key, Resource
+from agentos.policy.port import Module
 
 _STRICTNESS: Final = {"dryrun": 0, "warn": 1, "enforce": 2}
 _DEFAULT_SESSIONS: Final = 100
 _DEFAULT_CALLS: Final = 200
 _DEFAULT_TOKENS: Final = 1_000_000
+_TARGETS: Final = ("syscall", "admission", "approval")
 _PACKAGE: Final = re.compile(
-    r"^package\s+agentos\.(?:syscall|admission)\.rules\.([A-Za-z_][A-Za-z0-9_]*)[ \t\r]*(?:#.*)?$", re.MULTILINE
+    r"^package\s+agentos\.(syscall|admission|approval)\.rules\.([A-Za-z_][A-Za-z0-9_]*)[ \t\r]*(?:#.*)?$", re.MULTILINE
 )
 
 
-def build_data(resources: Sequence[Resource], tenant: str, *, granted_by: Mapping[Key, str]) -> dict[str, Json]:
+def build_data(
+    resources: Sequence[Resource], tenant: str, *, granted_by: Mapping[Key, str], shipped: Sequence[Module] = ()
+) -> dict[str, Json]:
     """The root document `{"agentos": {...}}` for the policies of `tenant`; resources of other tenants are left out.
 
+    `shipped`: the axioms that are loaded beside the tenant's own modules, so that `rules` lists every package.
     `granted_by` tells for each ToolGrant which actor applied it (`principal/alice`); absent: `unknown`.
     Times become milliseconds since the epoch. Raises PolicyError for an `until` that is no time.
     """
@@ -37,6 +42,7 @@ def build_data(resources: Sequence[Resource], tenant: str, *, granted_by: Mappin
             "tools": {item.key.name: _tool(item.spec) for item in own if item.key.kind == "Tool"},
             "grants": _grants([item for item in own if item.key.kind == "ToolGrant"], granted_by),
             "policies": _policies([item for item in own if item.key.kind == "Policy"]),
+            "rules": _rules([item for item in own if item.key.kind == "Policy"], shipped),
             "roles": {},
         }
     }
@@ -84,7 +90,10 @@ def _grants(grants: Sequence[Resource], granted_by: Mapping[Key, str]) -> Json:
             "args": dict(spec.get("args", {})),
             "approval": spec.get("approval", "none") != "none",
             "by": granted_by.get(grant.key, "unknown"),
+            "digest": grant.digest(),
         }
+        if spec.get("maxUses") is not None:
+            fact["max_uses"] = spec["maxUses"]
         if spec.get("until") is not None:
             try:
                 fact["until"] = parse_rfc3339(spec["until"])
@@ -99,15 +108,35 @@ def _grants(grants: Sequence[Resource], granted_by: Mapping[Key, str]) -> Json:
 
 
 def _policies(policies: Sequence[Resource]) -> Json:
-    """Modes by package tail. A package that two policies share takes the stricter mode; one that cannot be read binds."""
-    found: dict[str, dict[str, str]] = {}
+    """Policies by package tail. A package that two policies share takes the stricter mode and, unless both say the same, no scope;
+    one whose package cannot be read binds.
+    """
+    found: dict[str, dict[str, Json]] = {}
     for policy in policies:
         mode = policy.spec.get("mode", "enforce")
+        declared = {"name": policy.key.name, **{key: policy.spec[key] for key in ("scope", "parameters") if policy.spec.get(key)}}
         for module in policy.spec.get("modules", []):
             match = _PACKAGE.search(module["source"])
             if match is None:
                 continue
-            known = found.get(match[1])
-            if known is None or _STRICTNESS[known["mode"]] < _STRICTNESS[mode]:
-                found[match[1]] = {"mode": mode, "name": policy.key.name}
+            known = found.get(match[2])
+            if known is None:
+                found[match[2]] = {"mode": mode, **declared}
+                continue
+            if _STRICTNESS[known["mode"]] < _STRICTNESS[mode]:
+                known |= {"mode": mode, "name": policy.key.name}
+            if known.get("scope") != declared.get("scope"):
+                known.pop("scope", None)
     return found
+
+
+def _rules(policies: Sequence[Resource], shipped: Sequence[Module]) -> Json:
+    """The packages of rules by target, sorted."""
+    found: dict[str, set[str]] = {target: set() for target in _TARGETS}
+    sources = [module.source for module in shipped]
+    sources += [module["source"] for policy in policies for module in policy.spec.get("modules", [])]
+    for source in sources:
+        match = _PACKAGE.search(source)
+        if match is not None:
+            found[match[1]].add(match[2])
+    return {target: sorted(tails) for target, tails in found.items()}

@@ -27,5 +27,6 @@ class TenantPolicy:
 
 def tenant_policy(resources: Sequence[Resource], tenant: str, granted_by: Mapping[Key, str]) -> TenantPolicy:
     """The axioms and the tenant's own Policy resources, and its declarations as data."""
-    modules = (*axioms("syscall"), *axioms("admission"), *policy_modules(resources, tenant))
-    return TenantPolicy(modules, build_data(resources, tenant, granted_by=granted_by))
+    shipped = (*axioms("syscall"), *axioms("admission"), *axioms("approval"))
+    data = build_data(resources, tenant, granted_by=granted_by, shipped=shipped)
+    return TenantPolicy((*shipped, *policy_modules(resources, tenant)), data)

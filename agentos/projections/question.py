@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from agentos.abi import event as ev
 from agentos.abi.canonical import Json
 from agentos.abi.event import Event
-from agentos.projections.session import Call, SessionState, fold
+from agentos.projections.session import SessionState, fold
 
 
 def question(
@@ -21,13 +21,14 @@ def question(
     agent: Mapping[str, Json],
     call: Mapping[str, Json],
     revision: int,
+    policy_digest: str | None,
     now_ms: int,
 ) -> dict[str, Json]:
     """The policy input for a call of the session as it stands before the decision.
 
-    `agent` is `{name, labels}`; `call` is `{call, tool, effect, args, args_digest}`. An approval that the call has is part of it.
+    `agent` is `{name, labels}`; `call` is `{call, tool, effect, args, args_digest}`. The approvals that the call has, and those
+    of the session that are for its tool, are part of it; whether they cover it is for policy to say.
     """
-    known = state.calls.get(call["call"])
     return {
         "abi": "agentos/v1",
         "syscall": {key: call[key] for key in ("tool", "effect", "args", "args_digest")},
@@ -40,15 +41,27 @@ def question(
             "delegation": [],
         },
         "budget": {"calls": state.tool_calls, "tokens": state.input_tokens + state.output_tokens},
-        "approvals": [_approval(known)] if known is not None and known.approval is not None else [],
+        "approvals": [_approval(one) for one in approvals(state, call["call"], call["tool"])],
         "config_revision": revision,
+        "policy_digest": policy_digest or "",
         "now": now_ms,
     }
 
 
+def approvals(state: SessionState, call: str, tool: str) -> Iterator[Mapping[str, Json]]:
+    """The yeses that policy hears of for a call: those given to it, then those given for the session to its tool."""
+    known = state.calls.get(call)
+    own = known.approvals if known is not None else ()
+    yield from own
+    yield from (one for one in state.approvals if one["tool"] == tool and one["call"] != call)
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One decision as the log has it: where, what was asked, what was answered, under which policy."""
+    """One decision as the log has it: where, what was asked, what was answered, under which policy.
+
+    `policy_decision` is what policy answered; `decision` is what came of it, a denial where an obligation could not be met.
+    """
 
     session: str
     call: str
@@ -57,6 +70,7 @@ class Recorded:
     policy_digest: str | None
     question: Mapping[str, Json] = field(hash=False)
     decision: Mapping[str, Json] = field(hash=False)
+    policy_decision: Mapping[str, Json] = field(hash=False)
 
 
 def recorded(events: Iterable[Event]) -> Iterator[Recorded]:
@@ -65,16 +79,29 @@ def recorded(events: Iterable[Event]) -> Iterator[Recorded]:
     for event in events:
         if event.type == ev.SYSCALL_DECIDED:
             data = event.data
-            asked = question(state, agent=data["agent"], call=data, revision=event.config_revision, now_ms=data["now"])
-            yield Recorded(event.subject, data["call"], event.seq, event.time_ms, event.policy_digest, asked, data["decision"])
+            asked = question(
+                state,
+                agent=data["agent"],
+                call=data,
+                revision=event.config_revision,
+                policy_digest=event.policy_digest,
+                now_ms=data["now"],
+            )
+            yield Recorded(
+                session=event.subject,
+                call=data["call"],
+                seq=event.seq,
+                time_ms=event.time_ms,
+                policy_digest=event.policy_digest,
+                question=asked,
+                decision=data["decision"],
+                policy_decision=data["overruled"] if "overruled" in data else data["decision"],
+            )
         state = fold(state, event)
 
 
-def _approval(call: Call) -> dict[str, Json]:
-    approval = call.approval or {}
-    return {
-        "tool": call.tool,
-        "args_digest": call.args_digest,
-        "by": approval["by"],
-        "reason": approval["reason"],
-    }
+_TOLD = ("tool", "args_digest", "by", "reason", "at", "expires", "policy_digest", "scope", "rules")
+
+
+def _approval(approval: Mapping[str, Json]) -> dict[str, Json]:
+    return {**{key: approval[key] for key in _TOLD}, "uses_left": max(0, approval["max_uses"] - approval["used"])}

@@ -58,12 +58,23 @@ class Call:
     decision: Mapping[str, Json] | None = None
     result: Mapping[str, Json] | None = None
     error: Mapping[str, Json] | None = None
-    approval: Mapping[str, Json] | None = None
+    proposed: str = ""
+    """Digest of the arguments as proposed; obligations may have rewritten them into those of `args_digest`."""
+    decided: int = 0
+    """`seq` of the last decision about the call."""
+    policy_digest: str | None = None
+    """The policy that made it."""
+    approvals: tuple[Mapping[str, Json], ...] = ()
+    """Yeses to this very call, in the shape of `SessionState.approvals`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
-    """The whole session. `seq` is the number of events folded; `calls` keeps the order of first appearance."""
+    """The whole session. `seq` is the number of events folded; `calls` keeps the order of first appearance.
+
+    `approvals` are yeses that cover later calls of the session too: `{call, tool, args_digest, by, reason, at, expires,
+    policy_digest, scope, rules, max_uses, used}`; times are milliseconds since the epoch, `call` is the one that was asked for.
+    """
 
     id: str = ""
     tenant: str = ""
@@ -78,6 +89,7 @@ class SessionState:
     turn: int = 0
     calls: Mapping[str, Call] = field(default_factory=dict)
     labels: frozenset[str] = frozenset()
+    approvals: tuple[Mapping[str, Json], ...] = ()
     tool_calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
@@ -113,6 +125,7 @@ def fold(state: SessionState, event: Event) -> SessionState:
                 goal=data["goal"],
                 inputs=tuple(data.get("inputs", ())),
                 actor=event.actor,
+                labels=frozenset(data.get("labels", ())),
             )
         case ev.SESSION_OWNED:
             return replace(state, epoch=data["epoch"])
@@ -133,7 +146,7 @@ def fold(state: SessionState, event: Event) -> SessionState:
                 Call(data["call"], data["tool"], {}, "", Step.REFUSED, state.turn, error=data["error"]),
             )
         case ev.SYSCALL_DECIDED:
-            return _decided(state, data)
+            return _decided(state, event)
         case ev.SYSCALL_FINISHED:
             return _finished(state, data)
         case ev.SYSCALL_FAILED:
@@ -142,11 +155,9 @@ def fold(state: SessionState, event: Event) -> SessionState:
             message = "the runtime stopped while the tool was acting: whether it took effect is unknown"
             return _step(state, data["call"], Step.UNKNOWN, error={"code": "unknown", "message": message})
         case ev.APPROVAL_GRANTED:
-            approval = {"by": event.actor, "reason": data["reason"]}
-            return _running(_step(state, data["call"], Step.APPROVED, approval=approval))
-        case ev.APPROVAL_DENIED:
-            error = {"code": "rejected", "message": f"{event.actor} said no: {data['reason']}"}
-            return _running(_step(state, data["call"], Step.REJECTED, error=error))
+            return _running(_approved(state, event))
+        case ev.APPROVAL_DENIED | ev.APPROVAL_EXPIRED:
+            return _running(_step(state, data["call"], Step.REJECTED, error=_no(event)))
         case _:
             return state
 
@@ -154,7 +165,8 @@ def fold(state: SessionState, event: Event) -> SessionState:
 _STEP_AFTER: Final = {"allow": Step.ALLOWED, "ask": Step.ASKED, "deny": Step.DENIED, "halt": Step.DENIED}
 
 
-def _decided(state: SessionState, data: Mapping[str, Json]) -> SessionState:
+def _decided(state: SessionState, event: Event) -> SessionState:
+    data = event.data
     step = _STEP_AFTER[data["decision"]["effect"]]
     earlier = state.calls.get(data["call"])
     call = Call(
@@ -165,10 +177,56 @@ def _decided(state: SessionState, data: Mapping[str, Json]) -> SessionState:
         step=step,
         turn=data["turn"],
         decision=data["decision"],
-        approval=earlier.approval if earlier else None,
+        proposed=data["proposed"] if "proposed" in data else data["args_digest"],
+        decided=event.seq,
+        policy_digest=event.policy_digest,
+        approvals=earlier.approvals if earlier else (),
     )
+    labels = {label for one in data["decision"].get("obligations", ()) if one["kind"] == "label" for label in one["labels"]}
     counted = step is Step.ALLOWED and call.tool != MODEL_CALL
-    return replace(_with(state, call), turn=data["turn"], tool_calls=state.tool_calls + counted)
+    return replace(
+        _with(state, call),
+        turn=data["turn"],
+        tool_calls=state.tool_calls + counted,
+        labels=state.labels | labels,
+        approvals=_spent(state.approvals, data) if step is Step.ALLOWED else state.approvals,
+    )
+
+
+def _approved(state: SessionState, event: Event) -> SessionState:
+    """A yes: to this call alone, or (`scope: session`) to later ones like it too."""
+    data = event.data
+    call = state.calls[data["call"]]
+    approval: dict[str, Json] = {
+        "call": call.call,
+        "tool": call.tool,
+        "args_digest": call.args_digest,
+        "by": event.actor,
+        "reason": data["reason"],
+        "at": event.time_ms,
+        "expires": data["expires"],
+        "policy_digest": data["policy_digest"],
+        "scope": data["scope"],
+        "rules": list(call.decision["rules"]) if call.decision is not None else [],
+        "max_uses": data.get("max_uses", 1),
+        "used": 0,
+    }
+    state = _with(state, replace(call, step=Step.APPROVED, approvals=(*call.approvals, approval)))
+    return replace(state, approvals=(*state.approvals, approval)) if data["scope"] == "session" else state
+
+
+def _no(event: Event) -> dict[str, Json]:
+    if event.type == ev.APPROVAL_EXPIRED:
+        return {"code": "expired", "message": "nobody approved it in time"}
+    return {"code": "rejected", "message": f"{event.actor} said no: {event.data['reason']}"}
+
+
+def _spent(approvals: tuple[Mapping[str, Json], ...], data: Mapping[str, Json]) -> tuple[Mapping[str, Json], ...]:
+    """`approvals` once a call has gone out on some of them (`data.approvals` names those)."""
+    relied = {(one["call"], one["by"]) for one in data.get("approvals", ())}
+    if not relied:
+        return approvals
+    return tuple({**one, "used": one["used"] + 1} if (one["call"], one["by"]) in relied else one for one in approvals)
 
 
 def _finished(state: SessionState, data: Mapping[str, Json]) -> SessionState:
@@ -181,7 +239,8 @@ def _finished(state: SessionState, data: Mapping[str, Json]) -> SessionState:
             input_tokens=state.input_tokens + usage["input_tokens"],
             output_tokens=state.output_tokens + usage["output_tokens"],
         )
-    return replace(state, labels=state.labels | set(result.get("labels", ())))
+    # What a declassification took off is gone before this call's own labels come.
+    return replace(state, labels=(state.labels - set(data.get("declassified", ()))) | set(result.get("labels", ())))
 
 
 def _step(
@@ -191,11 +250,8 @@ def _step(
     *,
     result: Mapping[str, Json] | None = None,
     error: Mapping[str, Json] | None = None,
-    approval: Mapping[str, Json] | None = None,
 ) -> SessionState:
-    known = state.calls[call]
-    changed = replace(known, step=step, result=result, error=error, approval=approval or known.approval)
-    return _with(state, changed)
+    return _with(state, replace(state.calls[call], step=step, result=result, error=error))
 
 
 def _with(state: SessionState, call: Call) -> SessionState:

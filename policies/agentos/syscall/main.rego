@@ -14,6 +14,7 @@ decision := {
 	"rules": sort({result.rule | some result in deciding}),
 	"reasons": [pair[1] | some pair in sort({[result.rule, result.reason] | some result in deciding})],
 	"observed": sort(observed),
+	"obligations": sort(obligations),
 }
 
 default effect := "deny"
@@ -26,28 +27,49 @@ effect := "halt" if {
 	"ask" in effects
 	not approved
 } else := "allow" if {
-	count(effects) > 0
+	# An obligation permits nothing.
+	count(effects - {"oblige"}) > 0
 }
 
 effects := {result.effect | some result in bound}
 
 # Which results led to an effect: what binds less is not told.
-led := {"halt": {"halt", "deny"}, "deny": {"deny"}, "ask": {"ask"}, "allow": {"allow", "ask"}}
+led := {
+	"halt": {"halt", "deny"},
+	"deny": {"deny"},
+	"ask": {"ask", "oblige"},
+	"allow": {"allow", "ask", "oblige"},
+}
 
 deciding := {{"rule": "syscall.default", "reason": "no rule allows this call"}} if {
-	count(bound) == 0
+	count(effects - {"oblige"}) == 0
 } else := {result | some result in bound; result.effect in led[effect]} | approvals
 
+# A call that is not made can still mark its session and be told of.
+kept := {"halt": {"label", "notify"}, "deny": {"label", "notify"}}
+
+obligations contains object.union(obligation, {"rule": result.rule}) if {
+	some result in bound
+	some obligation in result.obligations
+	not left_out(obligation)
+}
+
+left_out(obligation) if {
+	kinds := kept[effect]
+	not obligation.kind in kinds
+}
+
 bound contains checked(tail, candidate) if {
-	some tail
-	data.agentos.syscall.rules[tail].results[candidate]
+	some tail in routed
 	not tail in watched
+	some candidate in data.agentos.syscall.rules[tail].results
 }
 
 observed contains {"rule": result.rule, "effect": result.effect, "reason": result.reason, "mode": mode} if {
-	some tail in watched
+	some tail in routed
+	tail in watched
 	mode := data.agentos.policies[tail].mode
-	data.agentos.syscall.rules[tail].results[candidate]
+	some candidate in data.agentos.syscall.rules[tail].results
 	result := checked(tail, candidate)
 }
 
@@ -56,27 +78,113 @@ watched contains tail if {
 	data.agentos.policies[tail].mode in {"warn", "dryrun"}
 }
 
+# The packages whose scope covers the call. The runtime lists what is loaded, so that no other package is evaluated.
+routed contains tail if {
+	some tail in loaded
+	not tail in elsewhere
+}
+
+loaded := {tail | some tail in data.agentos.rules.syscall} if {
+	data.agentos.rules.syscall
+} else := object.keys(data.agentos.syscall.rules)
+
+# What is not known of a call puts it beyond no scope.
+elsewhere contains tail if {
+	agent := input.agent.name
+	some tail
+	wanted := data.agentos.policies[tail].scope.agents
+	not agent in wanted
+}
+
+elsewhere contains tail if {
+	labels := input.agent.labels
+	some tail
+	some name, value in data.agentos.policies[tail].scope.agentLabels
+	not object.get(labels, name, null) == value
+}
+
+elsewhere contains tail if {
+	tool := input.syscall.tool
+	some tail
+	wanted := data.agentos.policies[tail].scope.tools
+	not tool in wanted
+}
+
+elsewhere contains tail if {
+	labels := {label | some label in data.agentos.tools[input.syscall.tool].labels}
+	data.agentos.tools[input.syscall.tool]
+	some tail
+	wanted := data.agentos.policies[tail].scope.toolLabels
+	count({label | some label in wanted} & labels) == 0
+}
+
 # Only the rule `grants` can allow; a result that is none denies instead of being overlooked.
 checked(tail, candidate) := candidate if {
 	effects := {"halt", "deny", "ask"} | {"allow" | tail == "grants"}
 	candidate.effect in effects
 	is_string(candidate.rule)
 	is_string(candidate.reason)
-	object.keys(candidate) == {"rule", "effect", "reason"}
+	object.keys(candidate) - {"obligations"} == {"rule", "effect", "reason"}
+	well_formed(object.get(candidate, "obligations", []))
+} else := candidate if {
+	candidate.effect == "oblige"
+	is_string(candidate.rule)
+	is_string(candidate.reason)
+	object.keys(candidate) == {"rule", "effect", "reason", "obligations"}
+	well_formed(candidate.obligations)
+	count(candidate.obligations) > 0
 } else := {
 	"rule": "syscall.malformed",
 	"effect": "deny",
 	"reason": sprintf("a rule of agentos.syscall.rules.%s gives a result that is not a rule, an effect and a reason", [tail]),
 }
 
-# A person approved exactly this call: the same tool with the same arguments.
+# Which kinds there are, and with which fields, is for the runtime to know: it denies what it does not.
+well_formed(obligations) if {
+	is_array(obligations)
+	every obligation in obligations {
+		is_object(obligation)
+		is_string(obligation.kind)
+	}
+}
+
+# People approved this very call (the same tool, the same arguments), or calls like it for this session: under the policy that
+# is in force, and not too long ago.
 approval contains given if {
 	some given in input.approvals
 	given.tool == input.syscall.tool
+	given.policy_digest == input.policy_digest
+	is_number(input.now)
+	is_number(given.expires)
+	input.now < given.expires
+	covers(given)
+}
+
+covers(given) if {
+	given.scope == "once"
 	given.args_digest == input.syscall.args_digest
 }
 
-approved if count(approval) > 0
+covers(given) if {
+	given.scope == "session"
+	is_number(given.uses_left)
+	given.uses_left > 0
+	every rule in asking {
+		rule in given.rules
+	}
+}
+
+asking := {result.rule | some result in bound; result.effect == "ask"}
+
+approved if count({given.by | some given in approval}) >= approvers
+
+# How many different people: one, unless a rule wants more.
+approvers := max({1} | {obligation.count |
+	some result in bound
+	some obligation in result.obligations
+	obligation.kind == "approvers"
+	is_number(obligation.count)
+})
 
 approvals contains {"rule": "syscall.approved", "reason": reason} if {
 	effect == "allow"

@@ -10,7 +10,13 @@ found := {
 	"halt": {"rule": "workspace.halt", "effect": "halt", "reason": "stop"},
 }
 
-call := {"syscall": {"tool": "send", "args_digest": "sha256:1"}, "approvals": []}
+call := {
+	"syscall": {"tool": "send", "args_digest": "sha256:1"},
+	"agent": {"name": "triage", "labels": {"team": "support"}},
+	"approvals": [],
+	"policy_digest": "sha256:p",
+	"now": 1000,
+}
 
 decided(question, grants, others, policies) := decision if {
 	decision := syscall.decision with input as question
@@ -34,15 +40,16 @@ test_no_result_is_a_denial if {
 		"rules": ["syscall.default"],
 		"reasons": ["no rule allows this call"],
 		"observed": [],
+		"obligations": [],
 	}
 }
 
 test_allow if {
-	gathered({found.allow}) == {"effect": "allow", "rules": ["grants.allowed"], "reasons": ["a grant"], "observed": []}
+	gathered({found.allow}) == {"effect": "allow", "rules": ["grants.allowed"], "reasons": ["a grant"], "observed": [], "obligations": []}
 }
 
 test_ask_over_allow if {
-	gathered({found.allow, found.ask}) == {"effect": "ask", "rules": ["workspace.ask"], "reasons": ["look first"], "observed": []}
+	gathered({found.allow, found.ask}) == {"effect": "ask", "rules": ["workspace.ask"], "reasons": ["look first"], "observed": [], "obligations": []}
 }
 
 test_deny_over_ask if {
@@ -51,6 +58,7 @@ test_deny_over_ask if {
 		"rules": ["workspace.deny"],
 		"reasons": ["never"],
 		"observed": [],
+		"obligations": [],
 	}
 }
 
@@ -60,6 +68,7 @@ test_halt_over_deny_and_both_are_named if {
 		"rules": ["workspace.deny", "workspace.halt"],
 		"reasons": ["never", "stop"],
 		"observed": [],
+		"obligations": [],
 	}
 }
 
@@ -69,6 +78,7 @@ test_only_grants_can_allow if {
 		"rules": ["syscall.malformed"],
 		"reasons": ["a rule of agentos.syscall.rules.workspace gives a result that is not a rule, an effect and a reason"],
 		"observed": [],
+		"obligations": [],
 	}
 }
 
@@ -86,12 +96,28 @@ test_a_policy_that_warns_is_observed_and_does_not_bind if {
 		"rules": ["grants.allowed"],
 		"reasons": ["a grant"],
 		"observed": [{"rule": "workspace.deny", "effect": "deny", "reason": "never", "mode": "warn"}],
+		"obligations": [],
 	}
 }
 
-given := {"tool": "send", "args_digest": "sha256:1", "by": "principal/bo", "reason": "fine"}
+given := {
+	"tool": "send",
+	"args_digest": "sha256:1",
+	"by": "principal/bo",
+	"reason": "fine",
+	"at": 500,
+	"expires": 1001,
+	"policy_digest": "sha256:p",
+	"scope": "once",
+	"rules": ["workspace.ask"],
+	"uses_left": 1,
+}
 
-approved_as(approval) := decided(object.union(call, {"approvals": [approval]}), set(), {found.ask}, {})
+for_session := object.union(given, {"scope": "session", "args_digest": "sha256:2"})
+
+approved_by(approvals, rule) := decided(object.union(call, {"approvals": approvals}), set(), {rule}, {})
+
+approved_as(approval) := approved_by([approval], found.ask)
 
 test_an_approval_of_this_call_satisfies_ask if {
 	approved_as(given) == {
@@ -99,6 +125,7 @@ test_an_approval_of_this_call_satisfies_ask if {
 		"rules": ["syscall.approved", "workspace.ask"],
 		"reasons": ["principal/bo approved this call: fine", "look first"],
 		"observed": [],
+		"obligations": [],
 	}
 }
 
@@ -108,4 +135,170 @@ test_an_approval_of_other_arguments_does_not if {
 
 test_an_approval_of_another_tool_does_not if {
 	approved_as(object.union(given, {"tool": "read"})).effect == "ask"
+}
+
+test_an_approval_under_another_policy_does_not if {
+	approved_as(object.union(given, {"policy_digest": "sha256:q"})).effect == "ask"
+}
+
+test_an_approval_that_has_expired_does_not if {
+	every expires in [1000, 999, 0, null] {
+		approved_as(object.union(given, {"expires": expires})).effect == "ask"
+	}
+}
+
+test_an_approval_without_a_clock_does_not if {
+	question := object.union(object.remove(call, ["now"]), {"approvals": [given]})
+	decided(question, set(), {found.ask}, {}).effect == "ask"
+}
+
+test_an_approval_of_no_known_scope_does_not if {
+	approved_as(object.union(given, {"scope": "for ever"})).effect == "ask"
+}
+
+test_an_approval_for_the_session_covers_other_arguments if {
+	approved_as(for_session).effect == "allow"
+}
+
+test_an_approval_for_the_session_ends_with_its_uses if {
+	every left in [0, null] {
+		approved_as(object.union(for_session, {"uses_left": left})).effect == "ask"
+	}
+}
+
+test_an_approval_for_the_session_is_for_the_rules_that_asked if {
+	approved_as(object.union(for_session, {"rules": ["budget.ask"]})).effect == "ask"
+}
+
+two_people := object.union(found.ask, {"obligations": [{"kind": "approvers", "count": 2}]})
+
+bo_and_cy := [given, object.union(given, {"by": "principal/cy"})]
+
+test_two_approvers_are_two_people if {
+	approved_by([given], two_people).effect == "ask"
+	approved_by([given, object.union(given, {"reason": "again"})], two_people).effect == "ask"
+	approved_by(bo_and_cy, two_people).effect == "allow"
+}
+
+masked := {"kind": "mask", "in": "args", "path": "/iban", "keep": 4}
+
+obliging := {"rule": "workspace.mask", "effect": "oblige", "reason": "the account is masked", "obligations": [masked]}
+
+test_an_obligation_rides_on_an_allow if {
+	gathered({found.allow, obliging}) == {
+		"effect": "allow",
+		"rules": ["grants.allowed", "workspace.mask"],
+		"reasons": ["a grant", "the account is masked"],
+		"observed": [],
+		"obligations": [object.union(masked, {"rule": "workspace.mask"})],
+	}
+}
+
+test_an_obligation_rides_on_an_ask if {
+	decision := gathered({found.allow, found.ask, obliging})
+	decision.effect == "ask"
+	decision.obligations == [object.union(masked, {"rule": "workspace.mask"})]
+}
+
+test_an_obligation_permits_nothing if {
+	decision := gathered({obliging})
+	decision.effect == "deny"
+	decision.rules == ["syscall.default"]
+	decision.obligations == []
+}
+
+test_a_denial_marks_and_tells_and_does_nothing_else if {
+	label := {"kind": "label", "labels": ["suspect"]}
+	decision := gathered({found.allow, object.union(found.deny, {"obligations": [masked, label]})})
+	decision.effect == "deny"
+	decision.obligations == [object.union(label, {"rule": "workspace.deny"})]
+}
+
+test_a_halt_marks_and_tells_and_does_nothing_else if {
+	notify := {"kind": "notify", "to": ["security"], "text": "look"}
+	decision := gathered({found.allow, object.union(found.halt, {"obligations": [masked, notify]})})
+	decision.effect == "halt"
+	decision.obligations == [object.union(notify, {"rule": "workspace.halt"})]
+}
+
+test_a_rule_cannot_name_another_as_the_source_of_an_obligation if {
+	decision := gathered({found.allow, object.union(obliging, {"obligations": [object.union(masked, {"rule": "grants.allowed"})]})})
+	decision.obligations == [object.union(masked, {"rule": "workspace.mask"})]
+}
+
+test_malformed_obligations_deny if {
+	bad := [
+		object.union(found.ask, {"obligations": "mask"}),
+		object.union(found.ask, {"obligations": ["mask"]}),
+		object.union(found.ask, {"obligations": [{"path": "/iban"}]}),
+		object.union(found.ask, {"obligations": [{"kind": 1}]}),
+		object.union(obliging, {"obligations": []}),
+		object.union(obliging, {"obligations": [{"path": "/iban"}]}),
+		object.union(obliging, {"x": 1}),
+		object.union(obliging, {"rule": 1}),
+		object.union(obliging, {"reason": null}),
+		{"rule": "workspace.mask", "effect": "oblige", "reason": "nothing"},
+	]
+	every result in bad {
+		decision := decided(call, {found.allow}, {result}, {})
+		decision.effect == "deny"
+		decision.rules == ["syscall.malformed"]
+	}
+}
+
+test_what_a_watched_policy_would_oblige_does_not_bind if {
+	decision := decided(call, {found.allow}, {obliging}, {"workspace": {"mode": "dryrun", "name": "workspace"}})
+	decision.effect == "allow"
+	decision.obligations == []
+	decision.observed == [{"rule": "workspace.mask", "effect": "oblige", "reason": "the account is masked", "mode": "dryrun"}]
+}
+
+scoped(scope) := decision.effect if {
+	decision := decided(call, {found.allow}, {found.deny}, {"workspace": {"mode": "enforce", "name": "workspace", "scope": scope}})
+		with data.agentos.tools as {"send": {"labels": ["mail", "slow"]}}
+}
+
+test_a_policy_speaks_within_its_scope if {
+	every scope in [
+		{},
+		{"agents": ["other", "triage"]},
+		{"agentLabels": {"team": "support"}},
+		{"tools": ["send"]},
+		{"toolLabels": ["mail", "pay"]},
+		{"agents": ["triage"], "agentLabels": {"team": "support"}, "tools": ["send"], "toolLabels": ["mail"]},
+	] {
+		scoped(scope) == "deny"
+	}
+}
+
+test_a_policy_is_silent_beyond_its_scope if {
+	every scope in [
+		{"agents": ["other"]},
+		{"agentLabels": {"team": "sales"}},
+		{"agentLabels": {"team": "support", "region": "eu"}},
+		{"tools": ["read"]},
+		{"toolLabels": ["pay"]},
+		{"agents": ["triage"], "tools": ["read"]},
+	] {
+		scoped(scope) == "allow"
+	}
+}
+
+test_a_call_without_an_agent_is_beyond_no_scope if {
+	decision := decided(object.remove(call, ["agent"]), {found.allow}, {found.deny}, {"workspace": {
+		"mode": "enforce",
+		"name": "workspace",
+		"scope": {"agents": ["triage"]},
+	}})
+	decision.effect == "deny"
+}
+
+listed(tails) := decision.effect if {
+	decision := decided(call, {found.allow}, {found.deny}, {}) with data.agentos.rules as {"syscall": tails}
+}
+
+test_what_is_loaded_is_what_the_runtime_lists if {
+	listed(["grants", "workspace"]) == "deny"
+	listed(["grants"]) == "allow"
+	listed([]) == "deny"
 }

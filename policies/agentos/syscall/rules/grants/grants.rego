@@ -13,7 +13,22 @@ package agentos.syscall.rules.grants
 results contains {"rule": "grants.allowed", "effect": "allow", "reason": reason} if {
 	some grant in applicable
 	not grant.approval
+	unlimited(grant)
 	reason := sprintf("grant %s lets agent %s call tool %s (granted by %s)", [grant.name, agent, tool, grant.by])
+}
+
+# METADATA
+# title: counted
+# description: grants cover the call and ask nobody, each for so many uses; the first that has one left pays for it
+results contains {"rule": "grants.counted", "effect": "allow", "reason": reason, "obligations": [obligation]} if {
+	free := [grant | some grant in applicable; not grant.approval]
+	count(free) > 0
+	every grant in free {
+		not unlimited(grant)
+	}
+	obligation := paid_by(free)
+	names := concat(", ", [grant.name | some grant in free])
+	reason := sprintf("grant %s lets agent %s call tool %s while it has uses left", [names, agent, tool])
 }
 
 # METADATA
@@ -24,7 +39,25 @@ results contains {"rule": "grants.approval", "effect": "ask", "reason": reason} 
 	every other in applicable {
 		other.approval
 	}
+	some_unlimited
 	reason := sprintf("grant %s lets agent %s call tool %s when a person approves", [grant.name, agent, tool])
+}
+
+# METADATA
+# title: approval counted
+# description: grants cover the call for so many uses, and each of them asks for a person's approval
+results contains {"rule": "grants.approval-counted", "effect": "ask", "reason": reason, "obligations": [obligation]} if {
+	count(applicable) > 0
+	every grant in applicable {
+		grant.approval
+	}
+	not some_unlimited
+	obligation := paid_by(applicable)
+	names := concat(", ", [grant.name | some grant in applicable])
+	reason := sprintf(
+		"grant %s lets agent %s call tool %s when a person approves, while it has uses left",
+		[names, agent, tool],
+	)
 }
 
 # METADATA
@@ -91,6 +124,18 @@ applicable := [grant |
 		satisfied(name, constraint)
 	}
 ]
+
+unlimited(grant) if not "max_uses" in object.keys(grant)
+
+some_unlimited if {
+	some grant in applicable
+	unlimited(grant)
+}
+
+paid_by(grants) := {
+	"kind": "uses",
+	"grants": [{"name": grant.name, "digest": grant.digest, "maximum": grant.max_uses} | some grant in grants],
+}
 
 current(grant) if not "until" in object.keys(grant)
 
