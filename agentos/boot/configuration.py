@@ -47,6 +47,7 @@ async def configure(factory: PolicyEngineFactory, state: State, tenant: str) -> 
         decider = Decider.denying(EngineUnavailable(f"the policies of tenant {tenant} do not load: {error.message}"))
     declared = state.get(Key("Tenant", "*", tenant))
     limits = declared.spec.get("limits", {}) if declared is not None else {}
+    approvals = declared.spec.get("approvals", {}) if declared is not None else {}
     tools = {item.key.name: tool_spec(item) for item in own if item.key.kind == "Tool"}
     configuration = Configuration(
         tenant=tenant,
@@ -58,18 +59,23 @@ async def configure(factory: PolicyEngineFactory, state: State, tenant: str) -> 
         models={item.key.name: model_spec(item) for item in own if item.key.kind == "Model"},
         checks={name: compile_check(tool.input_schema) for name, tool in tools.items()},
         decider=decider,
+        approval_timeout_ms=approvals.get("timeoutSeconds", 86_400) * 1000,
+        approval_valid_ms=approvals.get("validSeconds", 3_600) * 1000,
     )
     return configuration, decider
 
 
 def _agent(resource: Resource) -> AgentSpec:
     spec = resource.spec
+    inputs = spec.get("inputs", {})
     return AgentSpec(
         name=resource.key.name,
         model=spec["model"],
         instructions=spec["instructions"],
         tools=tuple(spec.get("tools", ())),
         labels=dict(resource.labels),
+        goal_labels=tuple(inputs.get("goalLabels", ())),
+        file_labels={place: tuple(labels) for place, labels in inputs.get("fileLabels", {}).items()},
     )
 
 

@@ -34,28 +34,39 @@ def encode(value: Json) -> tuple[bytes, dict[str, str]]:
     return gzip.compress(data, compresslevel=1), {ENCODING: "gzip"}
 
 
-def decode(data: bytes, headers: Mapping[str, str] | None, *, most: int | None = None) -> Json:
-    """Read a body. Raises UsageError for one that is not ours, or larger than `most` bytes (None: MAX_BODY)."""
-    most = MAX_BODY if most is None else most
+def unpack(data: bytes, headers: Mapping[str, str] | None, *, most: int) -> bytes:
+    """A body as JSON text. Raises UsageError for one that cannot be unpacked, or is larger than `most` bytes then."""
     try:
         if headers and headers.get(ENCODING) == "gzip":
             with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
                 data = file.read(most + 1)
-        if len(data) > most:
-            raise UsageError(f"the message is larger than {most} bytes")
-        return json.loads(data)
-    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UsageError("the message is not one of AgentOS") from error
+    if len(data) > most:
+        raise UsageError(f"the message is larger than {most} bytes")
+    return data
 
 
-def decode_request(data: bytes, headers: Mapping[str, str] | None) -> Json:
-    """Read a request. Raises UsageError also for text that no event of the log could hold (lone surrogates)."""
-    value = decode(data, headers, most=MAX_REQUEST)
+def decode(data: bytes, headers: Mapping[str, str] | None) -> Json:
+    """Read an answer. Raises UsageError for one that is not ours, or larger than MAX_BODY."""
+    return _parse(unpack(data, headers, most=MAX_BODY))
+
+
+def decode_request(text: bytes) -> Json:
+    """Read an unpacked request. Raises UsageError also for text that no event of the log could hold (lone surrogates)."""
+    value = _parse(text)
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (UnicodeEncodeError, RecursionError) as error:
         raise UsageError("the request holds text that is not valid Unicode, or is nested too deeply") from error
     return value
+
+
+def _parse(text: bytes) -> Json:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError("the message is not one of AgentOS") from error
 
 
 def header(text: str) -> str:

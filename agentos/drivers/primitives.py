@@ -3,6 +3,8 @@
 `read`, `write`, `search` and `list` each take the workspace, the arguments of the call and a `Guard`, and give a Result whose
 `content` is for the model and whose `data` is for programs. They know nothing of sessions, policy or the event loop:
 `adapters/builtin.py` runs them in a thread. Every bound is a constant below, and whoever meets one is told.
+
+`declassify` is no file primitive: it acts on the labels of the session, which are the gate's; here stand its shape and its words.
 """
 
 from __future__ import annotations
@@ -85,10 +87,33 @@ _SCHEMAS: Final[Mapping[str, tuple[str, Mapping[str, Mapping[str, Json]], tuple[
         {"path": {**_PATH, "description": "Folder to list; the whole workspace if it is left out."}},
         (),
     ),
+    "declassify": (
+        "Take labels off this session, so that rules about them bind no longer. A person decides about each call.",
+        {
+            "labels": {
+                "type": "array",
+                "description": "The labels to take off, as the session carries them.",
+                "items": {"type": "string", "minLength": 1, "maxLength": 63},
+                "minItems": 1,
+                "maxItems": 100,
+                "uniqueItems": True,
+            },
+            "reason": {
+                "type": "string",
+                "description": "Why what the session has read may be treated as if it did not carry them.",
+                "minLength": 1,
+                "maxLength": 2000,
+            },
+        },
+        ("labels", "reason"),
+    ),
 }
 
 PRIMITIVES: Final = tuple(_SCHEMAS)
 """The names of the primitives."""
+
+FILE_PRIMITIVES: Final = tuple(name for name in PRIMITIVES if name != "declassify")
+"""Those that act on files."""
 
 
 def input_schema(primitive: str) -> dict[str, Json]:
@@ -107,14 +132,20 @@ def input_schema(primitive: str) -> dict[str, Json]:
 
 
 def default_effect(primitive: str) -> ToolEffect:
-    """What `primitive` does to the world: `write` writes, the others read. Raises DriverError if there is no such primitive."""
+    """What `primitive` does to the world: `write` and `declassify` change something, the others read.
+
+    Raises DriverError if there is no such primitive.
+    """
     _known(primitive)
-    return ToolEffect.WRITE if primitive == "write" else ToolEffect.READ
+    return ToolEffect.WRITE if primitive in {"write", "declassify"} else ToolEffect.READ
 
 
 def perform(primitive: str, workspace: Path, args: Mapping[str, Json], guard: Guard) -> Result:
     """Run one primitive; blocks. Raises DriverError when it could not be done (nothing was changed then), Stopped by `guard`."""
     _known(primitive)
+    if primitive == "declassify":
+        # The gate records which labels went; a session has no other way to lose one.
+        return Result(f"taken off this session: {', '.join(sorted(args['labels']))}")
     path = _text(args, "path", "" if primitive in ("list", "search") else None)
     if primitive == "read":
         return read(workspace, path, guard)

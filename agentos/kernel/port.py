@@ -59,6 +59,10 @@ class AgentSpec:
     instructions: str
     tools: tuple[str, ...]
     labels: Mapping[str, str] = field(hash=False)
+    goal_labels: tuple[str, ...] = ()
+    """Labels that each of its sessions carries from its first event."""
+    file_labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    """Labels of input files by the folder or file below `input/` that they are in; `.` stands for all."""
 
 
 @dataclass(frozen=True, slots=True)

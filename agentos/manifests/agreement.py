@@ -138,6 +138,14 @@ def _constraint(constraint: Mapping[str, Json], path: Path) -> Iterator[Problem]
 
 
 def _policy(body: Mapping[str, Json]) -> Iterator[Problem]:
+    if "scope" in body["spec"] and body["spec"].get("target", "syscall") != "syscall":
+        yield Problem(
+            "policy.scope",
+            ("spec", "scope"),
+            f"a policy for {body['spec']['target']} has no scope: it is asked about everything of its target",
+            "remove scope, or look at the input in the rules",
+            at="key",
+        )
     seen: set[str] = set()
     for index, module in enumerate(body["spec"].get("modules", ())):
         if module["path"] in seen:

@@ -196,5 +196,6 @@ PRIMITIVES: Final[Mapping[str, Mapping[str, Json]]] = {
     "write": {"path": _TEXT, "content": _TEXT},
     "search": {"pattern": _TEXT, "path": _TEXT},
     "list": {"path": _TEXT},
+    "declassify": {"labels": {"type": "array"}, "reason": _TEXT},
 }
 """The arguments of each builtin primitive."""

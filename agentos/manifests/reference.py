@@ -8,17 +8,19 @@ from typing import Final
 from agentos.abi.canonical import Json
 from agentos.abi.ids import DEFAULT_TENANT
 from agentos.abi.resource import Key
+from agentos.abi.syscall import MODEL_CALL
 from agentos.manifests.document import Document
 from agentos.manifests.fault import Path, Problem, closest, listed, shown
 from agentos.manifests.inputschema import arguments
 
 Found = Iterator[tuple[Document, Problem]]
 
-_REFERENCES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
-    "Agent": (("model", "Model"), ("tools", "Tool")),
-    "ToolGrant": (("agents", "Agent"), ("tools", "Tool")),
+_REFERENCES: Final[Mapping[str, tuple[tuple[tuple[str, ...], str], ...]]] = {
+    "Agent": ((("model",), "Model"), (("tools",), "Tool")),
+    "ToolGrant": ((("agents",), "Agent"), (("tools",), "Tool")),
+    "Policy": ((("scope", "agents"), "Agent"), (("scope", "tools"), "Tool")),
 }
-"""Per kind: (field of spec, kind of what it names)."""
+"""Per kind: (path below spec, kind of what it names). A Policy may also name the pseudo tool of model calls."""
 
 
 def check_references(documents: Sequence[Document], existing: Collection[Key], unread: Collection[str] | None) -> Found:
@@ -62,14 +64,16 @@ def _references(document: Document) -> Iterator[tuple[str, str, Path, str]]:
     """What `document` refers to, as (kind, tenant, path, name); parts that are no names are left to the schema."""
     if document.kind != "Tenant":
         yield "Tenant", "*", ("metadata", "tenant"), document.tenant
-    for field, kind in _REFERENCES.get(document.kind, ()):
-        value = document.spec.get(field)
+    for place, kind in _REFERENCES.get(document.kind, ()):
+        value: Json = document.spec
+        for step in place:
+            value = value.get(step) if isinstance(value, dict) else None
         if isinstance(value, str):
-            yield kind, document.tenant, ("spec", field), value
+            yield kind, document.tenant, ("spec", *place), value
         elif isinstance(value, list):
             for index, name in enumerate(value):
-                if isinstance(name, str):
-                    yield kind, document.tenant, ("spec", field, index), name
+                if isinstance(name, str) and (document.kind, name) != ("Policy", MODEL_CALL):
+                    yield kind, document.tenant, ("spec", *place, index), name
 
 
 def _dangling(kind: str, tenant: str, path: Path, name: str, names: Mapping[tuple[str, str], set[str]]) -> Problem:

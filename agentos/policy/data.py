@@ -74,8 +74,10 @@ def _tool(spec: Mapping[str, Json]) -> Json:
     }
     driver = spec["driver"]
     if "builtin" in driver:
+        primitive = driver["builtin"]["primitive"]
         # Every file primitive names its place in the workspace by `path`.
-        facts |= {"driver": "builtin", "primitive": driver["builtin"]["primitive"], "workspace_args": ["path"]}
+        paths = [] if primitive == "declassify" else ["path"]
+        facts |= {"driver": "builtin", "primitive": primitive, "workspace_args": paths}
     else:
         facts |= {"driver": "mcp", "workspace_args": list(driver["mcp"].get("workspaceArgs", []))}
     return facts
@@ -108,8 +110,9 @@ def _grants(grants: Sequence[Resource], granted_by: Mapping[Key, str]) -> Json:
 
 
 def _policies(policies: Sequence[Resource]) -> Json:
-    """Policies by package tail. A package that two policies share takes the stricter mode and, unless both say the same, no scope;
-    one whose package cannot be read binds.
+    """Policies by package tail; one whose package cannot be read binds.
+
+    A package that two policies share takes the stricter mode and, unless both say the same, no scope.
     """
     found: dict[str, dict[str, Json]] = {}
     for policy in policies:

@@ -61,4 +61,6 @@ def _detail(one: Resource) -> str:
         parts.append("after approval")
     if one.spec.get("until"):
         parts.append(f"until {one.spec['until']}")
+    if one.spec.get("maxUses"):
+        parts.append(f"{one.spec['maxUses']} times")
     return ", ".join(parts)

@@ -25,6 +25,10 @@ _EFFECTS: Final = ("read", "write", "external")
 _RISKS: Final = ("minimal", "limited", "high")
 _ENFORCE: Final = "enforce"
 _DEFAULT_SESSIONS: Final = 100
+_PATIENCE: Final = (
+    ("timeoutSeconds", "a call waits for people", 86_400),
+    ("validSeconds", "an approval counts for", 3_600),
+)
 _PACKAGE: Final = re.compile(r"^package[ \t]+([A-Za-z0-9_.\[\]\"-]+)", re.MULTILINE)
 _ANNOTATIONS: Final = frozenset({"title", "description", "examples", "default", "$comment", "deprecated"})
 _OF_PROPERTIES: Final = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
@@ -65,6 +69,11 @@ def _grant(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) 
         yield f"no longer ends (it ended at {old_end})"
     elif old_end is not None and new_end is not None and parse_rfc3339(new_end) > parse_rfc3339(old_end):
         yield f"lasts longer: until {new_end} (was {old_end})"
+    old_uses, new_uses = before.get("maxUses"), after.get("maxUses")
+    if old_uses is not None and new_uses is None:
+        yield f"no longer ends after {old_uses} uses"
+    elif old_uses is not None and not same(dict(before), dict(after)):
+        yield f"counts its {new_uses} uses anew (was {old_uses})"
 
 
 def _constraint(name: str, before: Mapping[str, Json], after: Mapping[str, Json] | None) -> Iterator[str]:
@@ -113,9 +122,19 @@ def _agent(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) 
             yield f"has no budget of {unit} any more (was {old[unit]})"
         elif unit in old and new[unit] > old[unit]:
             yield f"may spend {new[unit]} {unit} (was {old[unit]})"
+    lost = sorted(_input_labels(before) - _input_labels(after))
+    if lost:
+        yield f"its work no longer carries {_names([label for _, label in lost])}"
     old_risk, new_risk = (side.get("governance", {}).get("risk") for side in (before, after))
     if _lowered(_RISKS, old_risk, new_risk):
         yield f"is declared as risk {new_risk} (was {old_risk})"
+
+
+def _input_labels(agent: Mapping[str, Json]) -> set[tuple[str, str]]:
+    """(place, label) of what is declared of the agent's work; the goal's place is empty."""
+    inputs = agent.get("inputs", {})
+    files = {(place, label) for place, labels in inputs.get("fileLabels", {}).items() for label in labels}
+    return files | {("", label) for label in inputs.get("goalLabels", [])}
 
 
 def _tool(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) -> Iterator[str]:
@@ -187,12 +206,21 @@ def _policy(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None)
     old_target, new_target = (side.get("target", "syscall") for side in (before, after))
     if old_target != new_target:
         yield f"no longer decides {old_target} (it decides {new_target})"
+    if after.get("scope") and not same(before.get("scope"), after.get("scope")):
+        yield f"is about {_scope(after['scope'])} only (was {_scope(before.get('scope', {}))})"
+    if not same(before.get("parameters", {}), after.get("parameters", {})):
+        yield "decides with other parameters"
     old, new = ({module["path"]: module["source"] for module in side.get("modules", [])} for side in (before, after))
     changed = [path for path in sorted(old) if path not in new or old[path] != new[path]]
     packages = {_package(source) for source in old.values()}
     changed += [path for path in sorted(new) if path not in old and _package(new[path]) in packages]
     if changed:
         yield f"changes what policy decides: {_names(changed)}"
+
+
+def _scope(scope: Mapping[str, Json]) -> str:
+    parts = [f"{part} {json.dumps(value, ensure_ascii=False)}" for part, value in sorted(scope.items())]
+    return ", ".join(parts) or "everything"
 
 
 def _package(source: str) -> str:
@@ -207,6 +235,10 @@ def _tenant(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None)
     new = (after or {}).get("limits", {}).get("sessions", _DEFAULT_SESSIONS)
     if new > old:
         yield f"may run {new} sessions at a time (was {old})"
+    for name, what, default in _PATIENCE:
+        old, new = (side.get("approvals", {}).get(name, default) for side in (before, after or {}))
+        if new > old:
+            yield f"{what} {new} s (was {old})"
 
 
 _JUDGES: Final[dict[str, Callable[[Mapping[str, Json] | None, Mapping[str, Json] | None], Iterator[str]]]] = {
@@ -231,7 +263,8 @@ def _terms(grant: Mapping[str, Json]) -> str:
     args = "".join(f", {name} {_held(held)}" for name, held in sorted(grant.get("args", {}).items()))
     approval = ", with approval" if grant.get("approval", "none") == "required" else ""
     until = f", until {grant['until']}" if grant.get("until") else ""
-    return f"{args}{approval}{until}"
+    uses = f", {grant['maxUses']} times" if grant.get("maxUses") else ""
+    return f"{args}{approval}{until}{uses}"
 
 
 def _held(constraint: Mapping[str, Json]) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
+from typing import Final
 
 import nats.micro
 from nats.aio.client import Client as Nats
@@ -22,12 +24,18 @@ from agentos.abi.ids import FLEET
 from agentos.control import wire
 from agentos.control.authorize import Authorize
 from agentos.control.principal import Caller, Handlers
-from agentos.registry.principal import Principals
+from agentos.registry.principal import Principal, Principals
 
 log = logging.getLogger(__name__)
 
-MAX_OPEN = 256
+MAX_OPEN: Final = 256
 """Requests under way at one time; more are refused at once, so that a flood cannot hold memory."""
+
+MAX_OPEN_EACH: Final = 64
+"""Requests of one principal under way at one time, so that none keeps the others out."""
+
+MAX_HELD: Final = 64 * 1024 * 1024
+"""Bytes of requests, unpacked, that one principal may have under way at one time."""
 
 
 class ControlService:
@@ -39,6 +47,8 @@ class ControlService:
         self._authorize = authorize
         self._services: list[Service] = []
         self._open: set[asyncio.Task[None]] = set()
+        self._open_of: Counter[str] = Counter()
+        self._held_by: Counter[str] = Counter()
 
     async def serve(self, nc: Nats, tenant: str) -> None:
         """Serve the account behind `nc`, which is the one of `tenant` (`*`: the fleet's own)."""
@@ -57,7 +67,7 @@ class ControlService:
         """Take no more requests and end those under way."""
         for service in self._services:
             await service.stop()
-        for task in self._open:
+        for task in tuple(self._open):
             task.cancel()
         if self._open:
             await asyncio.wait(self._open)
@@ -69,10 +79,16 @@ class ControlService:
         if not reply.startswith(f"_INBOX.{name}."):
             log.warning("principal %s asked for a reply to %s, which is not its inbox: dropped", name, reply[:80])
             return
-        room = len(self._open) < MAX_OPEN
+        room = len(self._open) < MAX_OPEN and self._open_of[name] < MAX_OPEN_EACH
         task = asyncio.create_task(self._answer(nc, request, reply, verb, account, name, room), name=f"{name} {verb}")
         self._open.add(task)
-        task.add_done_callback(self._open.discard)
+        self._open_of[name] += 1
+
+        def leave(task: asyncio.Task[None]) -> None:
+            self._open.discard(task)
+            self._open_of[name] -= 1
+
+        task.add_done_callback(leave)
 
     async def _answer(self, nc: Nats, request: Request, reply: str, verb: str, account: str, name: str, room: bool) -> None:
         try:
@@ -87,12 +103,24 @@ class ControlService:
     async def _perform(self, request: Request, verb: str, account: str, name: str, room: bool) -> Json:
         if not room:
             raise AgentOSError("the runtime is busy: too many requests are under way", mend="ask again later")
-        body = wire.decode_request(request.data, request.headers)
+        # Who asks comes first: nothing of a stranger's request is unpacked.
+        principal = await self._principal(account, name)
+        text = wire.unpack(request.data, request.headers, most=wire.MAX_REQUEST)
+        if self._held_by[name] + len(text) > MAX_HELD:
+            raise AgentOSError(f"{name} has {MAX_HELD} bytes of requests under way", mend="ask again later")
+        self._held_by[name] += len(text)
+        try:
+            return await self._serve(principal, wire.decode_request(text), verb, account)
+        finally:
+            self._held_by[name] -= len(text)
+
+    async def _serve(self, principal: Principal, body: Json, verb: str, account: str) -> Json:
         if not isinstance(body, dict) or not isinstance(body.get("params"), dict):
             raise UsageError("a request is an object with params")
-        caller = await self._caller(account, name, body.get("tenant"))
+        caller = _caller(principal, account, body.get("tenant"))
         decision = await self._authorize(caller, verb)
         if decision is not None:
+            name = caller.name
             log.warning("denied: %s may not %s in tenant %s (%s)", name, verb, caller.tenant, ", ".join(decision.rules))
             raise Denied(
                 f"{name} may not {verb}",
@@ -102,24 +130,14 @@ class ControlService:
             )
         return await self._handlers[verb](caller, body["params"])
 
-    async def _caller(self, account: str, name: str, tenant: object) -> Caller:
+    async def _principal(self, account: str, name: str) -> Principal:
         try:
             principal = await self._principals.get(name)
         except NotFound as error:
             raise _stranger(name) from error
         if principal.tenant != account or not principal.valid:
             raise _stranger(name)
-        if tenant is not None and not isinstance(tenant, str):
-            raise UsageError("the tenant of a request is a name")
-        if account == FLEET:
-            return Caller(name, principal.roles, tenant or "default", fleet=True)
-        if tenant not in (None, account):
-            raise Denied(
-                f"{name} belongs to tenant {account} and may not act on {tenant}",
-                rules=("control.tenant",),
-                reasons=("a principal of a tenant acts on that tenant only",),
-            )
-        return Caller(name, principal.roles, account, fleet=False)
+        return principal
 
     async def _reply(self, nc: Nats, reply: str, answer: Json) -> None:
         data, headers = wire.encode(answer)
@@ -129,6 +147,22 @@ class ControlService:
         parts = wire.split(data, nc.max_payload - 8192)
         for number, part in enumerate(parts, 1):
             await nc.publish(reply, part, headers={**headers, wire.PART: f"{number}/{len(parts)}"})
+
+
+def _caller(principal: Principal, account: str, tenant: object) -> Caller:
+    """Who acts, and on which tenant: a principal of the fleet names it, any other has its own."""
+    name = principal.name
+    if tenant is not None and not isinstance(tenant, str):
+        raise UsageError("the tenant of a request is a name")
+    if account == FLEET:
+        return Caller(name, principal.roles, tenant or "default", fleet=True)
+    if tenant not in (None, account):
+        raise Denied(
+            f"{name} belongs to tenant {account} and may not act on {tenant}",
+            rules=("control.tenant",),
+            reasons=("a principal of a tenant acts on that tenant only",),
+        )
+    return Caller(name, principal.roles, account, fleet=False)
 
 
 def _stranger(name: str) -> IdentityError:

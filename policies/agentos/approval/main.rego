@@ -51,8 +51,8 @@ watched contains tail if {
 	data.agentos.policies[tail].mode in {"warn", "dryrun"}
 }
 
-loaded := {tail | some tail in data.agentos.rules.approval} if {
-	data.agentos.rules.approval
+loaded := tails if {
+	tails := data.agentos.rules.approval
 } else := object.keys(data.agentos.approval.rules)
 
 # A result that is none denies instead of being overlooked.

@@ -60,14 +60,16 @@ left_out(obligation) if {
 }
 
 bound contains checked(tail, candidate) if {
-	some tail in routed
+	some tail in loaded
 	not tail in watched
+	not tail in elsewhere
 	some candidate in data.agentos.syscall.rules[tail].results
 }
 
 observed contains {"rule": result.rule, "effect": result.effect, "reason": result.reason, "mode": mode} if {
-	some tail in routed
-	tail in watched
+	some tail in watched
+	tail in loaded
+	not tail in elsewhere
 	mode := data.agentos.policies[tail].mode
 	some candidate in data.agentos.syscall.rules[tail].results
 	result := checked(tail, candidate)
@@ -78,44 +80,39 @@ watched contains tail if {
 	data.agentos.policies[tail].mode in {"warn", "dryrun"}
 }
 
-# The packages whose scope covers the call. The runtime lists what is loaded, so that no other package is evaluated.
-routed contains tail if {
-	some tail in loaded
-	not tail in elsewhere
-}
-
-loaded := {tail | some tail in data.agentos.rules.syscall} if {
-	data.agentos.rules.syscall
+# The runtime lists what is loaded, so that a package beyond whose scope the call lies is not evaluated.
+loaded := tails if {
+	tails := data.agentos.rules.syscall
 } else := object.keys(data.agentos.syscall.rules)
 
-# What is not known of a call puts it beyond no scope.
 elsewhere contains tail if {
-	agent := input.agent.name
 	some tail
-	wanted := data.agentos.policies[tail].scope.agents
-	not agent in wanted
+	beyond(data.agentos.policies[tail].scope)
 }
 
-elsewhere contains tail if {
+# What is not known of a call puts it beyond no scope.
+beyond(scope) if {
+	agent := input.agent.name
+	not agent in scope.agents
+	scope.agents
+}
+
+beyond(scope) if {
 	labels := input.agent.labels
-	some tail
-	some name, value in data.agentos.policies[tail].scope.agentLabels
+	some name, value in scope.agentLabels
 	not object.get(labels, name, null) == value
 }
 
-elsewhere contains tail if {
+beyond(scope) if {
 	tool := input.syscall.tool
-	some tail
-	wanted := data.agentos.policies[tail].scope.tools
-	not tool in wanted
+	not tool in scope.tools
+	scope.tools
 }
 
-elsewhere contains tail if {
-	labels := {label | some label in data.agentos.tools[input.syscall.tool].labels}
-	data.agentos.tools[input.syscall.tool]
-	some tail
-	wanted := data.agentos.policies[tail].scope.toolLabels
-	count({label | some label in wanted} & labels) == 0
+beyond(scope) if {
+	labels := data.agentos.tools[input.syscall.tool].labels
+	count({label | some label in scope.toolLabels} & {label | some label in labels}) == 0
+	scope.toolLabels
 }
 
 # Only the rule `grants` can allow; a result that is none denies instead of being overlooked.
@@ -124,8 +121,8 @@ checked(tail, candidate) := candidate if {
 	candidate.effect in effects
 	is_string(candidate.rule)
 	is_string(candidate.reason)
-	object.keys(candidate) - {"obligations"} == {"rule", "effect", "reason"}
-	well_formed(object.get(candidate, "obligations", []))
+	parts := object.keys(candidate) - {"rule", "effect", "reason"}
+	expected(parts, candidate)
 } else := candidate if {
 	candidate.effect == "oblige"
 	is_string(candidate.rule)
@@ -137,6 +134,13 @@ checked(tail, candidate) := candidate if {
 	"rule": "syscall.malformed",
 	"effect": "deny",
 	"reason": sprintf("a rule of agentos.syscall.rules.%s gives a result that is not a rule, an effect and a reason", [tail]),
+}
+
+expected(parts, _) if count(parts) == 0
+
+expected(parts, candidate) if {
+	parts == {"obligations"}
+	well_formed(candidate.obligations)
 }
 
 # Which kinds there are, and with which fields, is for the runtime to know: it denies what it does not.

@@ -19,14 +19,31 @@ outgoing_folders := {"outbox"}
 # title: closed
 # description: a way out of a session that has read both private data and untrusted content
 results contains {"rule": "trifecta.closed", "effect": "deny", "reason": reason} if {
-	private := sort(labels & private_labels)
+	met
+	not asks
+}
+
+# METADATA
+# title: asks
+# description: the same, where the Policy declares that a person may let it through
+results contains {"rule": "trifecta.asks", "effect": "ask", "reason": reason} if {
+	met
+	asks
+}
+
+asks if data.agentos.policies.trifecta.parameters.effect == "ask"
+
+reason := sprintf(
+	"tool %s is a way out, and the session has read both private data (%s) and content of strangers",
+	[input.syscall.tool, concat(", ", sort(private))],
+)
+
+private := labels & private_labels
+
+met if {
 	count(private) > 0
 	count(labels & untrusted_labels) > 0
 	way_out
-	reason := sprintf(
-		"tool %s is a way out, and the session has read both private data (%s) and content of strangers",
-		[input.syscall.tool, concat(", ", private)],
-	)
 }
 
 labels := {label | some label in input.session.labels}

@@ -45,3 +45,19 @@ test_notes_stay_inside if {
 }
 
 test_the_model_is_not_its_matter if found("model-call", "external", {}, ["pii", "untrusted"]) == set()
+
+declared(parameters) := {[result.rule, result.effect] | some result in results} if {
+	results := found("send-mail", "external", {}, ["pii", "untrusted"])
+		with data.agentos.policies.trifecta.parameters as parameters
+}
+
+test_a_person_may_be_asked_instead if {
+	declared({"effect": "ask"}) == {["trifecta.asks", "ask"]}
+}
+
+test_an_effect_that_is_none_denies if {
+	every effect in ["allow", "Ask", null] {
+		declared({"effect": effect}) == {["trifecta.closed", "deny"]}
+	}
+	declared({}) == {["trifecta.closed", "deny"]}
+}

@@ -32,8 +32,14 @@ from agentos.policy.testing import TestResult, run_rego_tests
 ROOT = Path(__file__).parents[3]
 LIBRARY = ROOT / "policies" / "library"
 OPA = Path(sys.executable).with_name("opa")
+AXIOMS = {
+    target: [
+        found[1] for module in axioms(target) if (found := re.search(r"^package agentos\.\w+\.rules\.(\w+)", module.source, re.M))
+    ]
+    for target in ("syscall", "admission", "approval")
+}
 STRENGTH = {Verdict.ALLOW: 0, Verdict.ASK: 1, Verdict.DENY: 2, Verdict.HALT: 3}
-OUTCOMES = {"allowed": Verdict.ALLOW, "asked": Verdict.ASK, "denied": Verdict.DENY}
+OUTCOMES = {"allowed": Verdict.ALLOW, "obliged": Verdict.ALLOW, "asked": Verdict.ASK, "denied": Verdict.DENY}
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,12 @@ class Engines:
         """The whole decision. An error of evaluation is raised, not turned into a denial."""
         name = rule.name if rule else target
         if name not in self._loaded:
-            self._loaded[name] = opa.build([*axioms(target), *([rule.rego] if rule else [])], FACTS)
+            facts: dict[str, Json] = copy.deepcopy(FACTS)
+            facts["agentos"]["rules"] = {
+                one: [*AXIOMS[one], *([rule.name] if rule and rule.target == one else [])]
+                for one in ("syscall", "admission", "approval")
+            }
+            self._loaded[name] = opa.build([*axioms(target), *([rule.rego] if rule else [])], facts)
         return parse_decision(self._loaded[name].eval_document(SYSCALL if target == "syscall" else ADMISSION, document))
 
     def close(self) -> None:
@@ -99,6 +110,22 @@ def engines() -> Iterator[Engines]:
 def document_of(sample: Path) -> dict[str, Json]:
     loaded: dict[str, Json] = json.loads((sample / "input.json").read_text("utf-8"))
     return loaded
+
+
+def approval_of(question: Mapping[str, Any], by: str) -> dict[str, Json]:
+    """A yes to exactly this call that holds."""
+    return {
+        "tool": question["syscall"]["tool"],
+        "args_digest": question["syscall"]["args_digest"],
+        "by": by,
+        "reason": "seen",
+        "at": question["now"],
+        "expires": question["now"] + 1,
+        "policy_digest": question["policy_digest"],
+        "scope": "once",
+        "rules": [],
+        "uses_left": 1,
+    }
 
 
 def named(rule: Rule) -> str:
@@ -196,6 +223,9 @@ def test_a_sample_is_decided_as_it_is_named(engines: Engines, rule: Rule, sample
     assert engines.decide(None, rule.target, document).effect is Verdict.ALLOW
     if wanted is not Verdict.ALLOW:
         assert set(found.rules) <= rule.ids
+    obliged = {one.rule for one in found.obligations}
+    assert obliged <= rule.ids
+    assert bool(obliged) or not sample.name.startswith("obliged")
 
 
 @pytest.mark.parametrize("rule", RULES, ids=named)
@@ -204,13 +234,12 @@ def test_the_samples_show_the_rule(engines: Engines, rule: Rule) -> None:
     samples = [path for one, path in SAMPLES if one is rule]
     outcomes = {path.name.partition("_")[0] for path in samples}
     assert "allowed" in outcomes
-    assert outcomes & {"asked", "denied"}
+    assert outcomes & {"asked", "denied", "obliged"}
     for sample in samples:
         document = document_of(sample)
         if sample.name.startswith("asked"):
             call = document["syscall"]
-            approval = {"tool": call["tool"], "args_digest": call["args_digest"], "by": "principal/cy", "reason": "seen"}
-            document["approvals"] = [approval]
+            document["approvals"] = [approval_of(document, by) for by in ("principal/cy", "principal/di")]
             assert engines.decide(rule, rule.target, document).effect is Verdict.ALLOW
 
 
@@ -249,8 +278,9 @@ def valid_questions(draw: st.DrawFn) -> dict[str, Json]:
     session["delegation"] = ["s-1", "s-2", "s-3"][: draw(st.integers(0, 3))]
     question["budget"] = {"calls": draw(st.integers(0, 120)), "tokens": draw(st.integers(0, 120_000))}
     question["now"] = draw(st.integers(0, 2**63))
-    approval = {"tool": call["tool"], "args_digest": call["args_digest"], "reason": ""}
-    question["approvals"] = [approval | {"by": by} for by in draw(st.lists(st.sampled_from(["principal/bo", "principal/cy"])))]
+    question["approvals"] = [
+        approval_of(question, by) for by in draw(st.lists(st.sampled_from(["principal/bo", "principal/cy"])))
+    ]
     return question
 
 

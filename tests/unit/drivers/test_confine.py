@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from agentos.abi.errors import DriverError
 from agentos.drivers import confine
 from agentos.drivers.guard import Guard
-from agentos.drivers.primitives import PRIMITIVES, perform
+from agentos.drivers.primitives import FILE_PRIMITIVES, perform
 
 SECRET = "the secret outside"
 
@@ -47,7 +47,7 @@ PATHS = st.one_of(
 )
 
 
-@given(path=PATHS, primitive=st.sampled_from(PRIMITIVES))
+@given(path=PATHS, primitive=st.sampled_from(FILE_PRIMITIVES))
 def test_hostile_paths(tmp_path_factory: pytest.TempPathFactory, path: str, primitive: str) -> None:
     """Whatever the path, a primitive either refuses it or stays inside: nothing outside is shown or changed."""
     top = tmp_path_factory.mktemp("top")
@@ -98,7 +98,7 @@ def test_refusals_say_why(path: str, words: str) -> None:
         confine.split(path)
 
 
-@pytest.mark.parametrize("primitive", PRIMITIVES)
+@pytest.mark.parametrize("primitive", FILE_PRIMITIVES)
 @pytest.mark.parametrize("target", ["file", "folder", "dangling"])
 def test_symbolic_links_are_not_followed(workspace: Path, primitive: str, target: str) -> None:
     """A link is refused as the last name and as a folder on the way, and what it names stays as it was."""
@@ -184,7 +184,7 @@ def test_no_descriptor_is_left_open(workspace: Path) -> None:
     os.mkfifo(workspace / "fifo")
     before = len(list(Path("/proc/self/fd").iterdir()))
     for path in ("link/a", "in/a.txt", "fifo", "missing/a", "in", "in/a.txt/b"):
-        for primitive in PRIMITIVES:
+        for primitive in FILE_PRIMITIVES:
             try:
                 perform(primitive, workspace, {"path": path, "content": "x", "pattern": "x"}, Guard())
             except DriverError:

@@ -1,0 +1,38 @@
+# METADATA
+# title: four eyes
+# description: two people look at each call of a grave effect
+# schemas:
+#   - input: schema["policy-input"]
+# related_resources:
+#   - ref: policies/library/four_eyes/README.md
+package agentos.syscall.rules.four_eyes
+
+# METADATA
+# title: two
+# description: a call of such an effect waits for two approvers
+results contains {
+	"rule": "four_eyes.two",
+	"effect": "ask",
+	"reason": reason,
+	"obligations": [{"kind": "approvers", "count": people}],
+} if {
+	input.syscall.effect in effects
+	not input.syscall.tool == "model-call"
+	reason := sprintf(
+		"tool %s has the effect %s; %d people approve each such call",
+		[input.syscall.tool, input.syscall.effect, people],
+	)
+}
+
+# Which effects, and how many people: `spec.parameters` of the Policy, or these.
+default effects := ["external"]
+
+effects := data.agentos.policies.four_eyes.parameters.effects if {
+	is_array(data.agentos.policies.four_eyes.parameters.effects)
+}
+
+default people := 2
+
+people := data.agentos.policies.four_eyes.parameters.people if {
+	is_number(data.agentos.policies.four_eyes.parameters.people)
+}
