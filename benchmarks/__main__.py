@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import commands, syscall
+from benchmarks import commands, decision, syscall
 
 REPORT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 
@@ -24,6 +24,7 @@ def main() -> int:
     """Measure, print and write."""
     with tempfile.TemporaryDirectory(prefix="agentos-bench-") as folder:
         figures, rates = asyncio.run(syscall.run(Path(folder) / "syscall"))
+        decisions = asyncio.run(decision.run(Path(folder) / "decision"))
         seconds = commands.run(Path(folder) / "commands")
     by_name = {figure.name: figure for figure in figures}
     publishes, evaluation = by_name["floor: two publishes"].p50, by_name["floor: OPA evaluates the decision"].p50
@@ -53,6 +54,7 @@ def main() -> int:
         lines.append(f"| {figure.name} | {figure.p50:.0f} | {figure.p99:.0f} | {ratio} |")
     lines += ["", "## Many sessions at once", "", "Every call decided by Rego without a cache hit, every event durable.", ""]
     lines += ["| what | figure |", "| --- | ---: |", *(f"| {name} | {rate:.0f} |" for name, rate in rates.items())]
+    lines += ["", "## One decision", "", *decisions]
     lines += ["", "## Commands", "", "Whole processes, interpreter start included; medians.", ""]
     lines += ["| command | s |", "| --- | ---: |"]
     lines += [f"| {name} | {value:.2f} |" for name, value in seconds.items()]

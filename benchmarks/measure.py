@@ -30,9 +30,10 @@ async def in_turn(subjects: Mapping[str, Subject], *, rounds: int, warmup: int =
             elapsed = (time.perf_counter_ns() - started) / 1000
             if turn >= warmup:
                 times[name].append(elapsed)
-    return {name: _figure(name, values) for name, values in times.items()}
+    return {name: figure(name, values) for name, values in times.items()}
 
 
-def _figure(name: str, values: list[float]) -> Figure:
+def figure(name: str, values: list[float]) -> Figure:
+    """The figure of single times in microseconds."""
     ordered = sorted(values)
     return Figure(name, statistics.median(ordered), ordered[int(len(ordered) * 0.99)], len(ordered))

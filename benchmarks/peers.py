@@ -68,8 +68,10 @@ def measure(decide: Callable[[], bool]) -> dict[str, float]:
 def main(grants: int) -> None:
     """Print the figures by name."""
     found = {
-        f"`cedarpy`, {grants:,} permits (no Rego)": measure(cedar(grants)),
-        f"`agent-governance-toolkit`, {grants:,} equality rules (no Rego)": measure(toolkit(grants)),
+        f"`cedarpy`, {grants:,} permits (no Rego, no reasons, no second rule, no durability)": measure(cedar(grants)),
+        f"`agent-governance-toolkit`, {grants:,} equality rules (no Rego, one condition a rule, no durability)": measure(
+            toolkit(grants)
+        ),
     }
     print(json.dumps(found))
 

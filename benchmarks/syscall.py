@@ -11,12 +11,14 @@ from typing import Any
 from agentos.abi.resource import Resource
 from agentos.abi.syscall import Result, Syscall
 from agentos.boot.backend import Embedded
+from agentos.boot.charges import charged_events
 from agentos.boot.configuration import configure
 from agentos.boot.system import SystemRandom, SystemTimer
 from agentos.drivers.dispatch import Providers
 from agentos.drivers.port import CallContext, ToolSpec
 from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
 from agentos.eventlog.subject import EVENT_STREAMS
+from agentos.kernel.charges import Charges
 from agentos.kernel.gate import Gate
 from agentos.kernel.journal import Journal
 from agentos.kernel.port import Configuration
@@ -32,6 +34,8 @@ GRANTS = 1000
 
 class Nothing:
     """A driver that takes no time."""
+
+    profiles: frozenset[str] = frozenset()
 
     async def call(self, tool: ToolSpec, args: Mapping[str, Any], context: CallContext) -> Result:
         return Result("ok")
@@ -84,7 +88,7 @@ async def run(folder: Path) -> tuple[list[Figure], dict[str, float]]:
         factory = EmbeddedFactory()
         resources = fleet(GRANTS)
         configuration, decider = await configure(factory, state(resources), "default")
-        gate = Gate(Nothing(), Providers(), Workspaces(folder / "work"), timer)
+        gate = Gate(Nothing(), Providers(), Workspaces(folder / "work"), timer, Charges(charged_events(lambda _tenant: log)))
         journal = await _session(log, configuration, timer, random)
         payload = b"x" * 900
         js = client.jetstream()
@@ -174,5 +178,6 @@ def _document(path: str) -> dict[str, Any]:
         "budget": {"calls": 3, "tokens": 100},
         "approvals": [],
         "config_revision": 1,
+        "policy_digest": "sha256:" + "1" * 64,
         "now": 1_700_000_000_000,
     }

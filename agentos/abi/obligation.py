@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from agentos.abi.canonical import Json
+from agentos.abi.canonical import MAX_INTEGER, Json
 
 REDACTED: Final = "[redacted]"
 
@@ -52,15 +52,16 @@ def _texts(value: Json) -> bool:
 
 
 def _whole(value: Json) -> bool:
-    return type(value) is int and value >= 0
+    return _number(value) and value >= 0
 
 
 def _positive(value: Json) -> bool:
-    return type(value) is int and value > 0
+    return _number(value) and value > 0
 
 
 def _number(value: Json) -> bool:
-    return type(value) is int
+    """What the log can hold as it is."""
+    return type(value) is int and abs(value) <= MAX_INTEGER
 
 
 def _pointer(value: Json) -> bool:

@@ -18,13 +18,15 @@ from agentos.abi.errors import ChainBroken, EvidenceError, NotFound
 from agentos.abi.event import Event, rfc3339
 from agentos.abi.ids import Clock, is_name
 from agentos.audit import layout
+from agentos.audit.covered import Covered
 from agentos.audit.findings import tree_digests
 from agentos.audit.keys import SigningKey
-from agentos.eventlog.port import EventLog
-from agentos.eventlog.subject import EVENT_STREAMS, PRINCIPALS, REVISIONS, session_of, session_subject
+from agentos.eventlog.port import EventLog, Stored
+from agentos.eventlog.subject import EVENT_STREAMS, PRINCIPALS, REVISIONS, session_of, session_subject, stream_of
 from agentos.registry.blob import get_blobs
 
 _EMPTY_TREE: Final = b"{}"
+_CHAINS: Final = {"revisions": REVISIONS, "principals": PRINCIPALS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,19 @@ class RegistryRecord:
     blobs: Mapping[str, bytes] = field(hash=False)
 
 
-async def gather(
-    log: EventLog, registry: EventLog, *, tenant: str, scope: Scope
-) -> tuple[dict[str, list[bytes]], RegistryRecord]:
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What a pack is made of, and where it stands in the logs (chain → leaf numbers, which are positions less one)."""
+
+    sessions: Mapping[str, list[bytes]] = field(hash=False)
+    registry: RegistryRecord
+    leaves: Mapping[str, Mapping[str, list[int]]] = field(hash=False)
+    """stream → session → leaves."""
+    registry_leaves: Mapping[str, list[int]] = field(hash=False)
+    """`revisions` and `principals` → leaves of the registry's stream; an empty chain is absent."""
+
+
+async def gather(log: EventLog, registry: EventLog, *, tenant: str, scope: Scope) -> Gathered:
     """Read what a pack of `tenant` holds: its sessions' stored bytes, both registry chains, the blobs of the revisions they name.
 
     Raises NotFound for a session the log does not have, ChainBroken for bytes that are no event and for a blob that is missing or
@@ -57,16 +69,22 @@ async def gather(
     names = scope.sessions
     if names is None and scope.since_ms is not None:
         names = await _active(log, scope.since_ms)
-    sessions = await _read_all(log) if names is None else await _read_named(log, names)
-    revisions = [stored.data async for stored in registry.read(REVISIONS)]
-    principals = [stored.data async for stored in registry.read(PRINCIPALS)]
+    found = await _read_all(log) if names is None else await _read_named(log, names)
+    sessions = {name: [stored.data for stored in events] for name, events in found.items()}
+    chains = {name: [stored async for stored in registry.read(at)] for name, at in _CHAINS.items()}
+    revisions, principals = ([stored.data for stored in chains[name]] for name in _CHAINS)
     named = {_decoded(data, session).config_revision for session, stored in sessions.items() for data in stored}
     applied = [_decoded(data, REVISIONS).data for data in revisions]
     # The state that holds nothing is nowhere stored: its tree is known without being read.
     trees = {digest(_EMPTY_TREE): _EMPTY_TREE} if any(body["tree"] == digest(_EMPTY_TREE) for body in applied) else {}
     trees |= await get_blobs(registry, {body["tree"] for body in applied if body["revision"] in named} - trees.keys())
     declared = {wanted for tree in trees.values() for wanted in tree_digests(tree, tenant).values()}
-    return sessions, RegistryRecord(revisions, principals, trees | await get_blobs(registry, declared))
+    record = RegistryRecord(revisions, principals, trees | await get_blobs(registry, declared))
+    leaves: defaultdict[str, dict[str, list[int]]] = defaultdict(dict)
+    for name, events in found.items():
+        leaves[stream_of(session_subject(name))][name] = [stored.position - 1 for stored in events]
+    named_chains = {name: [stored.position - 1 for stored in events] for name, events in chains.items() if events}
+    return Gathered(sessions, record, dict(leaves), named_chains)
 
 
 def build_pack(
@@ -78,13 +96,17 @@ def build_pack(
     clock: Clock,
     exporter: str,
     scope: Scope | None = None,
+    covered: Covered | None = None,
+    not_before_ms: int = 0,
 ) -> bytes:
     """The pack of `sessions` (id → all stored bytes, in order), signed with `key` for `exporter` (`principal/<name>`).
 
+    With `covered` it is a pack of format v2, else of v1, whose events no checkpoint is shown to cover. `not_before_ms` is when
+    the key came into use: a clock that was set back does not say that it signed before.
     Raises ChainBroken for bytes that are no chain (what is broken gets no signature), EvidenceError for what no pack can hold.
     """
     scope = scope or Scope()
-    exported_at = rfc3339(clock.now_ms())
+    exported_at = rfc3339(max(clock.now_ms(), not_before_ms))
     heads: dict[str, Head] = {}
     for session in sorted(sessions):
         if not is_name(session):
@@ -94,15 +116,16 @@ def build_pack(
         heads[session] = verify_chain(session, sessions[session])
     revisions, principals = _registry_head(registry.revisions), _registry_head(registry.principals)
     members = {
-        layout.README: _readme(tenant, exported_at, key.id).encode("ascii"),
+        layout.README: _readme(tenant, exported_at, key.id, covered=covered is not None).encode("ascii"),
         layout.REVISIONS: _lines(registry.revisions),
         layout.PRINCIPALS: _lines(registry.principals),
     }
     members |= {layout.blob_member(name): registry.blobs[name] for name in sorted(registry.blobs)}
     members |= {layout.events_member(session): _lines(sessions[session]) for session in heads}
+    members |= {} if covered is None else covered.members()
     manifest = canonical(
         {
-            "format": layout.FORMAT,
+            "format": layout.FORMAT_V1 if covered is None else layout.FORMAT,
             "tenant": tenant,
             "exported_at": exported_at,
             "exporter": exporter,
@@ -152,18 +175,18 @@ async def _active(log: EventLog, since_ms: int) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-async def _read_all(log: EventLog) -> dict[str, list[bytes]]:
-    sessions: defaultdict[str, list[bytes]] = defaultdict(list)
+async def _read_all(log: EventLog) -> dict[str, list[Stored]]:
+    sessions: defaultdict[str, list[Stored]] = defaultdict(list)
     room = _Room()
     for stream in EVENT_STREAMS:
         async for stored in log.scan(stream):
             room.take(stored.data)
-            sessions[session_of(stored.subject)].append(stored.data)
+            sessions[session_of(stored.subject)].append(stored)
     return dict(sessions)
 
 
-async def _read_named(log: EventLog, names: Iterable[str]) -> dict[str, list[bytes]]:
-    sessions: dict[str, list[bytes]] = {}
+async def _read_named(log: EventLog, names: Iterable[str]) -> dict[str, list[Stored]]:
+    sessions: dict[str, list[Stored]] = {}
     room = _Room()
     for name in names:
         if not is_name(name):
@@ -171,7 +194,7 @@ async def _read_named(log: EventLog, names: Iterable[str]) -> dict[str, list[byt
         sessions[name] = []
         async for stored in log.read(session_subject(name)):
             room.take(stored.data)
-            sessions[name].append(stored.data)
+            sessions[name].append(stored)
         if not sessions[name]:
             raise NotFound(f"no session {name}", mend="list them: agentos ps --all")
     return sessions
@@ -190,11 +213,21 @@ class _Room:
             raise EvidenceError(f"the events are more than the {layout.MAX_PACK} bytes that a pack can hold", mend=mend)
 
 
-def _readme(tenant: str, exported_at: str, key: str) -> str:
-    return _README.replace("{tenant}", tenant).replace("{exported_at}", exported_at).replace("{key}", key)
+def _readme(tenant: str, exported_at: str, key: str, *, covered: bool) -> str:
+    words = {"format": layout.FORMAT if covered else layout.FORMAT_V1, "tenant": tenant, "exported_at": exported_at, "key": key}
+    text = _README.replace("{covered}", _README_COVERED if covered else "")
+    for name, value in words.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
 
 
-_README: Final = """AgentOS evidence pack (agentos-evidence/v1)
+_README_COVERED: Final = """6. The checkpoints. checkpoint/tenant.note and checkpoint/registry.note are C2SP signed notes
+   (https://c2sp.org/signed-note): each names the Merkle root of every stream of its log. checkpoint/EV_0.json and so on
+   say which leaf each event is, with the hashes from which, together with the events, the signed root is computed
+   (docs/audit.md). checkpoint/rotations.json proves each change of the signing key.
+"""
+
+_README: Final = """AgentOS evidence pack ({format})
 tenant {tenant}, exported {exported_at}
 signing key {key}
 
@@ -217,6 +250,6 @@ By hand, with unzip, openssl 3 and sha256sum:
    registry/revisions.jsonl and registry/principals.jsonl are chains of the same kind ("registry").
 5. The meaning. agentos.syscall.decided precedes every outcome and says who allowed what by which rules;
    "configrevision" names the revision of the declarations in force, whose tree and blobs are in registry/blobs.
-
+{covered}
 The format, byte by byte, is in docs/evidence.md of the AgentOS sources.
 """

@@ -14,10 +14,8 @@ from typing import Final
 from agentos.abi import event as ev
 from agentos.abi.canonical import Json, NotCanonical, digest, digest_of, parse_strict
 from agentos.abi.event import Event
+from agentos.audit.consent import Call, Consent
 from agentos.audit.layout import blob_member
-
-APPROVER_ROLES: Final = frozenset({"approver"})
-"""Roles whose holder may answer for a call, as `policies/agentos/control/rules/roles` has it."""
 
 FLEET: Final = "*"
 
@@ -128,36 +126,30 @@ def tree_digests(tree: bytes, tenant: str) -> dict[str, str]:
     return wanted
 
 
-@dataclass(slots=True)
-class _Call:
-    """One call of a session so far. `approval` is the unspent yes of a person, `asked` whether one was ever asked."""
-
-    tool: str
-    args_digest: str
-    effect: str
-    open: bool
-    asked: bool = False
-    approval: Event | None = None
-
-
 class _Session:
     def __init__(self, tenant: str, revisions: Container[int], roster: Roster) -> None:
         self._tenant = tenant
         self._revisions = revisions
         self._roster = roster
-        self._calls: dict[str, _Call] = {}
+        self._calls: dict[str, Call] = {}
+        self._consent = Consent(roster.roles, tenant)
 
     def take(self, event: Event) -> Iterator[Finding]:
         where = f"#{event.seq}"
         if event.actor.startswith("principal/") and self._roster.roles(event.actor, self._tenant, event.time_ms) is None:
             yield Finding("actors", where, f"{event.actor} acted and was no principal of the tenant at that time")
         match event.type:
+            case ev.SESSION_CREATED:
+                self._consent.actor = event.actor
             case ev.SYSCALL_DECIDED:
                 yield from self._decided(event, where)
             case ev.SYSCALL_FINISHED | ev.SYSCALL_FAILED | ev.SYSCALL_UNKNOWN:
                 yield from self._outcome(event, where)
-            case ev.APPROVAL_GRANTED | ev.APPROVAL_DENIED:
-                yield from self._answered(event, where)
+            case ev.SESSION_WAITING:
+                self._consent.waits(event, self._calls.get(event.data["call"]))
+            case ev.APPROVAL_GRANTED | ev.APPROVAL_DENIED | ev.APPROVAL_EXPIRED:
+                call = self._calls.get(_text(event.data, "call"))
+                yield from (Finding("approvals", where, problem) for problem in self._consent.answered(event, call))
 
     def _decided(self, event: Event, where: str) -> Iterator[Finding]:
         data = event.data
@@ -172,33 +164,14 @@ class _Session:
                 "revisions", where, f"call {name} was decided under revision {event.config_revision}, which was never applied"
             )
         before = self._calls.get(name)
-        if before is not None and (before.tool, before.args_digest) != (tool, args_digest):
+        if before is not None and before.tool != tool:
             yield Finding("intent", where, f"call {name} was decided before as another call: {before.tool}")
-        call = _Call(tool, args_digest, effect, open=effect == "allow")
-        if before is not None:
-            call.asked, call.approval = before.asked, before.approval
-        if effect == "ask":
-            call.asked, call.approval = True, None
-        self._calls[name] = call
-        if effect == "allow" and (call.asked or data.get("approval")):
-            yield from self._authority(name, call, data.get("approval"), where)
-
-    def _authority(self, name: str, call: _Call, claimed: Json, where: str) -> Iterator[Finding]:
-        """A yes stands for the same tool and arguments; it may have been given to another call of the session."""
-        grant = call.approval
-        if grant is None and not call.asked:
-            same = (
-                other.approval
-                for other in self._calls.values()
-                if (other.tool, other.args_digest) == (call.tool, call.args_digest)
-            )
-            grant = next((approval for approval in same if approval is not None), None)
-        if grant is None:
-            yield Finding("approvals", where, f"call {name} was allowed without an approval that precedes it")
-            return
-        if claimed is None or _text(claimed, "by").removeprefix("principal/") != grant.actor.removeprefix("principal/"):
-            said = "nobody" if claimed is None else claimed["by"]
-            yield Finding("approvals", where, f"call {name} names {said} as its approver, it was {grant.actor}")
+        if before is not None and before.proposed != data.get("proposed", args_digest):
+            yield Finding("intent", where, f"call {name} was decided before with other arguments")
+        yield from (Finding("intent", where, problem) for problem in _overruled(name, data))
+        call = self._calls[name] = Call.decided_by(event, before)
+        if effect == "allow":
+            yield from (Finding("approvals", where, problem) for problem in self._consent.allowed(event, call))
 
     def _outcome(self, event: Event, where: str) -> Iterator[Finding]:
         name, tool = _text(event.data, "call"), _text(event.data, "tool")
@@ -210,17 +183,16 @@ class _Session:
         else:
             call.open = False
 
-    def _answered(self, event: Event, where: str) -> Iterator[Finding]:
-        name = _text(event.data, "call")
-        call = self._calls.get(name)
-        roles = self._roster.roles(event.actor, self._tenant, event.time_ms)
-        if not event.actor.startswith("principal/") or roles is None or not roles & APPROVER_ROLES:
-            held = "no principal then" if roles is None else f"held only {', '.join(sorted(roles)) or 'no role'}"
-            yield Finding("approvals", where, f"call {name} was answered by {event.actor}, who was no approver: {held}")
-        if call is None or call.effect != "ask":
-            yield Finding("approvals", where, f"call {name} was answered, and nobody had been asked")
-        else:
-            call.approval = event if event.type == ev.APPROVAL_GRANTED else None
+
+def _overruled(name: str, data: Mapping[str, Json]) -> Iterator[str]:
+    """What the runtime may make of a decision of policy: a denial that names the obligation, and nothing else."""
+    decision, policy = data["decision"], data.get("overruled")
+    if policy is not None and (decision["effect"] != "deny" or policy["effect"] not in {"allow", "ask"}):
+        yield f"call {name}: policy decided {policy['effect']} and the runtime made it {decision['effect']}"
+    if policy is not None and not all(rule.startswith("obligation.") for rule in decision["rules"]):
+        yield f"call {name}: the runtime overruled policy and names no obligation that could not be met"
+    if data.get("charged") and decision["effect"] != "allow":
+        yield f"call {name} was charged for and not allowed"
 
 
 def check_session(events: Sequence[Event], tenant: str, revisions: Container[int], roster: Roster) -> Iterator[Finding]:

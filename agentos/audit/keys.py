@@ -28,6 +28,8 @@ class SigningKey:
     """`sha256:<hex>` of the 32 raw bytes of the public key."""
     public_pem: bytes
     """The public key as SubjectPublicKeyInfo in PEM: what an auditor is given."""
+    public: bytes
+    """The 32 raw bytes of the public key."""
     _private: Ed25519PrivateKey
 
     def __repr__(self) -> str:
@@ -114,7 +116,7 @@ def _wrap(private: Ed25519PrivateKey) -> SigningKey:
     public = private.public_key()
     raw = public.public_bytes(form.Encoding.Raw, form.PublicFormat.Raw)
     pem = public.public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
-    return SigningKey(key_id(raw), pem, private)
+    return SigningKey(key_id(raw), pem, raw, private)
 
 
 def _public_path(path: Path) -> Path:

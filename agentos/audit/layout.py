@@ -16,8 +16,11 @@ from typing import Final
 
 from agentos.abi.errors import EvidenceError
 
-FORMAT: Final = "agentos-evidence/v1"
+FORMAT: Final = "agentos-evidence/v2"
 """The manifest's `format`."""
+
+FORMAT_V1: Final = "agentos-evidence/v1"
+"""The format before packs held checkpoints: still read."""
 
 MANIFEST: Final = "manifest.json"
 SIGNATURE: Final = "manifest.sig"

@@ -28,7 +28,7 @@ FILTERS: Final = ("since", "until", "agent", "tool", "effect", "session", "actor
 
 COLUMNS: Final = (
     *("time", "session", "turn", "call", "agent", "actor", "tool", "tool_effect", "decision", "asked", "rules", "reasons"),
-    *("observed", "args", "args_digest", "outcome", "error", "duration_us", "approval_by", "approval_reason"),
+    *("observed", "args", "args_digest", "outcome", "error", "duration_us", "approval_by", "approval_reason", "approvals"),
     *("config_revision", "policy_digest"),
 )
 """Fields of a row, in the order in which CSV has them."""
@@ -48,7 +48,7 @@ class AuditQuery:
     effect: str | None = None
     session: str | None = None
     actor: str | None = None
-    """`principal/alice` (or `alice`): on whose behalf the call was made, or who answered for it."""
+    """`principal/alice` (or `alice`): on whose behalf the call was made, or who answered for it (one of several counts)."""
     rule: str | None = None
     """A rule that fired for the call, such as `grants.none`."""
     limit: int = DEFAULT_LIMIT
@@ -129,9 +129,9 @@ def statement_of(query: AuditQuery) -> tuple[str, tuple[Json, ...]]:
         time = "r.started_ms"
         add("r.rule = ?", query.rule)
     if query.since_ms is not None:
-        add(f"{time} >= ?", query.since_ms)
+        add("TIME >= ?", query.since_ms)
     if query.until_ms is not None:
-        add(f"{time} < ?", query.until_ms)
+        add("TIME < ?", query.until_ms)
     for column, value in (("session", query.session), ("agent", query.agent), ("tool", query.tool)):
         if value is not None:
             add(f"s.{column} = ?", value)
@@ -140,16 +140,26 @@ def statement_of(query: AuditQuery) -> tuple[str, tuple[Json, ...]]:
     elif query.effect is not None:
         add("s.decision = ?", query.effect)
     count = query.limit + 1
-    # Every piece of text in here is a constant; what the caller says goes in as a value.
-    select = f"SELECT s.rowid AS place, s.* FROM {source} WHERE {' AND '.join(where) or '1'}"  # noqa: S608
-    order = f"ORDER BY {time} DESC, s.session DESC, place DESC LIMIT ?"
+
+    def select(source: str, time: str, *more: str) -> str:
+        # Every piece of text in here is a constant; what the caller says goes in as a value.
+        conditions = " AND ".join([*where, *more]).replace("TIME", time) or "1"
+        order = f"ORDER BY {time} DESC, s.session DESC, place DESC LIMIT ?"
+        return f"SELECT s.rowid AS place, s.* FROM {source} WHERE {conditions} {order}"  # noqa: S608
+
     if query.actor is None:
-        return f"{select} {order}", (*values, count)
+        return select(source, time), (*values, count)
     # Two questions, each in the order of its index and cut there: with OR, SQLite would sort every row of the actor first.
-    halves = [f"SELECT * FROM ({select} AND s.{column} = ? {order})" for column in ("actor", "approval_by")]  # noqa: S608
+    halves = [select(source, time, "s.actor = ?")]
+    if query.rule is None:
+        answered = "answers AS a CROSS JOIN syscalls AS s ON s.session = a.session AND s.call = a.call"
+        halves.append(select(answered, "a.started_ms", 'a."by" = ?'))
+    else:
+        this = "a.started_ms = s.started_ms AND a.session = s.session AND a.call = s.call"
+        halves.append(select(source, time, f'EXISTS (SELECT 1 FROM answers AS a WHERE a."by" = ? AND {this})'))  # noqa: S608
     each = (*values, query.actor, count)
-    text = f"{' UNION '.join(halves)} ORDER BY started_ms DESC, session DESC, place DESC LIMIT ?"
-    return text, (*each, *each, count)
+    united = " UNION ".join(f"SELECT * FROM ({half})" for half in halves)  # noqa: S608
+    return f"{united} ORDER BY started_ms DESC, session DESC, place DESC LIMIT ?", (*each, *each, count)
 
 
 def _row(row: dict[str, Json]) -> dict[str, Json]:

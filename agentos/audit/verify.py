@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from agentos.abi.canonical import Json, NotCanonical, canonical, digest, parse_strict
 from agentos.abi.chain import GENESIS, Head, follow
 from agentos.abi.errors import ChainBroken, EvidenceError
 from agentos.abi.event import Event, parse_rfc3339
 from agentos.abi.ids import is_name
-from agentos.audit import layout
+from agentos.audit import covered, layout
+from agentos.audit.covered import read_rotations
 from agentos.audit.findings import Finding, Roster, check_blobs, check_revisions, check_session
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from agentos.audit.note import signed_by
+from agentos.audit.trust import Trust, load_trust
 
 CHECKS: Final = {
     "container": "the file is exactly the bytes that its members make",
@@ -35,6 +35,12 @@ CHECKS: Final = {
     "actors": "every principal that acted existed and was not revoked",
 }
 """The checks by name, in the order in which they are reported, and what each one says when it holds."""
+
+CHECKS_V2: Final = {
+    "checkpoint": "the checkpoints of the tenant and of the registry are signed by the trusted key",
+    "inclusion": "every event is a leaf under a root that a checkpoint names",
+}
+"""The checks of packs of format v2, behind the others."""
 
 _MEANING: Final = frozenset({"revisions", "blobs", "intent", "approvals", "actors"})
 
@@ -93,30 +99,16 @@ class Report:
 
 
 def verify_pack(data: bytes, trust: bytes) -> Report:
-    """Check the pack `data` against the public key `trust` (PEM, SubjectPublicKeyInfo, Ed25519), which must come from outside it.
+    """Check the pack `data` against the public key `trust` (PEM, or a verifier key), which must come from outside it.
 
     Raises EvidenceError only for a `trust` that is no such key.
     """
-    return _Verifier(data, *_load(trust)).run()
-
-
-def _load(trust: bytes) -> tuple[Ed25519PublicKey, str]:
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives import serialization as form
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-    mend = "ask the operator of the runtime for the file that `agentos evidence key` writes"
-    try:
-        key = form.load_pem_public_key(trust)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise EvidenceError("the trusted key is not a public key in PEM", mend=mend) from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise EvidenceError("the trusted key is not an Ed25519 public key", mend=mend)
-    return key, layout.key_id(key.public_bytes(form.Encoding.Raw, form.PublicFormat.Raw))
+    return _Verifier(data, load_trust(trust)).run()
 
 
 @dataclass(frozen=True, slots=True)
 class _Manifest:
+    format: str
     tenant: str
     exporter: str
     exported_at: str
@@ -129,10 +121,10 @@ class _Manifest:
 
 
 class _Verifier:
-    def __init__(self, data: bytes, key: Ed25519PublicKey, key_id: str) -> None:
+    def __init__(self, data: bytes, trust: Trust) -> None:
         self._data = data
-        self._key = key
-        self._key_id = key_id
+        self._trust = trust
+        self._keys = trust.keys(())
         self._faults: list[Fault] = []
         self._failed: set[str] = set()
         self._made: set[str] = set()
@@ -145,7 +137,10 @@ class _Verifier:
             self._signature(members, manifest)
             self._members(members, manifest)
             self._content(members, manifest)
-        checks = tuple(Check(name, self._outcome(name), says) for name, says in CHECKS.items())
+            if manifest.format == layout.FORMAT:
+                self._coverage(members, manifest)
+        made = CHECKS | (CHECKS_V2 if manifest is not None and manifest.format == layout.FORMAT else {})
+        checks = tuple(Check(name, self._outcome(name), says) for name, says in made.items())
         return Report(
             ok=all(check.ok is True for check in checks) and not self._faults,
             tenant=manifest.tenant if manifest else "",
@@ -203,14 +198,19 @@ class _Verifier:
             return None
 
     def _signature(self, members: Mapping[str, bytes], manifest: _Manifest) -> None:
-        from cryptography.exceptions import InvalidSignature
-
         self._made.add("signature")
-        if manifest.key != self._key_id:
-            self._fault("signature", layout.MANIFEST, f"is signed by key {manifest.key}, you trust {self._key_id}")
-        try:
-            self._key.verify(members.get(layout.SIGNATURE, b""), layout.SIGNED_PREFIX + members[layout.MANIFEST])
-        except InvalidSignature:
+        if manifest.format == layout.FORMAT:
+            try:
+                self._keys = read_rotations(members, self._trust)
+            except EvidenceError as error:
+                self._fault("signature", error.where or layout.SIGNATURE, error.message)
+        signer = next((key for key in self._keys if key.id == manifest.key), None)
+        if signer is None:
+            self._fault("signature", layout.MANIFEST, f"is signed by key {manifest.key}, you trust {self._trust.id}")
+        elif not signer.counts_at(parse_rfc3339(manifest.exported_at)):
+            self._fault("signature", layout.MANIFEST, f"is signed by key {manifest.key}, which was not in use at that time")
+        public = self._trust.public if signer is None else signer.public
+        if not signed_by(public, members.get(layout.SIGNATURE, b""), layout.SIGNED_PREFIX + members[layout.MANIFEST]):
             self._fault("signature", layout.SIGNATURE, "is not the trusted key's signature of the manifest")
 
     def _members(self, members: Mapping[str, bytes], manifest: _Manifest) -> None:
@@ -230,10 +230,14 @@ class _Verifier:
             self._fault("members", "the file", "the members are not in the order of the manifest")
         fixed = {layout.README, layout.REVISIONS, layout.PRINCIPALS}
         wanted = fixed | {layout.events_member(session) for session in manifest.sessions}
+        folders: tuple[str, ...] = ("registry/blobs/",)
+        if manifest.format == layout.FORMAT:
+            wanted |= {covered.TENANT_NOTE, covered.REGISTRY_NOTE, covered.ROTATIONS}
+            folders += (covered.FOLDER,)
         for name in sorted(wanted - listed.keys()):
             self._fault("members", name, "is not listed in the manifest, and every pack has it")
         for name in sorted(listed.keys() - wanted):
-            if not name.startswith("registry/blobs/"):
+            if not name.startswith(folders):
                 self._fault("members", name, "belongs to no session that the manifest lists")
 
     def _content(self, members: Mapping[str, bytes], manifest: _Manifest) -> None:
@@ -254,6 +258,13 @@ class _Verifier:
             self._report(session, check_session(events, manifest.tenant, applied.keys(), roster))
         blobs = {name: data for name, data in members.items() if name.startswith("registry/blobs/")}
         self._report("registry/blobs", check_blobs(blobs, {number: applied.get(number) for number in named}, manifest.tenant))
+
+    def _coverage(self, members: Mapping[str, bytes], manifest: _Manifest) -> None:
+        self._made |= CHECKS_V2.keys()
+        sessions = {name: _split(members.get(layout.events_member(name), b"")) for name in manifest.sessions}
+        files = {"revisions": layout.REVISIONS, "principals": layout.PRINCIPALS}
+        registry = {name: _split(members.get(file, b"")) for name, file in files.items()}
+        covered.Coverage(members, manifest.tenant, self._trust, self._keys, self._fault).check(sessions, registry)
 
     def _report(self, where: str, findings: Iterable[Finding]) -> None:
         for finding in findings:
@@ -299,8 +310,8 @@ def _read_manifest(body: Json) -> _Manifest:
     keys = {"format", "tenant", "exported_at", "exporter", "key", "scope", "sessions", "registry", "members"}
     if not isinstance(body, dict) or set(body) != keys:
         raise ValueError(f"expected the fields {', '.join(sorted(keys))}")
-    if body["format"] != layout.FORMAT:
-        raise ValueError(f"format {body['format']!r} is not {layout.FORMAT!r}")
+    if body["format"] not in {layout.FORMAT, layout.FORMAT_V1}:
+        raise ValueError(f"format {body['format']!r} is not {layout.FORMAT!r} or {layout.FORMAT_V1!r}")
     sessions: dict[str, Head] = {}
     for item in _objects(body["sessions"], {"session", "seq", "hash"}):
         name, head = _string(item["session"]), _head(item)
@@ -325,6 +336,7 @@ def _read_manifest(body: Json) -> _Manifest:
     if len({name for name, _, _ in members}) != len(members):
         raise ValueError("a member is listed twice")
     return _Manifest(
+        format=body["format"],
         tenant=_string(body["tenant"]),
         exporter=_string(body["exporter"]),
         exported_at=_string(body["exported_at"]),
@@ -333,6 +345,11 @@ def _read_manifest(body: Json) -> _Manifest:
         registry=registry,
         members=members,
     )
+
+
+def _split(lines: bytes) -> list[bytes]:
+    """The events of a member."""
+    return lines.split(b"\n")[:-1]
 
 
 def _objects(value: Json, keys: set[str]) -> list[dict[str, Json]]:

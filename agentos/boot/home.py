@@ -6,6 +6,7 @@ nats/                the embedded nats-server: its configuration, its log, and t
 keys/                NATS seeds, the Ed25519 key that signs evidence (mode 0600)
 identities/          identity files of principals created here (mode 0600)
 workspaces/          one folder per tenant and session
+bundles/             the policy of each tenant as a bundle, for a remote policy server to fetch
 read/                SQLite read models; may be deleted at any time
 log/runtime.log      what the runtime says when detached
 """
@@ -48,6 +49,10 @@ class Home:
     @property
     def workspaces(self) -> Path:
         return self.root / "workspaces"
+
+    @property
+    def bundles(self) -> Path:
+        return self.root / "bundles"
 
     @property
     def read(self) -> Path:

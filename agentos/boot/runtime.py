@@ -20,15 +20,19 @@ from agentos.abi.decision import Decision
 from agentos.abi.errors import AgentOSError, EngineUnavailable, ManifestError, Unavailable
 from agentos.abi.ids import DEFAULT_TENANT, FLEET
 from agentos.abi.resource import Resource
-from agentos.audit.keys import load_or_create_key
+from agentos.audit.keyring import KeyRing
 from agentos.boot.backend import Backend, Embedded, External, Remote
+from agentos.boot.charges import charged_events
+from agentos.boot.checkpoints import Checkpoints
 from agentos.boot.configuration import Configurations, load_decider, tenants_of
-from agentos.boot.engines import engine_factory
+from agentos.boot.engines import Engines, RemotePolicy, make_engines
+from agentos.boot.expiry import Expiry
 from agentos.boot.home import Home
 from agentos.boot.system import LoopSpawner, SystemRandom, SystemTimer
 from agentos.boot.tenants import Tenant, Tenants
 from agentos.control import audit_verbs, registry_verbs
 from agentos.control.adapters.nats_service import ControlService
+from agentos.control.approval_verbs import ApprovalVerbs
 from agentos.control.authorize import Authorize
 from agentos.control.identity import Identity
 from agentos.control.policy_verbs import PolicyVerbs
@@ -40,6 +44,7 @@ from agentos.drivers.dispatch import Drivers, Providers
 from agentos.eventlog.adapters.credentials import create_seed
 from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
 from agentos.eventlog.subject import REGISTRY_STREAM
+from agentos.kernel.charges import Charges
 from agentos.kernel.gate import SYSTEM, Gate
 from agentos.kernel.sessions import Sessions
 from agentos.kernel.turn import Runner
@@ -48,8 +53,8 @@ from agentos.manifests import check_references, validate_resource
 from agentos.policy.adapters.embedded import EmbeddedFactory
 from agentos.policy.bundle import policy_modules
 from agentos.policy.decide import CacheStats, ControlDecider, Decider
-from agentos.policy.lint import Finding, lint
-from agentos.policy.port import Place, PolicyEngineFactory
+from agentos.policy.lint import lint_tenant
+from agentos.policy.port import Place
 from agentos.projections.projector import Projector
 from agentos.registry.apply import Applier
 from agentos.registry.principal import Principals
@@ -74,18 +79,20 @@ CHANGING: Final = frozenset({"registry.apply", "registry.delete", "registry.roll
 class Runtime:
     """A runtime that serves. Made by `open_runtime`."""
 
-    def __init__(self, home: Home, backend: Backend, factory: PolicyEngineFactory) -> None:
+    def __init__(self, home: Home, backend: Backend, engines: Engines) -> None:
         self.home = home
         self.backend = backend
         self.timer = SystemTimer()
         self.random = SystemRandom()
-        self.factory = factory
+        self.engines = engines
+        self.factory = engines.deciding
         self.configurations = Configurations(self.factory)
         self.tenants = Tenants(backend, home)
         self.drivers = Drivers()
         self.models = Providers()
         self.workspaces = Workspaces(home.workspaces)
-        gate = Gate(self.drivers, self.models, self.workspaces, self.timer)
+        charges = Charges(charged_events(self.tenants.log))
+        gate = Gate(self.drivers, self.models, self.workspaces, self.timer, charges)
         self.sessions = Sessions(
             logs=self.tenants.log,
             source=self.configurations,
@@ -101,6 +108,7 @@ class Runtime:
         self._created: str | None = None
         self._facts: dict[str, str | bool] = {}
         self._control: ControlService | None = None
+        self.checkpoints: Checkpoints | None = None
         self._started_ms = self.timer.now_ms()
 
     @property
@@ -157,15 +165,19 @@ class Runtime:
         self._facts = await self.backend.facts()
         await self.configurations.refresh(state)
         stack.push_async_callback(self.tenants.close)
+        ring = KeyRing.open(self.home.keys / "evidence.pem", self.random)
+        checkpoints = self.checkpoints = Checkpoints(self.home.read, ring, self.timer, self.random)
+        stack.push_async_callback(checkpoints.close)
         stack.push_async_callback(self.models.close)
         stack.push_async_callback(self.drivers.close)
         stack.push_async_callback(self.sessions.close)
+        await checkpoints.open(FLEET, registry_client, registry_log)
         for name in sorted(names):
             await self.tenants.open(name)
+            await checkpoints.open(name, self.tenants.get(name).client, self.tenants.log(name))
 
         policy = await self._control_policy()
         stack.callback(policy.close)
-        key = load_or_create_key(self.home.keys / "evidence.pem", self.random)
         applier = Applier(registry, validate=_validate, check=self._check, admit=self._admit)
 
         async def principals_changed() -> None:
@@ -189,7 +201,9 @@ class Runtime:
                     await self.timer.sleep(KEEP_UP_S)
 
         handlers: dict[str, Handler] = {
-            **SessionVerbs(self.sessions, self.tenants.log, self.tenants, self.workspaces, self.random).handlers(),
+            **SessionVerbs(
+                self.sessions, self.tenants.log, self.tenants, self.workspaces, self.timer, self.random
+            ).handlers(),
             **PrincipalVerbs(
                 principals, lambda: self.configurations.tenants, principals_changed, self.backend.user_stanza
             ).handlers(),
@@ -197,17 +211,24 @@ class Runtime:
                 projectors=self._projector,
                 logs=self.tenants.log,
                 registry=registry_log,
-                key=key,
+                notaries=checkpoints,
                 clock=self.timer,
+                random=self.random,
             ),
-            **PolicyVerbs(registry, self.tenants.log, lambda: self.factory.version, self._policy_in_force).handlers(),
+            **PolicyVerbs(
+                registry, self.tenants.log, lambda: self.factory.version, self._policy_in_force, principals
+            ).handlers(),
             "runtime.status": self._status,
             "runtime.shutdown": self._shutdown,
         }
+        may = Authorize(policy)
+        handlers |= ApprovalVerbs(
+            self.sessions, self.configurations.current, self.tenants, applier, revision_changed, may, self.timer
+        ).handlers()
         for verb, handler in registry_verbs.handlers(applier).items():
             handlers[verb] = _then(handler, revision_changed) if verb in CHANGING else handler
 
-        self._control = ControlService(handlers, principals, Authorize(policy))
+        self._control = ControlService(handlers, principals, may)
         stack.push_async_callback(self._control.close)
         await self._control.serve(registry_client, FLEET)
         if isinstance(self.backend, Embedded):
@@ -217,6 +238,8 @@ class Runtime:
             await self._resume(tenant)
         following = asyncio.create_task(keep_up(), name="keep up with the registry")
         stack.push_async_callback(_cancel, following)
+        expiry = asyncio.create_task(Expiry(self.sessions, self.tenants, self.timer).run(), name="end what nobody answers")
+        stack.push_async_callback(_cancel, expiry)
         self.home.announce(self.url)
         stack.callback(self.home.withdraw)
 
@@ -242,6 +265,8 @@ class Runtime:
             opened = await self.tenants.open(name)
             if opened is not None:
                 fresh.append(opened)
+                if self.checkpoints is not None:
+                    await self.checkpoints.open(name, opened.client, opened.log)
                 if self._control is not None and isinstance(self.backend, Embedded):
                     await self._control.serve(opened.client, name)
         await self.configurations.refresh(state)
@@ -278,11 +303,12 @@ class Runtime:
     async def _check(self, resources: Sequence[Resource], tenants: Sequence[str]) -> None:
         """Whether a desired state holds together: references, then that the policies of the tenants concerned load."""
         self.backend.require(tenants_of(resources))
+        self.engines.require(tenants_of(resources))
         await asyncio.to_thread(check_references, resources)
         for tenant in tenants:
             if tenant != FLEET:
                 await asyncio.to_thread(_lint, resources, tenant)
-                decider = await load_decider(self.factory, resources, tenant, {})
+                decider = await load_decider(self.engines.checking, resources, tenant, {})
                 decider.close()
 
     async def _admit(self, tenant: str, document: dict[str, Json]) -> Decision:
@@ -313,8 +339,11 @@ class Runtime:
             warnings.append(f"{projected.faults} events of tenant {caller.tenant} could not be read: agentos audit rebuild")
         if projected.problem is not None:
             warnings.append(f"read model: {projected.problem}")
+        if self.checkpoints is not None:
+            warnings += self.checkpoints.warnings(caller.tenant)
         if self.factory.version.startswith("none"):
             warnings.append(f"policy: {self.factory.version}; every syscall is denied")
+        warnings += [f"policy: {trouble}" for trouble in self.engines.troubles()]
         return {
             "version": __version__,
             "home": str(self.home.root),
@@ -366,10 +395,11 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 def _lint(resources: Sequence[Resource], tenant: str) -> None:
     """The checks of a tenant's Rego that compiling it does not make. Raises ManifestError with every finding."""
-    found: list[Finding] = []
-    for target in ("syscall", "admission"):
-        policies = [one for one in resources if one.key.kind == "Policy" and one.spec["target"] == target]
-        found += lint(policy_modules(policies, tenant), target=target)
+    policies: dict[str, list[Resource]] = {}
+    for one in resources:
+        if one.key.kind == "Policy":
+            policies.setdefault(one.spec["target"], []).append(one)
+    found = lint_tenant({target: policy_modules(of_target, tenant) for target, of_target in policies.items()})
     if found:
         faults = [{"text": f"{one.path}:{one.line}:{one.column}: {one.message}; {one.mend}"} for one in found]
         raise ManifestError(f"the policies of tenant {tenant} are wrong; nothing was changed", faults=faults)
@@ -385,7 +415,12 @@ def _validate(manifest: Json) -> Resource:
 
 @asynccontextmanager
 async def open_runtime(
-    home: Home, *, port: int = 0, external: External | None = None, policy: Place = Place.EMBEDDED
+    home: Home,
+    *,
+    port: int = 0,
+    external: External | None = None,
+    policy: Place = Place.EMBEDDED,
+    remote_policy: RemotePolicy | None = None,
 ) -> AsyncIterator[Runtime]:
     """Start a runtime on `home`; it serves while the block runs and is stopped, in order, after it.
 
@@ -398,6 +433,8 @@ async def open_runtime(
             backend: Backend = Remote(external) if external else Embedded(home.nats, home.keys, SystemRandom(), port)
             stack.push_async_callback(backend.stop)
             await backend.start((DEFAULT_TENANT,))
-            runtime = Runtime(home, backend, await engine_factory(policy))
+            engines = await make_engines(policy, remote=remote_policy, bundles=home.bundles)
+            stack.callback(engines.close)
+            runtime = Runtime(home, backend, engines)
             await runtime.open(stack)
             yield runtime

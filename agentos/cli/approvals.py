@@ -1,27 +1,52 @@
-"""`agentos approvals list|approve|deny`: calls that wait for a person."""
+"""`agentos approvals list|approve|deny`: calls that wait for people."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+import time
+from enum import StrEnum
+from typing import Annotated, Final
 
 import typer
 
 from agentos.abi.canonical import Json
+from agentos.abi.errors import UsageError
 from agentos.abi.event import rfc3339
-from agentos.cli.command import Output, call, emit, emit_json, emit_table, emit_yaml, say
-from agentos.cli.render.text import ARGS, WHOLE, arguments, clock
+from agentos.cli.command import Output, call, confirm, emit_table, interactive, say, show
+from agentos.cli.plan import show_plan
+from agentos.cli.render.text import ARGS, WHOLE, arguments, clock, plain
 from agentos.cli.verb import examples
+from agentos.registry.plan import Plan
 
 group = typer.Typer(
     no_args_is_help=True,
-    help="Calls that wait for a person: list, approve, deny.",
+    help="Calls that wait for people: list, approve, deny.",
     epilog=examples("agentos approvals list"),
     rich_markup_mode=None,
 )
 
+
+class For(StrEnum):
+    """What a yes covers."""
+
+    ONCE = "once"
+    SESSION = "session"
+    STANDING = "standing"
+
+
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="why; stands in the log beside your name")]
 Session = Annotated[str, typer.Argument(metavar="SESSION", help="the session that waits")]
 CallId = Annotated[str | None, typer.Option("--call", metavar="CALL", help="refuse unless it is this call that waits")]
+Digest = Annotated[
+    str | None,
+    typer.Option(
+        "--digest", metavar="SHA256", help="refuse unless it waits with these arguments, as the list shows their digest"
+    ),
+]
+
+_UNITS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION: Final = re.compile(r"([1-9][0-9]{0,6})([smhd])", re.ASCII)
+_STEPS: Final = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def register(app: typer.Typer) -> None:
@@ -38,29 +63,25 @@ def list_(
         Output, typer.Option("--output", "-o", help="how to print; yaml and json show the whole call")
     ] = Output.TABLE,
 ) -> None:
-    """List what waits, oldest first: the call and the rule that asks."""
+    """List what waits, oldest first: the call, the rule that asks, how long it waits, how many have approved."""
     rows = call("approval.list", {"all": everything})
-    match output:
-        case Output.JSON:
-            emit_json(rows)
-        case Output.YAML:
-            emit_yaml(rows)
-        case Output.NAME:
-            for row in rows:
-                emit(row["session"])
-        case _:
-            wide = output is Output.WIDE
-            headers = ("session", "state", "tool", "arguments", "why", "asked", *(("agent", "call", "answer") if wide else ()))
-            emit_table(
-                headers, [_row(row, wide) for row in rows], shrink=() if wide else ("arguments", "why"), empty="nothing waits"
-            )
-            waiting = [row["session"] for row in rows if row["state"] == "waiting"]
-            if waiting:
-                say("to read it whole: agentos approvals list -o yaml")
-                say(f"next: agentos approvals approve {waiting[0]} --reason '…' (or deny)")
+    show(rows, output, lambda: _table(rows, wide=output is Output.WIDE), name="session")
 
 
-def _row(row: dict[str, Json], wide: bool) -> list[str]:
+def _table(rows: list[dict[str, Json]], *, wide: bool) -> None:
+    headers = ["session", "state", "tool", "arguments", "why", "asked", "expires", "approvers"]
+    headers += ["agent", "call", "digest", "answer"] if wide else []
+    now = int(time.time() * 1000)
+    cells = [_row(row, wide, now) for row in rows]
+    emit_table(headers, cells, shrink=() if wide else ("arguments", "why"), empty="nothing waits")
+    waiting = [row["session"] for row in rows if row["state"] == "waiting"]
+    if waiting:
+        say("to read it whole: agentos approvals list -o yaml")
+        say(f"next: agentos approvals approve {waiting[0]} --reason '…' (or deny)")
+
+
+def _row(row: dict[str, Json], wide: bool, now_ms: int) -> list[str]:
+    ends = row["expires_ms"]
     cells = [
         row["session"],
         row["state"],
@@ -68,34 +89,107 @@ def _row(row: dict[str, Json], wide: bool) -> list[str]:
         arguments(row["args"], WHOLE if wide else ARGS),
         "; ".join(row["reasons"]),
         clock(rfc3339(row["asked_ms"])),
+        ahead(ends - now_ms) if row["state"] == "waiting" and ends is not None else "-",
+        f"{row['given']} of {row['needed']}",
     ]
     if wide:
-        cells += [row["agent"], row["call"], ": ".join(part for part in (row["by"], row["reason"]) if part) or "-"]
+        said = [f"{one['by']}: {'' if one['granted'] else 'no, '}{one['reason']}" for one in row["answers"]]
+        cells += [row["agent"], row["call"], row["args_digest"], "; ".join(said) or "-"]
     return cells
 
 
-@group.command(epilog=examples("agentos approvals approve SESSION --reason 'read it, may go out'"))
-def approve(session: Session, reason: Reason, call_id: CallId = None) -> None:
+def ahead(ms: int) -> str:
+    """How far ahead a moment is, in its largest unit, rounded down: `in 23 h`; `over` for what has passed."""
+    seconds = ms // 1000
+    return next((f"in {seconds // size} {unit}" for size, unit in _STEPS if seconds >= size), "over")
+
+
+@group.command(
+    epilog=examples(
+        "agentos approvals approve SESSION --reason 'read it, may go out'",
+        "agentos approvals approve SESSION --reason 'their usual replies' --for session --max-uses 5 --valid 30m",
+        "agentos approvals approve SESSION --reason 'as every month' --for standing --valid 90d --yes",
+    )
+)
+def approve(
+    session: Session,
+    reason: Reason,
+    for_: Annotated[
+        For, typer.Option("--for", help="this call, later ones that the same rules ask for, or a ToolGrant for calls like it")
+    ] = For.ONCE,
+    max_uses: Annotated[
+        int | None, typer.Option("--max-uses", min=1, metavar="NUMBER", help="how many calls it covers; 10 unless it is for one")
+    ] = None,
+    valid: Annotated[
+        str | None,
+        typer.Option("--valid", metavar="DURATION", help="how long it counts, such as 10m or 2h; a standing one 30d by default"),
+    ] = None,
+    call_id: CallId = None,
+    digest: Digest = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask; a standing approval widens permission")] = False,
+) -> int:
     """Say yes to the call that waits.
 
-    Exactly that call is decided again and then runs; its arguments cannot have changed.
+    Exactly that call is decided again and then runs; its arguments cannot have changed. A standing approval makes a ToolGrant
+    as well, held to the arguments of this call: it shows the grant and asks first, and takes the right to apply.
     """
-    _answer("approval.approve", session, reason, call_id)
-    say(f"approved; the session goes on: agentos wait {session}")
+    params: dict[str, Json] = {"session": session, "reason": reason, "scope": str(for_)}
+    params |= {
+        name: value for name, value in (("call", call_id), ("digest", digest), ("max_uses", max_uses)) if value is not None
+    }
+    if valid is not None:
+        params["valid_ms"] = duration(valid)
+    if for_ is For.STANDING:
+        return _standing(params, yes=yes)
+    waiting = call("session.get", {"session": session}).get("waiting_for", {})
+    call("approval.approve", params)
+    missing = waiting.get("needed", 1) - waiting.get("given", 0) - 1
+    if missing > 0:
+        say(f"approved, {waiting['given'] + 1} of {waiting['needed']}: somebody else has to approve it too")
+    else:
+        say(f"approved; the session goes on: agentos wait {session}")
+    return 0
+
+
+def _standing(params: dict[str, Json], *, yes: bool) -> int:
+    """Show what grant the yes makes, ask, and say it of exactly that."""
+    shown = call("approval.approve", {**params, "dry_run": True})
+    plan = Plan.from_dict(shown["plan"])
+    show_plan(plan, shown)
+    if shown["open"]:
+        say(f"the call did not give these arguments, and the grant leaves them open: {plain(', '.join(shown['open']))}")
+    if not yes:
+        if not interactive():
+            raise UsageError(
+                "a standing approval widens permission, and nobody can be asked here; nothing was changed",
+                mend="read the grant above, then add --yes",
+            )
+        if not confirm("Approve this call, and permit calls like it from now on?"):
+            say("nothing was changed")
+            return 1
+    waiting = shown["session"]["waiting_for"]
+    exactly = {"call": waiting["call"], "digest": waiting["args_digest"], "until_ms": shown["until_ms"], "expect": plan.digest}
+    done = call("approval.approve", {**params, **exactly})
+    name = done["grant"]["metadata"]["name"]
+    number = done["revision"]["revision"] if done["revision"] is not None else plan.base_revision
+    say(f"approved, and granted with revision {number}; to take it back: agentos delete toolgrant {name}")
+    return 0
+
+
+def duration(text: str) -> int:
+    """`10m`, `2h`, `7d` (units s, m, h, d) in milliseconds. Raises UsageError."""
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise UsageError(f"{text!r} is no duration", mend="write 90s, 10m, 2h or 7d")
+    return int(found[1]) * _UNITS[found[2]]
 
 
 @group.command(epilog=examples("agentos approvals deny SESSION --reason 'not to customers'"))
-def deny(session: Session, reason: Reason, call_id: CallId = None) -> None:
+def deny(session: Session, reason: Reason, call_id: CallId = None, digest: Digest = None) -> None:
     """Say no to the call that waits.
 
     The model is told so, with your reason, and the session goes on.
     """
-    _answer("approval.deny", session, reason, call_id)
+    given = (("session", session), ("reason", reason), ("call", call_id), ("digest", digest))
+    call("approval.deny", {name: value for name, value in given if value is not None})
     say(f"refused; the session goes on: agentos wait {session}")
-
-
-def _answer(verb: str, session: str, reason: str, call_id: str | None) -> None:
-    params = {"session": session, "reason": reason}
-    if call_id is not None:
-        params["call"] = call_id
-    call(verb, params)

@@ -1,4 +1,4 @@
-"""`agentos audit`: ask the record which syscalls were made and how they were decided; rebuild the read model that answers."""
+"""`agentos audit`: ask the record which syscalls were made and how they were decided; rebuild what answers; prove it whole."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Annotated, Final
 import typer
 
 from agentos.abi.canonical import Json
+from agentos.cli import proof
 from agentos.cli.command import call, emit, emit_json, emit_table, emit_yaml, say
 from agentos.cli.render.text import ARGS, WHOLE, arguments, clock, count, plain
 from agentos.cli.verb import examples
@@ -42,8 +43,8 @@ def register(app: typer.Typer) -> None:
     """Add the group `audit`."""
     group = typer.Typer(
         no_args_is_help=True,
-        help="Ask what was done, by whom, and which rules decided it.",
-        epilog=examples("agentos audit query --effect deny"),
+        help="Ask what was done and by whom; prove that the record was not changed.",
+        epilog=examples("agentos audit query --effect deny", "agentos audit verify"),
     )
     group.command(
         "query",
@@ -54,6 +55,7 @@ def register(app: typer.Typer) -> None:
         ),
     )(query)
     group.command("rebuild", epilog=examples("agentos audit rebuild"))(rebuild)
+    proof.register(group)
     app.add_typer(group, name="audit")
 
 

@@ -20,7 +20,7 @@ import typer
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import IdentityError
-from agentos.cli.render.text import safe_json, table
+from agentos.cli.render.text import plain, safe_json, table
 
 if TYPE_CHECKING:
     from agentos.control.client import Client
@@ -135,6 +135,20 @@ def emit_yaml(value: Json) -> None:
     if not text.replace("\n", "").isprintable():
         text = yaml.safe_dump(value, sort_keys=False, allow_unicode=False, width=120)
     emit(text.rstrip())
+
+
+def show(value: Json, output: StrEnum, table: Callable[[], None], *, name: str = "name") -> None:
+    """`value` as `-o` says: as JSON, as YAML, the field `name` of each of its rows, or whatever `table` prints."""
+    match str(output):
+        case "json":
+            emit_json(value)
+        case "yaml":
+            emit_yaml(value)
+        case "name":
+            for row in value:
+                emit(plain(str(row[name])))
+        case _:
+            table()
 
 
 def emit_table(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Final
 
 from agentos.abi.canonical import Json
+from agentos.abi.event import rfc3339
 from agentos.abi.syscall import MODEL_CALL
 from agentos.cli.command import emit, paint, say
 from agentos.cli.render.text import ARGS, arguments, count, plain, short
@@ -28,17 +29,28 @@ async def follow(
 
     `tell` gets each line; `err` says that it goes to standard error, where colour is another question.
     """
-    seq = position = 0
-    while True:
-        params: dict[str, Json] = {"session": session, "seq": seq, "position": position, "wait_ms": WAIT_MS if seq else 0}
-        answer = await client.call("session.events", params)
-        seq, position = answer["seq"], answer["position"]
+    async for events, more in pages(client, session, wait_ms=WAIT_MS):
         last = ""
-        for event in answer["events"]:
+        for event in events:
             last = event["type"]
             for text in lines(event, err=err):
                 tell(text)
-        if last in ENDS or (last in PAUSES and not through_waits):
+        if not more and (last in ENDS or (last in PAUSES and not through_waits)):
+            return
+
+
+async def pages(client: Client, session: str, *, wait_ms: int = 0) -> AsyncIterator[tuple[list[Json], bool]]:
+    """A session's events, page by page, and whether there are more already.
+
+    Ends behind the last event; with `wait_ms` never: then a page without events comes whenever none came for that long.
+    """
+    seq = position = 0
+    while True:
+        params: dict[str, Json] = {"session": session, "seq": seq, "position": position, "wait_ms": wait_ms if seq else 0}
+        answer = await client.call("session.events", params)
+        seq, position = answer["seq"], answer["position"]
+        yield answer["events"], answer["more"]
+        if not answer["more"] and not wait_ms:
             return
 
 
@@ -68,7 +80,8 @@ def lines(event: Json, *, err: bool = False) -> list[str]:
         case "session.revised":
             text = f"moved from revision {data['from']} to {data['to']}"
         case "session.waiting":
-            text = f"waits for a person: call {data['call']}"
+            others = f", {data['given']} of {data['needed']} have approved" if data["needed"] > 1 else ""
+            text = f"waits for a person until {rfc3339(data['expires'])[:19]}Z: call {data['call']}{others}"
         case "session.finished":
             text = f"finished: {data['result']}"
         case "session.failed":
@@ -81,13 +94,33 @@ def lines(event: Json, *, err: bool = False) -> list[str]:
             return [f"{clock} #{event['seq']:<4} {_decided(data, err)}"]
         case syscall if syscall.startswith("syscall."):
             text = _outcome(syscall, data)
-        case "approval.granted":
-            text = f"approved by {event['actor']}: {data['reason']}"
-        case "approval.denied":
-            text = f"refused by {event['actor']}: {data['reason']}"
+        case answer if answer.startswith(("approval.", "policy.")):
+            text = _people(answer, event)
         case other:
             text = other
     return [f"{clock} #{event['seq']:<4} {plain(text)}"]
+
+
+def _people(kind: str, event: Json) -> str:
+    """What people said, and what they are told."""
+    data = event["data"]
+    match kind:
+        case "approval.granted":
+            return f"approved by {event['actor']}{_scope(data)}: {data['reason']}"
+        case "approval.denied":
+            return f"refused by {event['actor']}: {data['reason']}"
+        case "approval.expired":
+            return f"nobody approved call {data['call']} in time"
+        case "policy.failed":
+            return f"policy gave no decision: {data['reason']}"
+        case "policy.notified":
+            return f"for {', '.join(data['to'])}: {data['text']}"
+        case _:
+            return kind
+
+
+def _scope(data: Json) -> str:
+    return f" for the session ({count(data['max_uses'], 'use')})" if data["scope"] == "session" else ""
 
 
 def _decided(data: Json, err: bool) -> str:

@@ -1,23 +1,20 @@
-"""Reading Rego and JSON from files for the `policy` verbs, and asking a real `opa` where there is one."""
+"""Reading Rego and JSON from files for the `policy` verbs."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
 from agentos.abi.assets import asset
 from agentos.abi.canonical import Json, NotCanonical, parse_strict
 from agentos.abi.errors import AgentOSError, UsageError
+from agentos.policy.known import INPUTS
 from agentos.policy.port import Module
 
-_TARGET: Final = re.compile(r"^package\s+agentos\.(syscall|admission|control)\b", re.MULTILINE)
+_TARGET: Final = re.compile(rf"^package\s+agentos\.({'|'.join(INPUTS)})\b", re.MULTILINE)
 
 
 def read_modules(paths: Sequence[Path]) -> tuple[Module, ...]:
@@ -29,15 +26,37 @@ def read_modules(paths: Sequence[Path]) -> tuple[Module, ...]:
         elif path.is_file():
             files[str(path)] = path
         else:
-            raise UsageError(f"{path}: no such file or folder")
+            raise UsageError(f"{path}: no such file or folder", mend=_likely(path))
     if not files:
         raise UsageError("no Rego here", mend="name files or folders that hold *.rego")
     try:
-        return tuple(Module(name, files[name].read_text(encoding="utf-8")) for name in sorted(files))
+        return tuple(Module(name, files[name].read_text(encoding="utf-8")) for name in _once(files))
     except UnicodeDecodeError as error:
         raise AgentOSError(f"not UTF-8 at byte {error.start}", mend="save the file as UTF-8") from error
     except OSError as error:
         raise AgentOSError(f"{error.filename}: {error.strerror}") from error
+
+
+def _once(files: dict[str, Path]) -> list[str]:
+    """The names in order, without a second name for a file (`policies` and `policies/a.rego` both name the latter)."""
+    seen: set[Path] = set()
+    names = []
+    for name in sorted(files):
+        real = files[name].resolve()
+        if real not in seen:
+            seen.add(real)
+            names.append(name)
+    return names
+
+
+def _likely(path: Path) -> str | None:
+    """What was probably meant: something beside it with a similar name."""
+    parent = path.parent
+    if not parent.is_dir():
+        return _likely(parent) if parent != path else None
+    names = sorted(one.name for one in parent.iterdir() if one.is_dir() or one.suffix == ".rego")
+    found = get_close_matches(path.name, names, n=1)
+    return f"did you mean {parent / found[0]}?" if found else None
 
 
 def _hidden(path: Path, root: Path) -> bool:
@@ -45,7 +64,7 @@ def _hidden(path: Path, root: Path) -> bool:
 
 
 def by_target(modules: Sequence[Module]) -> dict[tuple[str, bool], list[Module]]:
-    """Modules by what they decide (`syscall`, `admission`, `control`, read from the package), shipped axioms apart."""
+    """Modules by what they decide (a key of `known.INPUTS`, read from the package), shipped axioms apart."""
     axioms = asset("policies") / "agentos"
     groups: dict[tuple[str, bool], list[Module]] = {}
     for module in modules:
@@ -64,28 +83,3 @@ def read_value(path: Path) -> Json:
         raise AgentOSError(f"{error.strerror}", where=str(path)) from error
     except NotCanonical as error:
         raise AgentOSError(f"not JSON of one meaning: {error}", where=str(path)) from error
-
-
-@dataclass(frozen=True, slots=True)
-class Strict:
-    """What a real `opa check --strict` said: its lines, and a sentence on whether it ran."""
-
-    lines: tuple[str, ...]
-    ran: str
-
-
-def opa_check(paths: Sequence[Path]) -> Strict:
-    """Run `opa check --strict` with our schemas over `paths`, if an `opa` is beside Python or on PATH."""
-    beside = Path(sys.executable).with_name("opa")
-    program = str(beside) if os.access(beside, os.X_OK) else shutil.which("opa")
-    if program is None:
-        return Strict((), "checked by our lint; `opa check` is not at hand (make opa)")
-    axioms = asset("policies") / "agentos"
-    # The axioms go along, once: `opa` refuses a file that it is given twice.
-    beyond = [path for path in paths if not path.resolve().is_relative_to(axioms)]
-    covered = any(axioms.is_relative_to(path.resolve()) for path in beyond)
-    sources = [*(() if covered else (axioms,)), *beyond]
-    words = [program, "check", "--strict", "-s", str(asset("schemas") / "v1"), *map(str, sources)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
-    lines = tuple(line for line in done.stderr.splitlines() if line.strip()) if done.returncode else ()
-    return Strict(lines, "checked by our lint and by `opa check --strict`")

@@ -9,8 +9,8 @@ import typer
 from agentos.abi.canonical import Json
 from agentos.abi.errors import UsageError
 from agentos.abi.event import rfc3339
-from agentos.cli.command import Facts, Output, call, emit, emit_json, emit_table, emit_yaml, say, with_client
-from agentos.cli.follow import follow, lines, show_end
+from agentos.cli.command import Facts, Output, call, emit, emit_table, say, show, with_client
+from agentos.cli.follow import follow, lines, pages, show_end
 from agentos.cli.render.text import WHOLE, clock, short
 from agentos.cli.verb import examples
 
@@ -36,25 +36,17 @@ def ps(
 ) -> None:
     """List the tenant's sessions that have not ended, newest first."""
     rows = call("session.list", {"all": everything, "limit": limit})
-    match output:
-        case Output.JSON:
-            emit_json(rows)
-        case Output.YAML:
-            emit_yaml(rows)
-        case Output.NAME:
-            for row in rows:
-                emit(row["id"])
-        case _:
-            wide = output is Output.WIDE
-            headers = ["session", "agent", "state", "calls", "denied", "tokens", "created"]
-            table = [_row(row, wide) for row in rows]
-            empty = (
-                "no session was ever started: agentos run AGENT GOAL"
-                if everything
-                else "nothing runs; ended sessions: agentos ps --all"
-            )
-            headers += ["actor", "revision", "goal"] if wide else ["goal"]
-            emit_table(headers, table, shrink=() if wide else ("goal", "agent"), empty=empty)
+    wide = output is Output.WIDE
+    headers = ["session", "agent", "state", "calls", "denied", "tokens", "created"]
+    headers += ["actor", "revision", "goal"] if wide else ["goal"]
+    empty = (
+        "no session was ever started: agentos run AGENT GOAL" if everything else "nothing runs; ended sessions: agentos ps --all"
+    )
+
+    def table() -> None:
+        emit_table(headers, [_row(row, wide) for row in rows], shrink=() if wide else ("goal", "agent"), empty=empty)
+
+    show(rows, output, table, name="id")
 
 
 def _row(row: Json, wide: bool) -> list[object]:
@@ -78,19 +70,22 @@ def logs(
     output: Annotated[Facts, typer.Option("--output", "-o", help="lines (table), or the events themselves")] = Facts.TABLE,
 ) -> None:
     """Print what a session did, event by event, from the log itself."""
-    if output is not Facts.TABLE:
-        if follow_:
-            raise UsageError("--follow prints lines", mend=f"leave out -o {output}, or wait first: agentos wait {session}")
-        (emit_json if output is Facts.JSON else emit_yaml)(call("session.events", {"session": session})["events"])
-        return
+    if follow_ and output is not Facts.TABLE:
+        raise UsageError("--follow prints lines", mend=f"leave out -o {output}, or wait first: agentos wait {session}")
 
     async def work(client: Client) -> None:
         if follow_:
             await follow(client, session, through_waits=True)
-        else:
-            for event in (await client.call("session.events", {"session": session}))["events"]:
+            return
+        kept: list[Json] = []
+        async for events, _ in pages(client, session):
+            if output is not Facts.TABLE:
+                kept += events
+                continue
+            for event in events:
                 for text in lines(event):
                     emit(text)
+        show(kept, output, lambda: None)
 
     with_client(work)
 

@@ -22,6 +22,7 @@ from agentos.policy.port import Place
 
 if TYPE_CHECKING:
     from agentos.boot.backend import External
+    from agentos.boot.engines import RemotePolicy
     from agentos.boot.home import Home
 
 START_DEADLINE: Final = 60.0
@@ -33,7 +34,13 @@ STOP_DEADLINE: Final = 30.0
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     app.command(
-        epilog=examples("agentos up", "agentos up --detach", "agentos up --nats nats://10.0.0.5:4222 --creds ./runtime.creds")
+        epilog=examples(
+            "agentos up",
+            "agentos up --detach",
+            "agentos up --nats nats://10.0.0.5:4222 --creds ./runtime.creds",
+            "agentos up --policy managed",
+            "agentos up --policy remote --policy-url https://opa-{tenant}.internal:8181 --policy-token-file ./opa.token",
+        )
     )(up)
     app.command(epilog=examples("agentos down"))(down)
     app.command(epilog=examples("agentos status", "agentos status -o json"))(status)
@@ -45,8 +52,31 @@ def up(
         int, typer.Option("--port", metavar="NUMBER", help="loopback port of the embedded NATS server; 0: any free one")
     ] = 0,
     policy: Annotated[
-        Place, typer.Option("--policy", help="where OPA decides: in the process, or in a server of the runtime's own")
+        Place,
+        typer.Option(
+            "--policy", help="where OPA decides: in the process, in a server of the runtime's own, or in somebody else's"
+        ),
     ] = Place.EMBEDDED,
+    policy_url: Annotated[
+        str | None,
+        typer.Option("--policy-url", metavar="URL", help="the remote OPA server; {tenant} in it is the tenant's name"),
+    ] = None,
+    policy_token_file: Annotated[
+        Path | None, typer.Option("--policy-token-file", metavar="FILE", help="the bearer token for it (mode 0600)")
+    ] = None,
+    policy_cert: Annotated[
+        Path | None, typer.Option("--policy-cert", metavar="FILE", help="our certificate for it (PEM); with --policy-key")
+    ] = None,
+    policy_key: Annotated[
+        Path | None, typer.Option("--policy-key", metavar="FILE", help="the key of --policy-cert (PEM, mode 0600)")
+    ] = None,
+    policy_ca: Annotated[
+        Path | None, typer.Option("--policy-ca", metavar="FILE", help="who signs its certificate (PEM); else the system knows")
+    ] = None,
+    policy_bundles: Annotated[
+        Path | None,
+        typer.Option("--policy-bundles", metavar="DIR", help="where its bundles are written for it to fetch; else HOME/bundles"),
+    ] = None,
     nats: Annotated[
         str | None, typer.Option("--nats", metavar="URL", help="use this NATS server instead of an embedded one")
     ] = None,
@@ -60,14 +90,56 @@ def up(
 
     if (nats is None) != (creds is None):
         raise UsageError("--nats and --creds go together", mend="give both, or neither for a server of its own")
+    files = {
+        "--policy-token-file": policy_token_file,
+        "--policy-cert": policy_cert,
+        "--policy-key": policy_key,
+        "--policy-ca": policy_ca,
+        "--policy-bundles": policy_bundles,
+    }
+    remote = _remote_policy(policy, policy_url, {word: path.expanduser().absolute() for word, path in files.items() if path})
     home = Home(settings.home)
     if detach:
-        return _detach(home, port, policy, nats, creds)
+        words = ["--port", str(port), "--policy", str(policy)]
+        if nats is not None and creds is not None:
+            words += ["--nats", nats, "--creds", str(creds.absolute())]
+        if remote is not None:
+            words += ["--policy-url", remote.url]
+            words += [word for name, path in files.items() if path for word in (name, str(path.expanduser().absolute()))]
+        return _detach(home, words)
     external = External(nats, creds) if nats is not None and creds is not None else None
-    return asyncio.run(_foreground(home, port, policy, external))
+    return asyncio.run(_foreground(home, port, policy, remote, external))
 
 
-async def _foreground(home: Home, port: int, policy: Place, external: External | None) -> int:
+def _remote_policy(place: Place, url: str | None, files: dict[str, Path]) -> RemotePolicy | None:
+    """What the words about a remote policy server come to. Raises UsageError where they contradict each other."""
+    if place is not Place.REMOTE:
+        odd = sorted([*(["--policy-url"] if url else []), *files])
+        if odd:
+            raise UsageError(f"{odd[0]} is about a remote policy server", mend="add --policy remote, or leave it out")
+        return None
+    if url is None:
+        raise UsageError("--policy remote needs the url of the server", mend="add --policy-url https://host:port")
+    if ("--policy-cert" in files) != ("--policy-key" in files):
+        raise UsageError("--policy-cert and --policy-key go together", mend="give both, or neither")
+    if url.startswith("http://") and {"--policy-cert", "--policy-ca"} & files.keys():
+        raise UsageError(f"certificates mean nothing to {url}", mend="write https://…, or leave them out")
+    from agentos.boot.engines import RemotePolicy, make_engines
+
+    remote = RemotePolicy(
+        url,
+        token_file=files.get("--policy-token-file"),
+        certificate=files.get("--policy-cert"),
+        key=files.get("--policy-key"),
+        authority=files.get("--policy-ca"),
+        bundles=files.get("--policy-bundles"),
+    )
+    # What is wrong with it is told at once, and not in the log of a runtime that ended.
+    asyncio.run(make_engines(place, remote=remote))
+    return remote
+
+
+async def _foreground(home: Home, port: int, policy: Place, remote: RemotePolicy | None, external: External | None) -> int:
     import logging
 
     from agentos.boot.runtime import open_runtime
@@ -82,7 +154,7 @@ async def _foreground(home: Home, port: int, policy: Place, external: External |
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with open_runtime(home, port=port, external=external, policy=policy) as runtime:
+    async with open_runtime(home, port=port, external=external, policy=policy, remote_policy=remote) as runtime:
         for line in runtime.greeting():
             say(line)
         say(f"ready in {time.monotonic() - started:.2f} s; end with Ctrl-C or: agentos down")
@@ -91,7 +163,7 @@ async def _foreground(home: Home, port: int, policy: Place, external: External |
     return 0
 
 
-def _detach(home: Home, port: int, policy: Place, nats: str | None, creds: Path | None) -> int:
+def _detach(home: Home, options: list[str]) -> int:
     """Start `agentos up` as a process of its own and wait until it answers, or has ended."""
     owner = home.owner()
     if owner is not None:
@@ -99,9 +171,7 @@ def _detach(home: Home, port: int, policy: Place, nats: str | None, creds: Path 
             f"a runtime (pid {owner}) already runs on {home.root}", mend="use it as it is, or end it first: agentos down"
         )
     home.prepare()
-    words = [sys.executable, "-m", "agentos.cli", "--home", str(home.root), "up", "--port", str(port), "--policy", str(policy)]
-    if nats is not None and creds is not None:
-        words += ["--nats", nats, "--creds", str(creds.absolute())]
+    words = [sys.executable, "-m", "agentos.cli", "--home", str(home.root), "up", *options]
     begin = home.log.stat().st_size if home.log.exists() else 0
     with home.log.open("ab") as log:
         child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)

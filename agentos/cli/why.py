@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from agentos.abi.canonical import Json
-from agentos.abi.errors import PolicyError
-from agentos.cli.command import Output, call, emit, emit_json, emit_yaml, paint
+from agentos.abi.decision import Verdict
+from agentos.abi.errors import PolicyError, UsageError
+from agentos.cli import rule
+from agentos.cli.command import Facts, call, emit, emit_json, paint
 from agentos.cli.rego import read_modules, read_value
-from agentos.cli.render.text import plain
+from agentos.cli.shown import show
 from agentos.cli.verb import examples
 
 TARGET = Annotated[str, typer.Option("--target", metavar="NAME", help="what is decided: syscall, admission or control")]
@@ -28,9 +29,13 @@ def register(group: typer.Typer) -> None:
     )(eval_)
     group.command(
         epilog=examples(
-            "agentos policy why s-0k3v9…", "agentos policy why s-0k3v9… call-8-2", "agentos policy why s-0k3v9… '#41' -o json"
+            "agentos policy why s-0k3v9…",
+            "agentos policy why s-0k3v9… call-8-2",
+            "agentos policy why 's-0k3v9…#41' -o json",
+            "agentos policy why revision/12",
         ),
     )(why)
+    rule.register(group)
 
 
 def eval_(
@@ -56,64 +61,46 @@ def eval_(
 
 
 def why(
-    session: Annotated[str, typer.Argument(metavar="SESSION", help="the session")],
-    call_id: Annotated[
-        str | None, typer.Argument(metavar="[CALL]", help="id of the call, or #SEQ of its event; default: the last one stopped")
-    ] = None,
-    output: Annotated[Output, typer.Option("--output", "-o", help="how to print")] = Output.TABLE,
+    decision: Annotated[
+        str,
+        typer.Argument(
+            metavar="DECISION", help="SESSION#SEQ, revision/NUMBER, or a session: then its last call that was stopped"
+        ),
+    ],
+    call_id: Annotated[str | None, typer.Argument(metavar="[CALL]", help="of a session: id of the call, or #SEQ")] = None,
+    output: Annotated[Facts, typer.Option("--output", "-o", help="how to print")] = Facts.TABLE,
 ) -> None:
     """Explain a recorded decision.
 
-    From the log: which rules fired, which did not and why, and which grants there are.
+    From the log: which rules fired, which did not and why, which grants there are, and who could grant it.
     """
-    params: dict[str, Json] = {"session": session, **({"call": call_id} if call_id is not None else {})}
-    answer = call("policy.why", params)
-    if output is Output.JSON:
-        emit_json(answer)
-    elif output is Output.YAML:
-        emit_yaml(answer)
-    else:
-        for line in why_lines(answer):
-            emit(line)
+    answer = call("policy.why", _asked(decision, call_id))
+
+    def lines() -> None:
+        for line in answer["text"]:
+            emit(_painted(line))
+
+    show(answer, output, lines)
 
 
-def why_lines(answer: Json) -> list[str]:
-    """The explanation for people."""
-    question, decision = answer["question"], answer["decision"]
-    syscall = question["syscall"]
-    args = json.dumps(syscall["args"], ensure_ascii=False)
-    effect = decision["effect"]
-    budget = f"{question['budget']['calls']} calls, {question['budget']['tokens']} tokens"
-    lines = [
-        f"{answer['session']} {answer['call']} (#{answer['seq']}, {answer['time']}, revision {question['config_revision']})",
-        f"agent {question['agent']['name']} called {plain(syscall['tool'])}({plain(args[:200])}{'…' if len(args) > 200 else ''})",
-        f"session labels: {', '.join(question['session']['labels']) or 'none'}; budget used: {budget}",
-        "",
-        f"{paint(effect, fg='green' if effect == 'allow' else 'red', bold=True)} because",
-    ]
-    for rule in answer["rules"]:
-        if rule["outcome"] == "fired":
-            lines.append(f"  + {rule['rule']}  {plain(rule['path'])}:{rule['line']}")
-            lines.append(f"      {plain(rule['reason'])}")
-    lines += ["", "did not fire"]
-    for rule in answer["rules"]:
-        if rule["outcome"] == "failed":
-            place = f"{plain(rule['path'])}:{rule['condition_line']}"
-            lines.append(f"  - {rule['rule']}  {place}  does not hold: {plain(rule['condition'])}")
-        elif rule["outcome"] == "left-out":
-            lines.append(f"  - {rule['rule']}  {plain(rule['path'])}:{rule['line']}  is about other calls")
-    lines.append("")
-    if answer["grants"]:
-        lines.append("grants of this tool to this agent")
-        for grant in answer["grants"]:
-            conditions = json.dumps(grant.get("args", {}), ensure_ascii=False)
-            lines.append(
-                f"  {grant['name']} by {grant['by']}: args {plain(conditions)}, approval {'yes' if grant['approval'] else 'no'}"
-            )
-    else:
-        lines.append("no grant gives this tool to this agent; an operator can add a ToolGrant")
-    if not answer["same_policy"]:
-        lines.append("the shipped policies have changed since: this is what today's would say of the revision in force then")
-    if not answer["same"]:
-        lines.append(f"decided again it is {answer['replayed']['effect']}: {', '.join(answer['replayed']['rules'])}")
-    return lines
+def _asked(decision: str, call_id: str | None) -> dict[str, Json]:
+    """What is asked for: `s-…#41` is one event of a session, `revision/12` a change of the registry."""
+    head, slash, number = decision.partition("/")
+    if slash and head == "revision":
+        if call_id is not None or not number.isascii() or not number.isdigit():
+            raise UsageError(f"{decision!r} is no revision", mend="write revision/12")
+        return {"revision": int(number)}
+    session, hash_, seq = decision.partition("#")
+    if hash_ and call_id is not None:
+        raise UsageError(f"{decision} names one decision; the call {call_id} is one too many")
+    found: dict[str, Json] = {"session": session}
+    chosen = f"#{seq}" if hash_ else call_id
+    return found if chosen is None else {**found, "call": chosen}
+
+
+def _painted(line: str) -> str:
+    """The line that says how it was decided, in colour."""
+    effect = line.removesuffix(" because")
+    if effect == line or effect not in set(Verdict):
+        return line
+    return f"{paint(effect, fg='green' if effect == 'allow' else 'red', bold=True)} because"

@@ -1,4 +1,4 @@
-"""The verbs about proof: audit.query, audit.rebuild, evidence.export, evidence.key."""
+"""The verbs about the record: audit.query, audit.rebuild, evidence.export, evidence.key; and those of `control.proof_verbs`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Final
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import NotFound, UsageError
-from agentos.abi.ids import Clock
-from agentos.audit.evidence import Scope, build_pack, gather
-from agentos.audit.keys import SigningKey
+from agentos.abi.ids import FLEET, Clock, Random
+from agentos.audit.covered import Covered
+from agentos.audit.evidence import Gathered, Scope, build_pack, gather
 from agentos.audit.query import AuditQuery, ask, parse_moment
 from agentos.control.params import Params
 from agentos.control.principal import Caller, Handlers
+from agentos.control.proof_verbs import Notaries, ProofVerbs
 from agentos.eventlog.port import EventLog
+from agentos.eventlog.subject import REGISTRY_STREAM
 from agentos.projections.projector import Projector
 from agentos.projections.read import faults
 
@@ -27,20 +29,20 @@ MAX_SESSIONS: Final = 10_000
 
 
 class AuditVerbs:
-    """`projectors` and `logs` give a tenant's; `registry` is the registry's log, `key` the runtime's signing key."""
+    """`projectors` and `logs` give a tenant's; `registry` is the registry's log, `notaries` keep all under checkpoints."""
 
     def __init__(
         self,
         projectors: Callable[[str], Awaitable[Projector]],
         logs: Callable[[str], EventLog],
         registry: EventLog,
-        key: SigningKey,
+        notaries: Notaries,
         clock: Clock,
     ) -> None:
         self._projectors = projectors
         self._logs = logs
         self._registry = registry
-        self._key = key
+        self._notaries = notaries
         self._clock = clock
 
     def handlers(self) -> Handlers:
@@ -88,31 +90,45 @@ class AuditVerbs:
             raise UsageError(f"parameter sessions: expected 1 to {MAX_SESSIONS} ids")
         since_ms = None if since is None else parse_moment(since, now_ms=self._clock.now_ms())
         scope = Scope(None if named is None else tuple(dict.fromkeys(named)), since_ms)
-        sessions, registry = await gather(self._logs(caller.tenant), self._registry, tenant=caller.tenant, scope=scope)
-        if not sessions:
+        found = await gather(self._logs(caller.tenant), self._registry, tenant=caller.tenant, scope=scope)
+        if not found.sessions:
             raise NotFound("there is no session to export", mend="list them: agentos ps --all")
+        covered = await self._cover(caller.tenant, found)
+        ring = self._notaries.ring
         pack = await asyncio.to_thread(
             build_pack,
             tenant=caller.tenant,
-            sessions=sessions,
-            registry=registry,
-            key=self._key,
+            sessions=found.sessions,
+            registry=found.registry,
+            key=ring.current,
             clock=self._clock,
             exporter=caller.actor,
             scope=scope,
+            covered=covered,
+            not_before_ms=ring.since_ms,
         )
         return {
             "pack": base64.b64encode(pack).decode("ascii"),
-            "sessions": len(sessions),
-            "events": sum(len(events) for events in sessions.values()),
+            "sessions": len(found.sessions),
+            "events": sum(len(events) for events in found.sessions.values()),
             "bytes": len(pack),
-            "key": self._key.id,
+            "key": ring.current.id,
         }
 
     async def public_key(self, _caller: Caller, params: dict[str, Json]) -> Json:
         """{} → {key (id), pem}: the public key that packs of this runtime are verified with."""
         Params(params).end()
-        return {"key": self._key.id, "pem": self._key.public_pem.decode("ascii")}
+        key = self._notaries.ring.current
+        return {"key": key.id, "pem": key.public_pem.decode("ascii")}
+
+    async def _cover(self, tenant: str, found: Gathered) -> Covered:
+        """Both checkpoints, of this moment, and what shows that they cover what is exported. Raises ChainBroken, Unavailable."""
+        notary, registrar = self._notaries.get(tenant), self._notaries.get(FLEET)
+        ours, theirs = await notary.now(), await registrar.now()
+        proofs = [await notary.prover.cover(stream, leaves, ours) for stream, leaves in sorted(found.leaves.items())]
+        if found.registry_leaves:
+            proofs.append(await registrar.prover.cover(REGISTRY_STREAM, found.registry_leaves, theirs))
+        return Covered(ours.note, theirs.note, self._notaries.ring.rotations, proofs)
 
 
 def handlers(
@@ -120,8 +136,10 @@ def handlers(
     projectors: Callable[[str], Awaitable[Projector]],
     logs: Callable[[str], EventLog],
     registry: EventLog,
-    key: SigningKey,
+    notaries: Notaries,
     clock: Clock,
+    random: Random,
 ) -> Handlers:
-    """The verbs of this module by name; see `AuditVerbs`."""
-    return AuditVerbs(projectors, logs, registry, key, clock).handlers()
+    """The verbs of this module and of `proof_verbs` by name; see `AuditVerbs`, `ProofVerbs`."""
+    proofs = ProofVerbs(notaries, clock, random).handlers()
+    return {**AuditVerbs(projectors, logs, registry, notaries, clock).handlers(), **proofs}

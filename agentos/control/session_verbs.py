@@ -1,4 +1,4 @@
-"""The verbs about sessions and approvals."""
+"""The verbs about sessions."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import base64
 import binascii
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from agentos.abi.canonical import Json, parse_strict
 from agentos.abi.errors import NotFound, UsageError
-from agentos.abi.ids import Random, is_name
+from agentos.abi.ids import Clock, Random, is_name
 from agentos.control.params import Params
 from agentos.control.principal import Caller, Handlers
 from agentos.eventlog.port import EventLog, Stored
@@ -24,6 +25,20 @@ MAX_WAIT_MS: Final = 20_000
 MAX_UPLOADS: Final = 4
 """Uploads under way per principal, MAX_BYTES together at most; the oldest is dropped for what is new."""
 
+UPLOAD_MS: Final = 600_000
+"""How long an upload that nobody adds to, and nobody uses, is kept."""
+
+MAX_PAGE: Final = 8 * 1024 * 1024
+"""Most bytes of events in one answer, as they are stored; at least one event is in it."""
+
+
+@dataclass(slots=True)
+class _Upload:
+    """Input on its way; `touched` is when it last grew."""
+
+    touched: int
+    data: bytearray = field(default_factory=bytearray)
+
 
 class Reader(Protocol):
     """The read models, as these verbs need them; answers include everything that the log held when asked."""
@@ -31,12 +46,9 @@ class Reader(Protocol):
     async def sessions(self, tenant: str, *, live_only: bool, limit: int) -> list[dict[str, Json]]:
         """Sessions, newest first."""
 
-    async def approvals(self, tenant: str, *, waiting_only: bool) -> list[dict[str, Json]]:
-        """Approvals, oldest first."""
-
 
 class SessionVerbs:
-    """session.create|upload|get|list|events|cancel|workspace and approval.list|approve|deny."""
+    """session.create|upload|get|list|events|cancel|workspace."""
 
     def __init__(
         self,
@@ -44,14 +56,16 @@ class SessionVerbs:
         logs: Callable[[str], EventLog],
         reader: Reader,
         workspaces: Workspaces,
+        clock: Clock,
         random: Random,
     ) -> None:
         self._sessions = sessions
         self._logs = logs
         self._reader = reader
         self._workspaces = workspaces
+        self._clock = clock
         self._random = random
-        self._uploads: dict[str, dict[str, bytearray]] = {}
+        self._uploads: dict[str, dict[str, _Upload]] = {}
 
     def handlers(self) -> Handlers:
         """The verbs by name."""
@@ -63,9 +77,6 @@ class SessionVerbs:
             "session.events": self.events,
             "session.cancel": self.cancel,
             "session.workspace": self.workspace,
-            "approval.list": self.approvals,
-            "approval.approve": self.approve,
-            "approval.deny": self.deny,
         }
 
     async def upload(self, caller: Caller, params: dict[str, Json]) -> Json:
@@ -77,21 +88,32 @@ class SessionVerbs:
             data = base64.b64decode(text, validate=True)
         except binascii.Error as error:
             raise UsageError("parameter data: expected base64") from error
+        self._drop_old_uploads()
         mine = self._uploads.setdefault(caller.name, {})
         if name is None:
             while len(mine) >= MAX_UPLOADS:
                 del mine[next(iter(mine))]
             name = self._random.token(12).hex()
-            mine[name] = bytearray()
+            mine[name] = _Upload(0)
         if name not in mine:
             raise NotFound(f"no upload {name}", mend="begin again")
-        if len(mine[name]) + len(data) > MAX_BYTES:
+        if len(mine[name].data) + len(data) > MAX_BYTES:
             del mine[name]
             raise UsageError(f"the input is larger than {MAX_BYTES} bytes")
-        while sum(map(len, mine.values())) + len(data) > MAX_BYTES:
+        while sum(len(one.data) for one in mine.values()) + len(data) > MAX_BYTES:
             del mine[next(one for one in mine if one != name)]
-        mine[name] += data
-        return {"upload": name, "bytes": len(mine[name])}
+        mine[name].data += data
+        mine[name].touched = self._clock.now_ms()
+        return {"upload": name, "bytes": len(mine[name].data)}
+
+    def _drop_old_uploads(self) -> None:
+        oldest = self._clock.now_ms() - UPLOAD_MS
+        for owner, theirs in tuple(self._uploads.items()):
+            kept = {name: one for name, one in theirs.items() if one.touched > oldest}
+            if kept:
+                self._uploads[owner] = kept
+            else:
+                del self._uploads[owner]
 
     async def create(self, caller: Caller, params: dict[str, Json]) -> Json:
         """Start a session: {agent, goal, upload?} → the session."""
@@ -101,18 +123,18 @@ class SessionVerbs:
         take.end()
         archive = None
         if upload is not None:
-            archive = self._uploads.get(caller.name, {}).pop(upload, None)
-            if archive is None:
+            self._drop_old_uploads()
+            found = self._uploads.get(caller.name, {}).pop(upload, None)
+            if found is None:
                 raise NotFound(f"no upload {upload}", mend="begin again")
-        state = await self._sessions.create(
-            caller.tenant, agent, goal, bytes(archive) if archive is not None else None, caller.actor
-        )
+            archive = bytes(found.data)
+        state = await self._sessions.create(caller.tenant, agent, goal, archive, caller.actor)
         return describe(state)
 
     async def get(self, caller: Caller, params: dict[str, Json]) -> Json:
         """One session: {session} → the session."""
         take = Params(params)
-        session = _session(take)
+        session = take_session(take)
         take.end()
         return describe(await self._sessions.state(caller.tenant, session))
 
@@ -124,71 +146,58 @@ class SessionVerbs:
         return await self._reader.sessions(caller.tenant, live_only=not everything, limit=limit)
 
     async def events(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """The events of a session behind `seq`: {session, seq?, position?, wait_ms?} → {events, seq, position}.
+        """The events of a session behind `position`: {session, seq?, position?, wait_ms?} → {events, seq, position, more}.
 
-        With `wait_ms`, an answer without events comes only after that time.
+        `seq` and `position` are those of the answer before. An answer holds about MAX_PAGE bytes; `more` says that there are
+        further events already. With `wait_ms`, an answer without events comes only after that time.
         """
         take = Params(params)
-        session = _session(take)
+        session = take_session(take)
         seq = take.number("seq", default=0, highest=2**53)
         position = take.number("position", default=0, highest=2**53)
         wait_ms = take.number("wait_ms", default=0, highest=MAX_WAIT_MS)
         take.end()
-        found = await self._behind(caller.tenant, session, position)
+        found, more = await self._behind(caller.tenant, session, position)
         if not found and position == 0:
             raise NotFound(f"no session {session} in tenant {caller.tenant}", mend="list them: agentos ps --all")
         if not found and wait_ms:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._sessions.wait_beyond(caller.tenant, session, seq), wait_ms / 1000)
-            found = await self._behind(caller.tenant, session, position)
+            found, more = await self._behind(caller.tenant, session, position)
         events = [parse_strict(stored.data) for stored in found]
         if events:
             seq, position = events[-1]["seq"], found[-1].position
-        return {"events": events, "seq": seq, "position": position}
+        return {"events": events, "seq": seq, "position": position, "more": more}
 
-    async def _behind(self, tenant: str, session: str, position: int) -> Sequence[Stored]:
-        return [stored async for stored in self._logs(tenant).read(session_subject(session), after=position)]
+    async def _behind(self, tenant: str, session: str, position: int) -> tuple[Sequence[Stored], bool]:
+        """What lies behind `position`, up to a page, and whether there is more."""
+        found: list[Stored] = []
+        size = 0
+        async for stored in self._logs(tenant).read(session_subject(session), after=position):
+            size += len(stored.data)
+            if found and size > MAX_PAGE:
+                return found, True
+            found.append(stored)
+        return found, False
 
     async def cancel(self, caller: Caller, params: dict[str, Json]) -> Json:
         """Stop a session for good: {session, reason} → the session."""
         take = Params(params)
-        session, reason = _session(take), take.text("reason")
+        session, reason = take_session(take), take.text("reason")
         take.end()
         return describe(await self._sessions.cancel(caller.tenant, session, reason=reason, actor=caller.actor))
 
     async def workspace(self, caller: Caller, params: dict[str, Json]) -> Json:
         """Where a session's workspace is on the runtime's host: {session} → {path}."""
         take = Params(params)
-        session = _session(take)
+        session = take_session(take)
         take.end()
         await self._sessions.state(caller.tenant, session)
         return {"path": str(self._workspaces.path(caller.tenant, session))}
 
-    async def approvals(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """What waits for a person: {all?} → [row]."""
-        take = Params(params)
-        everything = take.flag("all")
-        take.end()
-        return await self._reader.approvals(caller.tenant, waiting_only=not everything)
 
-    async def approve(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """Say yes to the call that a session waits for: {session, call?, reason} → the session."""
-        return await self._answer(caller, params, granted=True)
-
-    async def deny(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """Say no to the call that a session waits for: {session, call?, reason} → the session."""
-        return await self._answer(caller, params, granted=False)
-
-    async def _answer(self, caller: Caller, params: dict[str, Json], *, granted: bool) -> Json:
-        take = Params(params)
-        session, call, reason = _session(take), take.text_or_none("call"), take.text("reason")
-        take.end()
-        return describe(
-            await self._sessions.answer(caller.tenant, session, granted=granted, reason=reason, actor=caller.actor, call=call)
-        )
-
-
-def _session(take: Params) -> str:
+def take_session(take: Params) -> str:
+    """The parameter `session`. Raises UsageError for what cannot be the id of one."""
     session = take.text("session")
     if not is_name(session):
         raise UsageError(f"{session!r} is no session id")
@@ -211,9 +220,17 @@ def describe(state: SessionState) -> dict[str, Json]:
         "tokens": state.input_tokens + state.output_tokens,
         "labels": sorted(state.labels),
     }
-    if state.waiting_for is not None:
+    if state.waiting_for is not None and state.waiting is not None:
         waiting = state.calls[state.waiting_for]
-        body["waiting_for"] = {"call": waiting.call, "tool": waiting.tool, "args": dict(waiting.args)}
+        body["waiting_for"] = {
+            "call": waiting.call,
+            "tool": waiting.tool,
+            "args": dict(waiting.args),
+            "args_digest": waiting.args_digest,
+            "expires_ms": state.waiting["expires"],
+            "needed": state.waiting["needed"],
+            "given": state.waiting["given"],
+        }
     if state.result is not None:
         body["result"] = state.result
     if state.error is not None:

@@ -72,6 +72,11 @@ class Drivers:
         self._made: dict[str, Driver] = {name: driver for name, driver in given.items() if driver is not None}
         self._lock = asyncio.Lock()
 
+    @property
+    def profiles(self) -> frozenset[str]:
+        """None: neither driver can force a sandbox on what it starts."""
+        return frozenset()
+
     async def call(self, tool: ToolSpec, args: Mapping[str, Json], context: CallContext) -> Result:
         """Perform the call; see `Driver.call`."""
         driver: Driver = await _made(_only_key(tool), self._made, _DRIVERS, self._lock)

@@ -36,10 +36,16 @@ class CallContext:
     session: str
     call: str
     workspace: Path
+    sandbox: str | None = None
+    """The profile inside which the call is to be made, one of `Driver.profiles`; None if policy asks for none."""
 
 
 class Driver(Protocol):
     """Performs calls of the tools of one driver kind."""
+
+    @property
+    def profiles(self) -> frozenset[str]:
+        """The sandbox profiles that it can force on every call; policy may ask for one, and a call is denied without."""
 
     async def call(self, tool: ToolSpec, args: Mapping[str, Json], context: CallContext) -> Result:
         """Act, within `tool.timeout_ms`, and give the result.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 MAX_BATCH: Final = 1000
 """Messages of one append at most (NATS: of one atomic batch)."""
+
+_ID: Final = re.compile(r"[!-~]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,6 @@ def ids_of(messages: Sequence[Message]) -> list[str]:
     if len(ids) > MAX_BATCH:
         raise ValueError(f"an append takes at most {MAX_BATCH} messages, not {len(ids)}")
     for text in ids:
-        if not text or not text.isascii() or not text.isprintable() or " " in text:
+        if _ID.fullmatch(text) is None:
             raise ValueError(f"{text!r} cannot be the id of a message")
     return ids

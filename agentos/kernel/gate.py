@@ -1,8 +1,10 @@
 """The one gate. Every syscall of every session passes through `Gate.perform`; no other path to an effect exists.
 
-Order: find what the log already says of this call → validate the arguments → decide by policy → record the decision (for an
-`allow`, that record is the durable intent) → act through a driver → record the outcome. A denial, a question to a person and
-a halt are recorded in the same way and act on nothing. Model calls pass as the tool `model-call`.
+Order: find what the log already says of this call → validate the arguments → decide by policy, again for as long as it rewrites
+them (`ruling`) → see that its obligations can be met (`obligations`) and charge the call (`charges`) → record the decision (for
+an `allow`, that record is the durable intent) → act through a driver → record the outcome, without what is to be withheld of
+it. A denial, a question to people and a halt are recorded in the same way and act on nothing. Model calls pass as the tool
+`model-call`.
 """
 
 from __future__ import annotations
@@ -11,22 +13,26 @@ import asyncio
 import difflib
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from agentos.abi import event as ev
 from agentos.abi.canonical import Json, NotCanonical, canonical, digest, digest_of
-from agentos.abi.decision import Verdict, deny
-from agentos.abi.errors import Conflict, DriverError, OutcomeUnknown, TooLarge
+from agentos.abi.decision import Decision, Verdict, deny, parse_decision
+from agentos.abi.errors import Conflict, DriverError, OutcomeUnknown, SequenceConflict, TooLarge
 from agentos.abi.syscall import MODEL_CALL, Result, Syscall, ToolEffect
 from agentos.drivers.port import CallContext, Driver, ModelProvider, ModelRequest, ModelUnavailable, ToolSpec
+from agentos.kernel import consent, obligations
+from agentos.kernel.charges import CHARGED, NOTHING, Charges, Payer, Receipt, Refusal
 from agentos.kernel.journal import Journal
 from agentos.kernel.port import Configuration, Timer
+from agentos.kernel.provenance import input_labels
 from agentos.kernel.reply import MODEL_IDS, UNREADABLE, check_reply, recordable
+from agentos.kernel.ruling import Check, Ruling, rule
 from agentos.kernel.workspace import Workspaces
 from agentos.projections import context
 from agentos.projections.question import question
-from agentos.projections.session import Call, State, Step
+from agentos.projections.session import Call, SessionState, State, Step
 
 SYSTEM: Final = "system/kernel"
 
@@ -40,7 +46,8 @@ the ABI, whose escapes may make three bytes of one."""
 MAX_WORDS: Final = 4096
 """Most characters of an error that a driver reports."""
 
-Act = Callable[[], Awaitable[Result]]
+Act = Callable[[Ruling], Awaitable[Result]]
+"""Acts as a ruling says: with its arguments, inside its sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +59,21 @@ class _Request:
     args_digest: str
     once: bool
     """Whether acting twice could do harm: then a lost outcome is reported as unknown, never retried."""
+    check: Check
+    """What rewritten arguments still have to fit."""
     act: Act
+    declassifies: bool = False
 
 
 class Gate:
-    """Performs syscalls of sessions. Holds no state of its own: what it knows of a session is the session's journal."""
+    """Performs syscalls of sessions. What it knows of a session is its journal, and of charges what the log says of them."""
 
-    def __init__(self, drivers: Driver, models: ModelProvider, workspaces: Workspaces, timer: Timer) -> None:
+    def __init__(self, drivers: Driver, models: ModelProvider, workspaces: Workspaces, timer: Timer, charges: Charges) -> None:
         self._drivers = drivers
         self._models = models
         self._workspaces = workspaces
         self._timer = timer
+        self._charges = charges
 
     async def perform(self, journal: Journal, configuration: Configuration, syscall: Syscall) -> Call:
         """Take one tool call through the gate; return where it stands then.
@@ -87,14 +98,22 @@ class Gate:
         except NotCanonical as error:
             return await self._refuse(journal, configuration, syscall, f"arguments: {error}")
         args_digest = digest(arguments)
-        if known is not None and known.args_digest != args_digest:
+        if known is not None and known.proposed != args_digest:
             raise _taken(known)
         # The size first: what checking costs grows with it.
-        problem = f"arguments are {len(arguments)} bytes, at most {MAX_ARGS} are taken" if len(arguments) > MAX_ARGS else None
-        problem = problem or configuration.checks[tool.name](syscall.args)
+        fits = configuration.checks[tool.name]
+        problem = _too_large(len(arguments)) or fits(syscall.args)
         if problem is not None:
             return await self._refuse(journal, configuration, syscall, problem)
-        request = _Request(syscall, tool.effect, args_digest, not _repeatable(tool), self._tool_act(journal, tool, syscall))
+        request = _Request(
+            syscall,
+            tool.effect,
+            args_digest,
+            once=not _repeatable(tool),
+            check=lambda args: _too_large(len(canonical(args))) or fits(args),
+            act=self._tool_act(journal, tool, syscall.call),
+            declassifies=tool.driver.get("builtin", {}).get("primitive") == "declassify",
+        )
         return await self._decide_and_act(journal, configuration, request)
 
     async def perform_model(self, journal: Journal, configuration: Configuration) -> Call:
@@ -104,8 +123,14 @@ class Gate:
         # The view is a pure function of the log, so the head of the chain names the whole input of the model.
         args = {"model": agent.model, "input_digest": journal.head.hash}
         syscall = Syscall(f"{MODEL_IDS}{number}", MODEL_CALL, args)
-        act = self._model_act(journal, configuration)
-        request = _Request(syscall, ToolEffect.EXTERNAL, digest_of(args), once=False, act=act)
+        request = _Request(
+            syscall,
+            ToolEffect.EXTERNAL,
+            digest_of(args),
+            once=False,
+            check=lambda _: "a model call is made as it is, or not at all",
+            act=self._model_act(journal, configuration),
+        )
         return await self._decide_and_act(journal, configuration, request)
 
     async def settle(self, journal: Journal, configuration: Configuration) -> None:
@@ -119,8 +144,8 @@ class Gate:
             if call.decision is not None and call.decision["effect"] == Verdict.HALT:
                 await self._halt(journal, configuration, call.decision)
                 return
-            if call.step is Step.ASKED and journal.state.state is State.RUNNING:
-                await self._record(journal, configuration, ev.SESSION_WAITING, {"call": call.call})
+            if call.step is Step.ASKED and call.decision is not None and journal.state.state is State.RUNNING:
+                await self._ask(journal, configuration, call.call, parse_decision(call.decision), call.decided_ms)
             if call.step is not Step.ALLOWED:
                 continue
             tool = configuration.tools.get(call.tool)
@@ -128,42 +153,133 @@ class Gate:
                 data = {"call": call.call, "tool": call.tool}
                 await self._record(journal, configuration, ev.SYSCALL_UNKNOWN, data)
 
+    async def abandon(self, journal: Journal, configuration: Configuration) -> None:
+        """Before a session ends: of every allowed call without an outcome, say that it is unknown."""
+        for call in tuple(journal.state.calls.values()):
+            if call.step is Step.ALLOWED:
+                await self._record(journal, configuration, ev.SYSCALL_UNKNOWN, {"call": call.call, "tool": call.tool})
+
     async def _decide_and_act(self, journal: Journal, configuration: Configuration, request: _Request) -> Call:
-        syscall, state = request.syscall, journal.state
+        call, tool, state = request.syscall.call, request.syscall.tool, journal.state
+        now = self._timer.now_ms()
         agent = configuration.agents.get(state.agent)
         data: dict[str, Json] = {
-            "call": syscall.call,
-            "tool": syscall.tool,
+            "call": call,
+            "tool": tool,
             "effect": str(request.effect),
-            "args": syscall.args,
-            "args_digest": request.args_digest,
             # With these two the question to policy can be made again from the log alone.
             "agent": {"name": state.agent, "labels": dict(agent.labels) if agent is not None else {}},
-            "now": self._timer.now_ms(),
-            "turn": state.turn + (syscall.tool == MODEL_CALL),
+            "now": now,
+            "turn": state.turn + (tool == MODEL_CALL),
         }
-        if agent is None:
-            decision = deny("kernel.agent-gone", f"agent {state.agent} is not declared in revision {configuration.revision}")
-        else:
-            asked = question(state, agent=data["agent"], call=data, revision=configuration.revision, now_ms=data["now"])
-            decision = await configuration.decider.decide_syscall(asked)
-        data["decision"] = decision.to_dict()
-        known = state.calls.get(syscall.call)
-        if known is not None and known.approval is not None:
-            data["approval"] = dict(known.approval)
-        await self._record(journal, configuration, ev.SYSCALL_DECIDED, data, actor=f"agent/{journal.state.agent}")
-        match decision.effect:
+
+        async def decide(args: dict[str, Json], args_digest: str) -> Decision:
+            if agent is None:
+                return deny("kernel.agent-gone", f"agent {state.agent} is not declared in revision {configuration.revision}")
+            data["args"], data["args_digest"] = args, args_digest
+            asked = question(
+                state,
+                agent=data["agent"],
+                call=data,
+                revision=configuration.revision,
+                policy_digest=configuration.policy_digest,
+                now_ms=now,
+            )
+            return await configuration.decider.decide_syscall(asked)
+
+        ruling = await rule(decide, request.syscall.args, request.args_digest, request.check)
+        if ruling.obliged("sandbox", "redact", "mask") and ruling.decision.effect in {Verdict.ALLOW, Verdict.ASK}:
+            # A model is asked over its endpoint, which no sandbox of ours is around.
+            ruling = obligations.feasible(ruling, tool, () if tool == MODEL_CALL else self._drivers.profiles)
+        receipt = NOTHING
+        if ruling.decision.effect is Verdict.ALLOW and ruling.obliged(*CHARGED):
+            payer = Payer(journal.tenant, journal.session, state.agent, call)
+            charged = await self._charges.charge(payer, ruling.obliged(*CHARGED), now)
+            if isinstance(charged, Refusal):
+                ruling = ruling.denied(charged.kind, charged.reason)
+            else:
+                receipt = charged
+        data |= self._told(journal, configuration, request, ruling, receipt, now)
+        if ruling.policy.failed:
+            failure = {"call": call, "tool": tool, "reason": ruling.policy.reasons[0], "engine": configuration.decider.engine}
+            await self._record(journal, configuration, ev.POLICY_FAILED, failure)
+        repeats = _allowed(state, call)
+        try:
+            await self._record_decided(journal, configuration, data, receipt)
+            for notice in obligations.notices(ruling, call, tool):
+                await self._record(journal, configuration, ev.POLICY_NOTIFIED, notice)
+        except asyncio.CancelledError:
+            # Of a call that an earlier runtime allowed as well, nobody knows whether it had begun.
+            if _allowed(journal.state, call) and not repeats and not journal.stale:
+                error = {"code": "cancelled", "message": "stopped before it had begun"}
+                outcome = {"call": call, "tool": tool, "duration_us": 0, "error": error}
+                await self._record(journal, configuration, ev.SYSCALL_FAILED, outcome)
+            raise
+        match ruling.decision.effect:
             case Verdict.ALLOW:
-                await self._act(journal, configuration, request)
+                await self._act(journal, configuration, request, ruling)
             case Verdict.ASK:
-                await self._record(journal, configuration, ev.SESSION_WAITING, {"call": syscall.call})
+                await self._ask(journal, configuration, call, ruling.decision, now)
             case Verdict.HALT:
                 await self._halt(journal, configuration, data["decision"])
             case Verdict.DENY:
                 pass
-        return journal.state.calls[syscall.call]
+        return journal.state.calls[call]
 
-    async def _act(self, journal: Journal, configuration: Configuration, request: _Request) -> None:
+    def _told(
+        self, journal: Journal, configuration: Configuration, request: _Request, ruling: Ruling, receipt: Receipt, now: int
+    ) -> dict[str, Json]:
+        """What a `decided` event says of a ruling and its charge."""
+        body: dict[str, Json] = {
+            "args": ruling.args,
+            "args_digest": ruling.args_digest,
+            "decision": ruling.decision.to_dict(),
+            "policy": {"engine": configuration.decider.engine, "data": configuration.decider.data_digest},
+        }
+        if ruling.rewritten:
+            body["proposed"] = request.args_digest
+            body["rewritten"] = [change.to_dict() for change in ruling.rewritten]
+        if ruling.carried:
+            body["carried"] = [one.to_dict() for one in ruling.carried]
+        if ruling.decision is not ruling.policy:
+            body["overruled"] = ruling.policy.to_dict()
+        if receipt.charged:
+            body["charged"] = [dict(entry) for entry in receipt.charged]
+        if ruling.decision.effect is Verdict.ALLOW and consent.APPROVED in ruling.decision.rules:
+            syscall, policy = request.syscall, configuration.policy_digest
+            given = consent.counting(journal.state, syscall.call, syscall.tool, ruling.args_digest, policy, now)
+            body["approvals"] = consent.relied_on(given, ruling.decision)
+        return body
+
+    async def _record_decided(
+        self, journal: Journal, configuration: Configuration, data: dict[str, Json], receipt: Receipt
+    ) -> None:
+        before = journal.head.seq
+        try:
+            await self._record(journal, configuration, ev.SYSCALL_DECIDED, data, actor=f"agent/{journal.state.agent}")
+        except SequenceConflict:
+            self._charges.refund(receipt)
+            raise
+        except BaseException:
+            # What the log may hold after all stays charged; it is the same charge when the call comes again.
+            if not journal.stale and journal.head.seq == before:
+                self._charges.refund(receipt)
+            raise
+
+    async def _ask(self, journal: Journal, configuration: Configuration, call: str, decision: Decision, now: int) -> None:
+        """Park the session with its question to people."""
+        asked = journal.state.calls[call]
+        given = consent.counting(journal.state, call, asked.tool, asked.args_digest, configuration.policy_digest, now)
+        data = {
+            "call": call,
+            "args_digest": asked.args_digest,
+            "expires": now + configuration.approval_timeout_ms,
+            "needed": consent.needed(decision),
+            "given": len({one["by"] for one in given}),
+        }
+        await self._record(journal, configuration, ev.SESSION_WAITING, data)
+
+    async def _act(self, journal: Journal, configuration: Configuration, request: _Request, ruling: Ruling) -> None:
         call, tool = request.syscall.call, request.syscall.tool
         started = self._timer.monotonic_us()
 
@@ -179,19 +295,21 @@ class Gate:
             else:
                 await failed(error)
 
+        def words(error: dict[str, Json]) -> dict[str, Json]:
+            return {**error, "message": obligations.withheld(ruling.in_result)} if ruling.in_result else error
+
         try:
-            result = await request.act()
-            data = outcome(result=result.to_dict())
+            data = outcome(**_kept(await request.act(ruling), request, ruling))
             size = len(canonical({"data": data}))  # as deep as it will stand in the event
         except asyncio.CancelledError:
             await lost({"code": "cancelled", "message": "stopped before it had finished"})
             raise
         except OutcomeUnknown as error:
-            await lost(_error(error))
+            await lost(words(_error(error)))
         except DriverError as error:
-            await failed(_error(error))
+            await failed(words(_error(error)))
         except NotCanonical as error:
-            await failed(_unfit(str(error)))
+            await failed(words(_unfit(str(error))))
         except Exception:
             # A driver that breaks its contract: what it did is as unknown as after a crash. The session fails of it, visibly.
             await lost({"code": "internal", "message": "the driver failed in an unexpected way"})
@@ -205,15 +323,20 @@ class Gate:
             except TooLarge as error:
                 await failed(_unfit(error.message))
 
-    def _tool_act(self, journal: Journal, tool: ToolSpec, syscall: Syscall) -> Act:
-        folder = self._workspaces.path(journal.tenant, journal.session)
-        place = CallContext(journal.tenant, journal.session, syscall.call, folder)
-        return lambda: self._drivers.call(tool, syscall.args, place)
+    def _tool_act(self, journal: Journal, tool: ToolSpec, call: str) -> Act:
+        async def act(ruling: Ruling) -> Result:
+            folder = self._workspaces.path(journal.tenant, journal.session)
+            place = CallContext(journal.tenant, journal.session, call, folder, obligations.sandbox(ruling))
+            result = await self._drivers.call(tool, ruling.args, place)
+            touched = input_labels(tool, ruling.args, journal.state.inputs)
+            return replace(result, labels=tuple(dict.fromkeys((*result.labels, *touched)))) if touched else result
+
+        return act
 
     def _model_act(self, journal: Journal, configuration: Configuration) -> Act:
         agent = configuration.agents[journal.state.agent]
 
-        async def ask() -> Result:
+        async def ask(_: Ruling) -> Result:
             request = ModelRequest(
                 system=agent.instructions,
                 messages=context.messages(journal.state),
@@ -260,12 +383,32 @@ class Gate:
 def _same(known: Call, syscall: Syscall) -> Call:
     """The recorded call, if `syscall` repeats it: a completed call is answered from the log, never performed again."""
     try:
-        repeated = known.tool == syscall.tool[:128] and known.args_digest in {"", digest_of(syscall.args)}
+        repeated = known.tool == syscall.tool[:128] and known.proposed in {"", digest_of(syscall.args)}
     except NotCanonical:
         repeated = known.step is Step.REFUSED
     if not repeated:
         raise _taken(known)
     return known
+
+
+def _kept(result: Result, request: _Request, ruling: Ruling) -> dict[str, Json]:
+    """What a `finished` event says of a result. Raises NotCanonical for one that cannot be told."""
+    kept, redacted = obligations.withhold(result, ruling.in_result)
+    body: dict[str, Json] = {"result": kept.to_dict()}
+    if redacted:
+        body["redacted"] = redacted
+    if request.declassifies and not result.is_error:
+        body["declassified"] = list(ruling.args["labels"])
+    return body
+
+
+def _allowed(state: SessionState, call: str) -> bool:
+    known = state.calls.get(call)
+    return known is not None and known.step is Step.ALLOWED
+
+
+def _too_large(size: int) -> str | None:
+    return f"arguments are {size} bytes, at most {MAX_ARGS} are taken" if size > MAX_ARGS else None
 
 
 def _taken(known: Call) -> Conflict:

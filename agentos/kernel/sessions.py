@@ -5,16 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
 from agentos.abi import event as ev
 from agentos.abi.canonical import Json, NotCanonical
-from agentos.abi.errors import AgentOSError, Conflict, LogUnavailable, NotFound, SequenceConflict, TooLarge, UsageError
+from agentos.abi.errors import (
+    AgentOSError,
+    Conflict,
+    LogUnavailable,
+    NotFound,
+    SequenceConflict,
+    TooLarge,
+    Unavailable,
+    UsageError,
+)
 from agentos.abi.ids import Random, new_id
 from agentos.drivers.port import Driver
 from agentos.eventlog.port import EventLog
+from agentos.kernel.approvals import Scope, asked_call, granted_yes, question_ends, terms
 from agentos.kernel.gate import SYSTEM, Gate
 from agentos.kernel.journal import Journal
 from agentos.kernel.port import ConfigurationSource, Timer
@@ -28,6 +38,9 @@ MAX_RUNNING: Final = 64
 """Sessions that hold a harness process at one time; the others wait their turn in order of arrival."""
 
 MAX_GOAL: Final = 64 * 1024
+
+LONGEST_PAUSE_S: Final = 5.0
+"""Most seconds until a session that could not be run is tried again."""
 
 _Key = tuple[str, str]
 """Tenant and session."""
@@ -122,7 +135,7 @@ class Sessions:
             ev.SESSION_OWNED,
             {"epoch": journal.state.epoch + 1},
             actor=SYSTEM,
-            revision=journal.state.config_revision,
+            revision=configuration.revision,
             policy=configuration.policy_digest,
         )
         await self._gate.settle(journal, configuration)
@@ -130,34 +143,89 @@ class Sessions:
             self._start(journal)
 
     async def answer(
-        self, tenant: str, session: str, *, granted: bool, reason: str, actor: str, call: str | None = None
+        self,
+        tenant: str,
+        session: str,
+        *,
+        granted: bool,
+        reason: str,
+        actor: str,
+        roles: Sequence[str] = (),
+        call: str | None = None,
+        digest: str | None = None,
+        scope: Scope = Scope.ONCE,
+        valid_ms: int | None = None,
+        max_uses: int | None = None,
+        rehearse: bool = False,
+        meanwhile: Callable[[], Awaitable[None]] | None = None,
     ) -> SessionState:
-        """A person's answer to the question that a session waits for; a yes and a no both wake it.
+        """A person's answer to the question that a session waits with; a yes and a no both wake it.
 
-        Raises Conflict when the session does not wait (any more), or waits for another call than `call`.
+        `roles` are those of `actor`; `digest` is of the arguments that the person looked at. `scope`, `valid_ms` and `max_uses`
+        say how far a yes goes (None: the default of the scope); a standing one is recorded as a yes to this call alone, the grant
+        is for the caller to make. `meanwhile` runs between the record and the waking; `rehearse` does everything but record.
+
+        Raises Conflict when the session does not wait (any more), waits for another call than `call` or with other arguments
+        than `digest`, or when its question has expired; UsageError for more than the tenant allows; Denied when policy says
+        that this yes does not count. That refusal is told to the person and not recorded: the session's log is what happened
+        to the session, and nothing did; whoever may not approve could otherwise fill it.
+        """
+        async with self._journal(tenant, session) as journal:
+            seen, state, now = journal.head.seq, journal.state, self._timer.now_ms()
+            asked = asked_call(state, call, digest, now)
+            configuration = self._source.current(tenant)
+            data: dict[str, Json] = {
+                "call": asked.call,
+                "args_digest": asked.args_digest,
+                "reason": reason,
+                "decided": asked.decided,
+            }
+            if granted:
+                yes = terms(configuration, now, scope, valid_ms, max_uses)
+                data |= await granted_yes(configuration, state, asked, yes, actor, roles, reason, now)
+            if rehearse:
+                return state
+            state = await journal.record(
+                ev.APPROVAL_GRANTED if granted else ev.APPROVAL_DENIED,
+                data,
+                actor=actor,
+                revision=configuration.revision,
+                policy=configuration.policy_digest,
+                only_if_seq=seen,
+            )
+            try:
+                if meanwhile is not None:
+                    await meanwhile()
+            finally:
+                self._wake(journal)
+            return state
+
+    async def expire(self, tenant: str, session: str) -> bool:
+        """Answer the question that a session waits with by a no, if its time is over; return whether it was.
+
+        An answer that comes at the same moment is either before it, and stands, or finds nothing that waits.
         """
         async with self._journal(tenant, session) as journal:
             state = journal.state
-            waiting = state.calls.get(state.waiting_for or "")
-            if state.state is not State.WAITING or waiting is None or waiting.step is not Step.ASKED:
-                raise Conflict(f"session {session} does not wait for an approval: it is {state.state}")
-            if call is not None and call != waiting.call:
-                raise Conflict(f"session {session} waits for call {waiting.call}, not for {call}")
+            asked = state.calls.get(state.waiting_for or "")
+            if state.state is not State.WAITING or asked is None or self._timer.now_ms() < question_ends(state):
+                return False
             configuration = self._source.current(tenant)
-            kind = ev.APPROVAL_GRANTED if granted else ev.APPROVAL_DENIED
-            data: dict[str, Json] = {"call": waiting.call, "args_digest": waiting.args_digest, "reason": reason}
-            state = await journal.record(
-                kind,
-                data,
-                actor=actor,
-                revision=state.config_revision,
+            await journal.record(
+                ev.APPROVAL_EXPIRED,
+                {"call": asked.call, "args_digest": asked.args_digest, "decided": asked.decided},
+                actor=SYSTEM,
+                revision=configuration.revision,
                 policy=configuration.policy_digest,
-                only_if_seq=journal.head.seq,
+                only_if_seq=state.seq,
             )
-            if (tenant, session) not in self._tasks:
-                self._start(journal)
-            # Else its harness is still leaving; the task goes on by itself, since the session runs again.
-            return state
+            self._wake(journal)
+            return True
+
+    def _wake(self, journal: Journal) -> None:
+        """Run a parked session on. While its harness is still leaving, its task goes on by itself: the session runs again."""
+        if (journal.tenant, journal.session) not in self._tasks:
+            self._start(journal)
 
     async def cancel(self, tenant: str, session: str, *, reason: str, actor: str) -> SessionState:
         """Stop a session for good. Raises Conflict when it is already over."""
@@ -250,8 +318,7 @@ class Sessions:
         key = (journal.tenant, journal.session)
         parked = False
         try:
-            async with self._places:
-                await self._runner.run(journal)
+            await self._run_patiently(journal)
             parked = True
         except SequenceConflict as error:
             log.warning("session %s is written by another runtime: letting go of it (%s)", journal.session, error)
@@ -276,6 +343,24 @@ class Sessions:
                         self._start(journal)  # somebody has answered while its harness and its servers were leaving
                 self._forget(journal)
 
+    async def _run_patiently(self, journal: Journal) -> None:
+        """Run a session; while no harness can be started for it, leave its place to others and try again."""
+        delay = 0.2
+        while True:
+            seen = journal.head.seq
+            try:
+                async with self._places:
+                    await self._runner.run(journal)
+            except LogUnavailable:
+                raise
+            except Unavailable as error:
+                delay = 0.2 if journal.head.seq > seen else delay
+                log.warning("session %s cannot run now, trying again in %.1f s: %s", journal.session, delay, error)
+                await self._timer.sleep(delay)
+                delay = min(delay * 2, LONGEST_PAUSE_S)
+            else:
+                return
+
     async def _come_back(self, tenant: str, session: str) -> None:
         """Take a session over once the log answers again, if it is still to be run."""
         key = (tenant, session)
@@ -283,7 +368,7 @@ class Sessions:
         try:
             while True:
                 await self._timer.sleep(delay)
-                delay = min(delay * 2, 5.0)
+                delay = min(delay * 2, LONGEST_PAUSE_S)
                 try:
                     async with self._journal(tenant, session) as journal:
                         await self._take_over(journal)
@@ -310,11 +395,22 @@ class Sessions:
             log.exception("session %s: its failure could not be recorded", journal.session)
 
     async def _end(self, journal: Journal, kind: str, data: dict[str, Json], actor: str) -> SessionState:
+        """End a session from outside of its turn. A call that was allowed and has no outcome may have acted: it says so first."""
+        revision, policy = self._in_force(journal)
+        for call in tuple(journal.state.calls.values()):
+            if call.step is Step.ALLOWED:
+                lost = {"call": call.call, "tool": call.tool}
+                await journal.record(ev.SYSCALL_UNKNOWN, lost, actor=SYSTEM, revision=revision, policy=policy)
+        return await journal.record(kind, data, actor=actor, revision=revision, policy=policy)
+
+    def _in_force(self, journal: Journal) -> tuple[int, str | None]:
+        """Revision and policy digest of the tenant as it is now."""
         try:
-            policy: str | None = self._source.current(journal.tenant).policy_digest
+            configuration = self._source.current(journal.tenant)
         except NotFound:
-            policy = None  # a session outlives the declaration of its tenant, and can still be ended
-        return await journal.record(kind, data, actor=actor, revision=journal.state.config_revision, policy=policy)
+            # A session outlives the declaration of its tenant, and can still be ended.
+            return journal.state.config_revision, None
+        return configuration.revision, configuration.policy_digest
 
     def _forget(self, journal: Journal) -> None:
         """Drop a journal that nobody works on: what it knows is in the log."""

@@ -167,6 +167,7 @@ class _Turns:
 
     async def fail(self, code: str, message: str) -> None:
         """End the session with an error."""
+        await self._gate.abandon(self.journal, self._latest())
         await self._record(ev.SESSION_FAILED, {"error": {"code": code, "message": message}})
 
     def _view(self, params: dict[str, Json]) -> dict[str, Json]:
@@ -183,9 +184,11 @@ class _Turns:
         return view
 
     async def _model_call(self) -> dict[str, Json]:
-        configuration = await self._next_turn()
+        waiting = context.pending(self.journal.state)
+        if waiting:
+            raise Conflict(f"model.call: call {waiting[0]['call']} of the last reply has no result yet")
         for attempt in range(1, MODEL_TRIES + 1):
-            call = await self._gate.perform_model(self.journal, configuration)
+            call = await self._gate.perform_model(self.journal, await self._in_force())
             if call.step is Step.FINISHED and call.result is not None:
                 content = call.result["data"]["content"]
                 return {"content": content, "stop_reason": call.result["data"]["stop_reason"]}
@@ -204,8 +207,7 @@ class _Turns:
             raise Conflict("tool.call: `call` is an id of 1 to 128 printable characters that does not begin with `model-`")
         if not isinstance(tool, str) or not isinstance(args, dict):
             raise Conflict("tool.call: `tool` is a name and `args` an object")
-        configuration = self._configuration or await self._next_turn()
-        call = await self._gate.perform(self.journal, configuration, Syscall(call_id, tool, args))
+        call = await self._gate.perform(self.journal, await self._in_force(), Syscall(call_id, tool, args))
         self._leave_if_stopped(call)
         if call.step in {Step.REFUSED, Step.DENIED}:
             await self._bound()
@@ -218,11 +220,12 @@ class _Turns:
             raise Conflict("finish: `result` is text")
         if len(canonical(result)) > MAX_OUTCOME:
             raise Conflict(f"finish: `result` has more than {MAX_OUTCOME} bytes")
+        await self._gate.abandon(self.journal, self._latest())
         await self._record(ev.SESSION_FINISHED, {"result": result})
         raise _Leave(rpc.ENDED, "the session is finished")
 
-    async def _next_turn(self) -> Configuration:
-        """The configuration for the coming turn; the log says when it is another than before."""
+    async def _in_force(self) -> Configuration:
+        """The configuration for the coming syscall; the log says when it is another than before."""
         newest = self._source.current(self.journal.tenant)
         state = self.journal.state
         if newest.revision != state.config_revision:
@@ -251,8 +254,12 @@ class _Turns:
         if call.step is Step.ASKED:
             raise _Leave(rpc.PARKED, "the session waits for a person")
 
+    def _latest(self) -> Configuration:
+        """The configuration of the last syscall."""
+        return self._configuration or self._source.current(self.journal.tenant)
+
     async def _record(self, kind: str, data: dict[str, Json]) -> None:
-        configuration = self._configuration or self._source.current(self.journal.tenant)
+        configuration = self._latest()
         await self.journal.record(kind, data, actor=SYSTEM, revision=configuration.revision, policy=configuration.policy_digest)
 
 

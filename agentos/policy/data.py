@@ -13,7 +13,7 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import PolicyError
 from agentos.abi.event import parse_rfc3339
 from agentos.abi.resource import Key, Resource
-from agentos.policy.port import Module
+from agentos.policy.bundle import axioms
 
 _STRICTNESS: Final = {"dryrun": 0, "warn": 1, "enforce": 2}
 _DEFAULT_SESSIONS: Final = 100
@@ -25,12 +25,10 @@ _PACKAGE: Final = re.compile(
 )
 
 
-def build_data(
-    resources: Sequence[Resource], tenant: str, *, granted_by: Mapping[Key, str], shipped: Sequence[Module] = ()
-) -> dict[str, Json]:
+def build_data(resources: Sequence[Resource], tenant: str, *, granted_by: Mapping[Key, str]) -> dict[str, Json]:
     """The root document `{"agentos": {...}}` for the policies of `tenant`; resources of other tenants are left out.
 
-    `shipped`: the axioms that are loaded beside the tenant's own modules, so that `rules` lists every package.
+    `rules` lists the packages of the axioms and of the tenant's own modules, which are loaded together.
     `granted_by` tells for each ToolGrant which actor applied it (`principal/alice`); absent: `unknown`.
     Times become milliseconds since the epoch. Raises PolicyError for an `until` that is no time.
     """
@@ -42,7 +40,7 @@ def build_data(
             "tools": {item.key.name: _tool(item.spec) for item in own if item.key.kind == "Tool"},
             "grants": _grants([item for item in own if item.key.kind == "ToolGrant"], granted_by),
             "policies": _policies([item for item in own if item.key.kind == "Policy"]),
-            "rules": _rules([item for item in own if item.key.kind == "Policy"], shipped),
+            "rules": _rules([item for item in own if item.key.kind == "Policy"]),
             "roles": {},
         }
     }
@@ -133,10 +131,10 @@ def _policies(policies: Sequence[Resource]) -> Json:
     return found
 
 
-def _rules(policies: Sequence[Resource], shipped: Sequence[Module]) -> Json:
+def _rules(policies: Sequence[Resource]) -> Json:
     """The packages of rules by target, sorted."""
     found: dict[str, set[str]] = {target: set() for target in _TARGETS}
-    sources = [module.source for module in shipped]
+    sources = [module.source for target in _TARGETS for module in axioms(target)]
     sources += [module["source"] for policy in policies for module in policy.spec.get("modules", [])]
     for source in sources:
         match = _PACKAGE.search(source)

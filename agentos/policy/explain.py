@@ -10,12 +10,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
+from typing import Any
 
 from agentos.abi.canonical import Json
-from agentos.abi.decision import Decision, parse_decision
+from agentos.abi.decision import Decision, Verdict, parse_decision
 from agentos.policy import syntax
 from agentos.policy.adapters import opa
-from agentos.policy.bundle import is_test
+from agentos.policy.bundle import axioms, is_test
 from agentos.policy.port import Module
 from agentos.policy.source import Source
 
@@ -64,7 +66,7 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
+class RuleAt:
     """A rule that gives a result: its id, where its head begins and where the next rule begins."""
 
     rule: str
@@ -88,18 +90,19 @@ def explain(
         decision = parse_decision(engine.eval_document(f"agentos.{target}.decision", dict(question), trace=True))
         trace = engine.last_trace or []
         fired: dict[str, str] = {}
-        for tail in sorted({rule.tail for rule in _rules(modules, target)}):
+        for tail in sorted({rule.tail for rule in rules_of(modules, target)}):
             for result in engine.eval_document(f"agentos.{target}.rules.{tail}.results", dict(question)):
                 fired[str(result["rule"])] = str(result["reason"])
     except library.OpaError as error:
         raise opa.policy_error(error, [module.path for module in modules]) from error
     finally:
         engine.close()
-    reports = [_report(rule, fired, trace) for rule in _rules(modules, target)]
+    reports = [_report(rule, fired, trace) for rule in rules_of(modules, target)]
     return Explanation(decision, tuple(sorted(reports, key=lambda one: (one.outcome is not Outcome.FIRED, one.rule))))
 
 
-def _rules(modules: Sequence[Module], target: str) -> Iterator[_Rule]:
+def rules_of(modules: Sequence[Module], target: str) -> Iterator[RuleAt]:
+    """Every rule of `target` that gives a result with a literal id, tests left out."""
     for module in modules:
         if is_test(module):
             continue
@@ -116,7 +119,25 @@ def _rules(modules: Sequence[Module], target: str) -> Iterator[_Rule]:
             place = source.first(rf'"rule"\s*:\s*{_quoted(name)}')
             line = max((head for head in heads if head <= place.line), default=place.line)
             end = min((head for head in heads if head > line), default=len(source.lines) + 1)
-            yield _Rule(name, package[3], module, line, end)
+            yield RuleAt(name, package[3], module, line, end)
+
+
+@cache
+def roles_that_may(verb: str, roles: tuple[str, ...]) -> tuple[str, ...]:
+    """Which of `roles` the shipped control policy lets use `verb`, each asked by itself. Blocks. Raises EngineUnavailable."""
+    engine = opa.build(axioms("control"), {"agentos": {}})
+    try:
+        return tuple(role for role in roles if _may(engine, verb, role))
+    except opa.library().OpaError as error:
+        raise opa.policy_error(error, []) from error
+    finally:
+        engine.close()
+
+
+def _may(engine: Any, verb: str, role: str) -> bool:
+    principal = {"name": "somebody", "roles": [role], "tenant": "default"}
+    question = {"abi": "agentos/v1", "principal": principal, "verb": verb, "tenant": "default"}
+    return parse_decision(engine.eval_document("agentos.control.decision", question)).effect is Verdict.ALLOW
 
 
 def _id(rule: Json) -> str | None:
@@ -136,7 +157,7 @@ def _quoted(text: str) -> str:
     return json.dumps(text).replace(".", r"\.")
 
 
-def _report(rule: _Rule, fired: Mapping[str, str], trace: Sequence[Mapping[str, Json]]) -> RuleReport:
+def _report(rule: RuleAt, fired: Mapping[str, str], trace: Sequence[Mapping[str, Json]]) -> RuleReport:
     if rule.rule in fired:
         return RuleReport(rule.rule, Outcome.FIRED, rule.module.path, rule.line, reason=fired[rule.rule])
     entered = {event["query_id"] for event in trace if event["op"] == "Enter" and _inside(event, rule)}
@@ -149,7 +170,7 @@ def _report(rule: _Rule, fired: Mapping[str, str], trace: Sequence[Mapping[str, 
     return RuleReport(rule.rule, Outcome.FAILED, rule.module.path, rule.line, condition_line=furthest, condition=text)
 
 
-def _inside(event: Mapping[str, Json], rule: _Rule) -> int:
+def _inside(event: Mapping[str, Json], rule: RuleAt) -> int:
     """The line of a trace event that lies within `rule`, else 0."""
     path, _, line = str(event["location"]).rpartition(":")
     if path != rule.module.path or not line.isdigit():

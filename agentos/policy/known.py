@@ -1,4 +1,4 @@
-"""Which paths of `input` and `data` exist: read from the JSON Schemas that publish the policy contract."""
+"""Which paths of `input` and `data` exist: read, when first asked, from the JSON Schemas that publish the policy contract."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import json
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from functools import cache
+from typing import Final
 
 from agentos.abi.assets import asset
 from agentos.abi.canonical import Json
 from agentos.policy.syntax import Step
 
-_INPUTS = {"syscall": "policy-input", "admission": "admission-input", "control": "control-input"}
+INPUTS: Final[Mapping[str, str]] = {
+    "syscall": "policy-input",
+    "admission": "admission-input",
+    "approval": "approval-input",
+    "control": "control-input",
+}
+"""The schema of the input of each target, `schemas/v1/<name>.json`."""
 
 
 @cache
@@ -23,7 +30,7 @@ def schema(name: str) -> Mapping[str, Json]:
 
 def unknown_input(target: str, steps: tuple[Step, ...]) -> tuple[tuple[str, ...], str] | None:
     """The first wrong prefix of `input.<steps>` for a target, and what was probably meant (or ""); None: the path exists."""
-    return _unknown(schema(_INPUTS[target]), steps)
+    return _unknown(schema(INPUTS[target]), steps)
 
 
 def unknown_data(steps: tuple[Step, ...]) -> tuple[tuple[str, ...], str] | None:

@@ -3,74 +3,54 @@
 `lint` reads the syntax trees that OPA itself makes; it never guesses at Rego. Findings come with file, line, column,
 a stable code, what is wrong and how to mend it. Codes:
 
-    policy.parse     not Rego                       policy.metadata  no title or description
-    policy.compile   OPA does not load it           policy.result    a rule `results` that main would not understand
-    policy.package   not agentos.<target>.rules.x   policy.rule-id   an id that is not <name>.<id>, or used twice
-    policy.input     an input path that is not      policy.builtin   a builtin that reaches outside or is no function
-    policy.data      a data path that is not        policy.unused    a variable that is assigned and never read
+    policy.parse     not Rego                       policy.metadata    no title or description
+    policy.compile   OPA does not load it           policy.schema      no schema of the input, or that of another target
+    policy.package   not agentos.<target>.rules.x   policy.result      a rule `results` that main would not understand
+    policy.input     an input path that is not      policy.rule-id     an id that is not <name>.<id>, or used twice
+    policy.data      a data path that is not        policy.obligation  an obligation that the runtime would not understand
+    policy.builtin   a builtin that reaches outside or is no function
+    policy.unused    a variable, an argument or an import that nothing reads
+    policy.conflict  a complete rule that can have two values at once
     policy.negation  `not f(x)` with an x that may be undefined: that is undefined, not true
+
+What is seen of paths: `scope`; of conflicts: `complete`; of results: `results`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import PolicyError
 from agentos.policy import syntax
 from agentos.policy.adapters import opa
 from agentos.policy.bundle import axioms, is_test
-from agentos.policy.known import closest, unknown_data, unknown_input
+from agentos.policy.complete import check_complete
+from agentos.policy.finding import Finding, Read, read
+from agentos.policy.known import INPUTS, closest, unknown_data, unknown_input
+from agentos.policy.metadata import check_metadata
 from agentos.policy.port import Module
-from agentos.policy.source import Comment, Place, Source
+from agentos.policy.results import check_ids, check_results, ids
+from agentos.policy.scope import Kind, Names, Use
+from agentos.policy.scope import Module as ModuleNames
+from agentos.policy.source import Span
 
-EFFECTS: Final = ("halt", "deny", "ask")
+__all__ = ["Finding", "lint", "lint_tenant"]
 
-
-@dataclass(frozen=True, slots=True, order=True)
-class Finding:
-    """One flaw. `line` and `column` start at 1 and are 1 where the place is not known."""
-
-    path: str
-    line: int
-    column: int
-    code: str
-    message: str
-    mend: str
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line}:{self.column}: {self.code}: {self.message}; {self.mend}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """A module that parses: its tree, its source to find places in, its package, and the target it speaks to."""
-
-    module: Module
-    tree: Json
-    source: Source
-    package: tuple[str, ...]
-    target: str
-
-    @property
-    def tail(self) -> str:
-        return self.package[-1]
-
-    def finding(self, place: Place, code: str, message: str, mend: str) -> Finding:
-        return Finding(self.module.path, place.line, place.column, f"policy.{code}", message, mend)
+Virtual = Mapping[tuple[str, ...], set[str]]
+"""The names of the rules of each package."""
 
 
 def lint(modules: Sequence[Module], *, target: str, shipped: bool = False) -> list[Finding]:
-    """Everything wrong with the modules of one tenant (or one Policy) for `target` (`syscall` or `admission`), sorted.
+    """Everything wrong with the modules of one tenant (or one Policy) for `target` (a key of `known.INPUTS`), sorted.
 
     Tests (`…_test.rego`) are only parsed and compiled. `shipped`: the modules are axioms, which own their packages and may allow.
     Raises EngineUnavailable without OPA, for nothing can be said then.
     """
     found: list[Finding] = []
-    read: list[_Read] = []
+    parsed: list[Read] = []
     for module in modules:
         try:
             tree = opa.parse(module)
@@ -78,41 +58,74 @@ def lint(modules: Sequence[Module], *, target: str, shipped: bool = False) -> li
             found.extend(_of_opa(error, module))
             continue
         package = syntax.package(tree)
-        own = package[1] if len(package) > 1 and package[1] in {"syscall", "admission", "control"} else target
-        read.append(_Read(module, tree, Source(module.source, tree), package, own if shipped else target))
-    judged = [item for item in read if not is_test(item.module)]
-    virtual = _packages([*read, *(() if shipped else _axioms())])
+        own = package[1] if len(package) > 1 and package[1] in INPUTS else target
+        parsed.append(read(module, tree, own if shipped else target))
+    judged = [item for item in parsed if not is_test(item.module)]
+    known = () if shipped else _axioms()
+    virtual = _packages([*parsed, *known])
     for item in judged:
         found.extend(_package(item, shipped))
-        found.extend(_paths(item, virtual))
+        found.extend(_names(item, virtual))
         found.extend(_builtins(item))
-        found.extend(_metadata(item))
-        found.extend(_results(item, shipped))
-        found.extend(_unused(item))
-        found.extend(_negations(item))
-    found.extend(_ids(judged))
+        found.extend(check_metadata(item))
+        found.extend(check_results(item, shipped))
+        found.extend(check_complete(item))
+    found.extend(check_ids(judged, {} if shipped else _axiom_ids()))
     if not {"policy.parse", "policy.package"} & {finding.code for finding in found}:
         # A file that is missing from the set, or in another package, would only be told of again in other words.
-        found.extend(_compile(modules, shipped))
+        seen = {one.path for one in found if one.code == "policy.conflict"}
+        compiled = _compile(modules, shipped)
+        found.extend(one for one in compiled if one.path not in seen or "multiple default rules" not in one.message)
     return sorted(set(found))
 
 
-def _axioms() -> list[_Read]:
-    read = []
-    for module in axioms():
-        tree = opa.parse(module)
-        read.append(_Read(module, tree, Source(module.source, tree), syntax.package(tree), ""))
-    return read
+def lint_tenant(policies: Mapping[str, Sequence[Module]]) -> list[Finding]:
+    """Everything wrong with all policies of one tenant, its modules by target: `lint` of each, and names that two targets share.
+
+    Modes, scopes and parameters are kept by the last part of the package: one name for two targets would mix them up.
+    """
+    found = [finding for target, modules in policies.items() for finding in lint(modules, target=target)]
+    first: dict[str, tuple[str, str]] = {}
+    for target, modules in policies.items():
+        for module in modules:
+            if is_test(module):
+                continue
+            try:
+                item = read(module, opa.parse(module), target)
+            except PolicyError:
+                continue
+            other, where = first.setdefault(item.tail, (target, module.path))
+            if other != target:
+                place = item.source.first(r"^[ \t]*package\b")
+                message = f"a {other} policy has the name {item.tail} already, in {where}"
+                found.append(item.finding(place, "package", message, "choose another name"))
+    return sorted(set(found))
+
+
+@cache
+def _axioms() -> tuple[Read, ...]:
+    return tuple(read(module, opa.parse(module), "") for module in axioms())
+
+
+@cache
+def _axiom_ids() -> Mapping[str, str]:
+    return {name: f"{item.module.path}:{span.start.line}" for item in _axioms() for span, name in ids(item)}
 
 
 def _of_opa(error: PolicyError, module: Module) -> Iterator[Finding]:
     """OPA's own words about a file that it does not read."""
     told = list(opa.complaints(str(getattr(error.__cause__, "message", "")), [module.path]))
     for one in told:
-        yield Finding(one.path, one.row, one.column, "policy.parse", one.message, "correct the Rego")
+        yield Finding(one.path, one.row, one.column, "policy.parse", one.message, _parse_mend(one.message))
     if not told:
         line = int((error.where or "").rpartition(":")[2] or 1)
         yield Finding(module.path, line, 1, "policy.parse", error.message, error.mend or "correct the Rego")
+
+
+def _parse_mend(message: str) -> str:
+    if "keyword is required" in message:
+        return "this is Rego v0: `opa fmt --v0-v1 --write` turns it into v1"
+    return "correct the Rego"
 
 
 def _compile(modules: Sequence[Module], shipped: bool) -> Iterator[Finding]:
@@ -128,7 +141,7 @@ def _compile(modules: Sequence[Module], shipped: bool) -> Iterator[Finding]:
             yield Finding(where, int(line), 1, "policy.compile", error.message, error.mend or "correct the Rego")
 
 
-def _package(item: _Read, shipped: bool) -> Iterator[Finding]:
+def _package(item: Read, shipped: bool) -> Iterator[Finding]:
     if shipped:
         return
     wanted = ("agentos", item.target, "rules")
@@ -144,32 +157,61 @@ def _package(item: _Read, shipped: bool) -> Iterator[Finding]:
         yield item.finding(place, "package", f"package {'.'.join(item.package)} is AgentOS's own", "choose another name")
 
 
-def _packages(read: Iterable[_Read]) -> dict[tuple[str, ...], set[str]]:
+def _packages(parsed: Iterable[Read]) -> Virtual:
     found: dict[tuple[str, ...], set[str]] = {}
-    for item in read:
+    for item in parsed:
         found.setdefault(item.package, set()).update(syntax.rule_name(rule) for rule in syntax.rules(item.tree))
     return found
 
 
-def _paths(item: _Read, virtual: dict[tuple[str, ...], set[str]]) -> Iterator[Finding]:
-    for ref in sorted(set(syntax.refs(syntax.without_package(item.tree))), key=repr):
-        if ref.head == "input":
-            wrong = unknown_input(item.target, ref.steps)
-            of = {"syscall": "policy-input", "admission": "admission-input", "control": "control-input"}[item.target]
-        elif ref.head == "data":
-            wrong, of = _wrong_data(ref, virtual), "policy-data"
-        else:
-            continue
-        if wrong is None:
-            continue
-        path, meant = wrong
-        mend = f"did you mean {meant}?" if meant else f"schemas/v1/{of}.json lists what there is"
-        written = path[: path.index("_")] if "_" in path else path
-        for place in item.source.path(ref.head, written):
-            yield item.finding(place, ref.head, f"{ref.head}.{'.'.join(path)} does not exist", mend)
+def _names(item: Read, virtual: Virtual) -> Iterator[Finding]:
+    """Paths that do not exist, names that nothing reads, and negations that are neither true nor false."""
+    names = ModuleNames(item.tree)
+    for rule, span in item.rules():
+        found = names.names(rule)
+        for use in found.uses:
+            yield from _path(item, span, use, virtual)
+        yield from _unused(item, span, found)
+        yield from _negations(item, span, rule, names)
+    for binding in names.imports:
+        place = item.source.first(rf"^[ \t]*import\b[^\n]*\b{re.escape(binding.name)}\b")
+        imported = _imported(binding.term)
+        if imported is not None:
+            yield from _path(item, Span(place, place.line), imported, virtual)
+        if not binding.used:
+            yield item.finding(place, "unused", f"import {binding.name} is never read", "remove it, or use it")
 
 
-def _wrong_data(ref: syntax.Ref, virtual: dict[tuple[str, ...], set[str]]) -> tuple[tuple[str, ...], str] | None:
+def _imported(term: object) -> Use | None:
+    ref = next(iter(syntax.refs(term)), None)
+    return Use(ref, ref) if ref is not None else None
+
+
+def _path(item: Read, span: Span, use: Use, virtual: Virtual) -> Iterator[Finding]:
+    meant = use.meant
+    if meant.head not in {"input", "data"}:
+        return
+    of = INPUTS[item.target] if meant.head == "input" else "policy-data"
+    wrong = unknown_input(item.target, meant.steps) if meant.head == "input" else _wrong_data(meant, virtual)
+    if wrong is None:
+        return
+    path, likely = wrong
+    # An alias stands for the first steps; one that is wrong itself is told of where it is made.
+    length = len(path) - (len(meant.steps) - len(use.written.steps))
+    if use.call:
+        key = next((step for step in reversed(path) if step != "_"), "")
+        places = [item.source.first(rf"object\.get\s*\([^\n]*?(?P<at>[\"`]{re.escape(key)}[\"`])", span)]
+    elif length < 0 or (length == 0 and use.written.steps):
+        return
+    else:
+        places = item.source.path(use.written.head, use.written.steps[:length], span)
+    mend = f"did you mean {likely}?" if likely else f"schemas/v1/{of}.json lists what there is"
+    message = ".".join((meant.head, *path))
+    for place in places:
+        yield item.finding(place, meant.head, f"{message} does not exist", mend)
+
+
+def _wrong_data(ref: syntax.Ref, virtual: Virtual) -> tuple[tuple[str, ...], str] | None:
     static = ref.static()
     if not static:
         return None if ref.steps else ((), "")
@@ -179,158 +221,57 @@ def _wrong_data(ref: syntax.Ref, virtual: dict[tuple[str, ...], set[str]]) -> tu
         if package == static[: len(package)] and len(static) > len(package):
             name = static[len(package)]
             return None if name in names else (static[: len(package) + 1], closest(name, names))
-    if len(static) > 1 and static[0] == "agentos" and static[1] in {"syscall", "admission", "control"}:
+    if len(static) > 1 and static[0] == "agentos" and static[1] in INPUTS:
         return static, ""
     return unknown_data(ref.steps)
 
 
-def _builtins(item: _Read) -> Iterator[Finding]:
+def _unused(item: Read, span: Span, names: Names) -> Iterator[Finding]:
+    for binding in names.unused:
+        name = re.escape(binding.name)
+        if binding.kind is Kind.ARGUMENT:
+            place = item.source.first(rf"\((?:[^)\n]*?[^\w\n])?(?P<at>{name})\b", span)
+            yield item.finding(place, "unused", f"argument {binding.name} is never read", "write _ in its place")
+        else:
+            place = item.source.first(rf"(?P<at>\b{name}\b)[^\n=]*:=", span)
+            yield item.finding(place, "unused", f"variable {binding.name} is assigned and never read", "remove it, or use it")
+
+
+def _builtins(item: Read) -> Iterator[Finding]:
     for name in sorted({ref.dotted() for ref in syntax.refs(syntax.without_package(item.tree))} & syntax.UNSTEADY):
         mend = "use input.now (milliseconds)" if name == "time.now_ns" else "decide on the input and on data.agentos alone"
         head, *steps = name.split(".")
-        for place in item.source.path(head, tuple(steps)):
-            yield item.finding(
-                place, "builtin", f"{name} reaches outside of the decision, or gives another value each time", mend
-            )
+        for place in item.source.places(rf"(?<![\w.\"`]){re.escape(head)}" + "".join(rf"\s*\.\s*{step}" for step in steps)):
+            message = f"{name} reaches outside of the decision, or gives another value each time"
+            yield item.finding(place, "builtin", message, mend)
 
 
-def _metadata(item: _Read) -> Iterator[Finding]:
-    places = [(item.source.first(r"^[ \t]*package\b"), f"package {'.'.join(item.package)}")]
-    places += [(place, "rule results") for place in item.source.places(r"^results\b")]
-    for place, what in places:
-        missing = _missing(item.source.block_above(place.line))
-        if missing:
-            mend = "write above it: # METADATA, # title: …, # description: …"
-            yield item.finding(place, "metadata", f"{what} has no {' and no '.join(missing)}", mend)
-
-
-def _missing(block: Sequence[Comment]) -> list[str]:
-    texts = [comment.text.strip() for comment in block]
-    if "METADATA" not in texts:
-        return ["METADATA"]
-    fields = {text.partition(":")[0] for text in texts[texts.index("METADATA") + 1 :] if text.partition(":")[2].strip()}
-    return [name for name in ("title", "description") if name not in fields]
-
-
-def _result_rules(item: _Read) -> list[Json]:
-    return [rule for rule in syntax.rules(item.tree) if syntax.rule_name(rule) == "results"]
-
-
-def _emitted(rule: Json) -> list[dict[str, Json]]:
-    """The object terms of a rule that have a key `rule`: what it gives."""
-    found = []
+def _negations(item: Read, span: Span, rule: object, names: ModuleNames) -> Iterator[Finding]:
     for node in syntax.nodes(rule):
-        if node.get("type") == "object" and isinstance(node.get("value"), list):
-            fields = {key["value"]: value for key, value in node["value"] if key["type"] == "string"}
-            if "rule" in fields:
-                found.append(fields)
-    return found
+        terms = node.get("terms")
+        if not node.get("negated") or not isinstance(terms, list) or _operator(terms) == "equal":
+            continue
+        told = next(_undefined(terms[1:], names), None)
+        if told is not None:
+            written, path = told
+            place = item.source.first(rf"(?P<at>\bnot\b)[^\n]*\b{re.escape(written)}", span)
+            message = f"a negated call with {path}: where that is undefined, the rule does not fire"
+            yield item.finding(place, "negation", message, "put the condition into a rule without arguments and negate that")
 
 
-def _results(item: _Read, shipped: bool) -> Iterator[Finding]:
-    rules = _result_rules(item)
-    top = item.source.first(r"^results\b") if rules else item.source.first(r"^[ \t]*package\b")
-    if not rules and not shipped:
-        yield item.finding(
-            top, "result", "the policy gives no results: it decides nothing", 'write results contains {"rule": …} if { … }'
-        )
-    for rule in rules:
-        emitted = _emitted(rule)
-        if "key" not in rule["head"] or not emitted:
-            yield item.finding(
-                top,
-                "result",
-                "a rule results gives no object of rule, effect and reason that can be read here",
-                'write results contains {"rule": "…", "effect": "deny", "reason": "…"} if { … }',
-            )
-        for fields in emitted:
-            yield from _shape(item, fields, shipped)
-
-
-def _shape(item: _Read, fields: dict[str, Json], shipped: bool) -> Iterator[Finding]:
-    place = item.source.first(r"^results\b")
-    name = fields["rule"]
-    if name["type"] != "string":
-        yield item.finding(
-            item.source.first(r'"rule"\s*:'), "rule-id", "a rule id is not a plain text", f'write "rule": "{item.tail}.<id>"'
-        )
-    else:
-        place = _id_places(item, name["value"])[0]
-        if not re.fullmatch(rf"{re.escape(item.tail)}\.[a-z][a-z0-9_.-]*", name["value"]):
-            yield item.finding(
-                place, "rule-id", f'rule id "{name["value"]}" does not begin with its package', f"name it {item.tail}.<id>"
-            )
-    if set(fields) != {"rule", "effect", "reason"}:
-        yield item.finding(
-            place, "result", f"a result has the fields {', '.join(sorted(fields))}", "give rule, effect and reason, and no more"
-        )
-    effect = fields.get("effect", {"type": "none", "value": None})
-    allowed = (*EFFECTS, "allow") if shipped else EFFECTS
-    if effect["type"] != "string" or effect["value"] not in allowed:
-        said = f'"{effect["value"]}"' if effect["type"] == "string" else "not a plain text"
-        yield item.finding(place, "result", f"the effect is {said}", "write halt, deny or ask; only a ToolGrant can allow")
-
-
-def _id_places(item: _Read, name: str) -> list[Place]:
-    return list(item.source.places(rf'"rule"\s*:\s*["`]{re.escape(name)}["`]')) or [Place(1, 1)]
-
-
-def _ids(read: Sequence[_Read]) -> Iterator[Finding]:
-    first: dict[str, str] = {}
-    for item in read:
-        ids = [
-            fields["rule"]["value"]
-            for rule in _result_rules(item)
-            for fields in _emitted(rule)
-            if fields["rule"]["type"] == "string"
-        ]
-        for name in dict.fromkeys(ids):
-            places = _id_places(item, name)
-            count = ids.count(name)
-            again = places if name in first else places[1:] if count > 1 else []
-            where = first.setdefault(name, f"{item.module.path}:{places[0].line}")
-            for place in again:
-                yield item.finding(
-                    place, "rule-id", f'rule id "{name}" is used already at {where}', "give each rule an id of its own"
-                )
-
-
-def _unused(item: _Read) -> Iterator[Finding]:
-    for rule in syntax.rules(item.tree):
-        count: dict[str, int] = {}
-        assigned: set[str] = set()
-        for node in syntax.nodes(rule):
-            if node.get("type") == "var" and isinstance(node.get("value"), str):
-                count[node["value"]] = count.get(node["value"], 0) + 1
-            terms = node.get("terms")
-            if isinstance(terms, list) and len(terms) == 3 and _operator(terms) == "assign":
-                assigned |= {term["value"] for term in syntax.nodes(terms[1]) if term.get("type") == "var"}
-        for name in sorted(assigned):
-            if count[name] == 1 and not name.startswith(("$", "_")):
-                place = item.source.first(rf"\b{re.escape(name)}\b[^\n]*:=")
-                yield item.finding(place, "unused", f"variable {name} is assigned and never read", "remove it, or use it")
+def _undefined(terms: object, names: ModuleNames) -> Iterator[tuple[str, str]]:
+    """What may be undefined in the arguments of a call: how it is written first, and what it is."""
+    for ref in syntax.refs(terms):
+        if ref.head in {"input", "data"}:
+            steps = ref.static()
+            yield steps[0] if steps else ref.head, ".".join((ref.head, *steps))
+    for node in syntax.nodes(terms):
+        name = str(node["value"]) if node.get("type") == "var" else ""
+        meant = names.may_be_undefined(name)
+        if meant is not None:
+            yield name, f"{name}, which is {'.'.join((meant.head, *meant.static()))}"
 
 
 def _operator(terms: Sequence[Json]) -> str:
     term = terms[0]
     return ".".join(str(part["value"]) for part in term["value"]) if term.get("type") == "ref" else ""
-
-
-def _negations(item: _Read) -> Iterator[Finding]:
-    for rule in syntax.rules(item.tree):
-        for node in syntax.nodes(rule):
-            terms = node.get("terms")
-            if not node.get("negated") or not isinstance(terms, list) or _operator(terms) == "equal":
-                continue
-            for ref in syntax.refs(terms[1:]):
-                if ref.head in {"input", "data"}:
-                    steps = ref.static()
-                    place = item.source.first(
-                        rf"\bnot\b[^\n]*\b{ref.head}\b" + (rf"[^\n]*\b{re.escape(steps[0])}\b" if steps else "")
-                    )
-                    path = ".".join((ref.head, *steps))
-                    message = f"a negated call with {path}: where that is undefined, the rule does not fire"
-                    yield item.finding(
-                        place, "negation", message, "put the condition into a rule without arguments and negate that"
-                    )
-                    break

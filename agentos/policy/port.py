@@ -17,10 +17,11 @@ ADMISSION_SECONDS: Final = 5.0
 
 
 class Place(StrEnum):
-    """Where OPA decides: in the process, or in servers that the runtime owns."""
+    """Where OPA decides: in the process, in servers that the runtime owns, or in servers that somebody else runs."""
 
     EMBEDDED = "embedded"
     MANAGED = "managed"
+    REMOTE = "remote"
 
 
 @dataclass(frozen=True, slots=True)

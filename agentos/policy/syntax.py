@@ -21,6 +21,8 @@ UNSTEADY: Final = frozenset(
         "io.jwt.decode_verify",
         "io.jwt.encode_sign",
         "io.jwt.encode_sign_raw",
+        "json.match_schema",
+        "json.verify_schema",
         "net.lookup_ip_addr",
         "opa.runtime",
         "providers.aws.sign_req",
@@ -29,7 +31,11 @@ UNSTEADY: Final = frozenset(
         "uuid.rfc4122",
     }
 )
-"""Builtins whose value is not a function of their arguments, or that reach outside of the process."""
+"""Builtins whose value is not a function of their arguments, or that reach outside of the process.
+
+The two that read JSON Schemas fetch what a `$ref` names, from the network and from files. What is left for policies stands in
+`policies/capabilities.json`.
+"""
 
 Step = str | int | None
 """One step of a reference: a key, an index, or None for what is known only at run time."""

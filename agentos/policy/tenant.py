@@ -28,5 +28,5 @@ class TenantPolicy:
 def tenant_policy(resources: Sequence[Resource], tenant: str, granted_by: Mapping[Key, str]) -> TenantPolicy:
     """The axioms and the tenant's own Policy resources, and its declarations as data."""
     shipped = (*axioms("syscall"), *axioms("admission"), *axioms("approval"))
-    data = build_data(resources, tenant, granted_by=granted_by, shipped=shipped)
+    data = build_data(resources, tenant, granted_by=granted_by)
     return TenantPolicy((*shipped, *policy_modules(resources, tenant)), data)

@@ -11,7 +11,7 @@ from typing import Final
 from agentos.abi.canonical import Json
 from agentos.projections.store import Store
 
-JSON_COLUMNS: Final = frozenset({"rules", "reasons", "observed", "args"})
+JSON_COLUMNS: Final = frozenset({"rules", "reasons", "observed", "args", "approvals", "obligations", "rewritten", "answers"})
 """Columns that hold JSON text; answers hold the value."""
 
 _INTERNAL: Final = frozenset({"head"})
@@ -52,10 +52,23 @@ def syscalls(store: Store, session: str) -> list[dict[str, Json]]:
 
 
 def approvals(store: Store, *, state: str | None = "waiting", limit: int = 1000) -> list[dict[str, Json]]:
-    """Rows of `approvals`, oldest first; `state` is waiting, approved, denied, withdrawn, or None for all."""
+    """Rows of `approvals`, oldest first; `state` is waiting, approved, denied, expired, withdrawn, or None for all."""
     if state is None:
         return _rows(store, "SELECT * FROM approvals ORDER BY asked_ms, session, call LIMIT ?", (limit,))
     return _rows(store, "SELECT * FROM approvals WHERE state = ? ORDER BY asked_ms, session, call LIMIT ?", (state, limit))
+
+
+def due(store: Store, *, now_ms: int, limit: int = 1000) -> tuple[list[str], int | None]:
+    """Sessions whose question has ended, the longest over first, and when the next one ends (None: none is known)."""
+    with store.reader() as connection:
+        over = connection.execute(
+            "SELECT session FROM approvals WHERE state = 'waiting' AND expires_ms <= ? ORDER BY expires_ms LIMIT ?",
+            (now_ms, limit),
+        ).fetchall()
+        following = connection.execute(
+            "SELECT min(expires_ms) FROM approvals WHERE state = 'waiting' AND expires_ms > ?", (now_ms,)
+        ).fetchone()
+    return [row[0] for row in over], following[0]
 
 
 def faults(store: Store, *, limit: int = 100) -> list[dict[str, Json]]:

@@ -47,6 +47,8 @@ class Rows:
     approvals: dict[tuple[str, ...], Row] = field(default_factory=dict)
     rules: set[tuple[str, int, str, str]] = field(default_factory=set)
     """(rule, started_ms, session, call): which rules fired for which call."""
+    answers: set[tuple[str, int, str, str]] = field(default_factory=set)
+    """(by, started_ms, session, call): who said yes or no to which call, or to another one whose yes it relies on."""
     faults: list[tuple[str, int, str, str, str]] = field(default_factory=list)
     """(stream, position, session, kind, error)."""
 
@@ -139,7 +141,7 @@ def fold(rows: Rows, session: Row, event: Event) -> None:
         case ev.SESSION_REVISED:
             session["config_revision"] = event.config_revision
         case ev.SESSION_WAITING:
-            session.update(state="waiting", waiting_call=_text(data, "call"))
+            _waiting(rows, session, event)
         case ev.SESSION_FINISHED:
             _over(rows, session, event, "finished", result=_clip(_text(data, "result")))
         case ev.SESSION_FAILED:
@@ -154,8 +156,11 @@ def fold(rows: Rows, session: Row, event: Event) -> None:
             _decided(rows, session, event)
         case ev.SYSCALL_FINISHED | ev.SYSCALL_FAILED | ev.SYSCALL_UNKNOWN:
             _outcome(rows, session, event)
-        case ev.APPROVAL_GRANTED | ev.APPROVAL_DENIED:
+        case ev.APPROVAL_GRANTED | ev.APPROVAL_DENIED | ev.APPROVAL_EXPIRED:
             _answered(rows, session, event)
+        case ev.POLICY_FAILED | ev.POLICY_NOTIFIED:
+            # The decision that they come with says what held.
+            pass
         case _:
             raise ValueError("a type that this version does not know")
 
@@ -191,8 +196,8 @@ def _decided(rows: Rows, session: Row, event: Event) -> None:
     decision, turn, args_digest = data["decision"], data["turn"], _text(data, "args_digest")
     verdict, rules, reasons = _text(decision, "effect"), _texts(decision["rules"]), _texts(decision["reasons"])
     outcome = {"allow": "pending", "ask": "waiting", "deny": "denied", "halt": "denied"}[verdict]
-    args, observed, approval = _bounded(data["args"]), decision.get("observed", []), data.get("approval")
-    by, why = (_text(approval, "by"), _clip(_text(approval, "reason"))) if approval else (None, None)
+    args, observed = _bounded(data["args"]), decision.get("observed", [])
+    borrowed = [_answer(one, granted=True) for one in data.get("approvals", ()) if one["call"] != call]
     name = session["id"]
     row = rows.syscall(name, call)
     was = None if row is None else row["outcome"]
@@ -218,8 +223,8 @@ def _decided(rows: Rows, session: Row, event: Event) -> None:
         policy_digest=event.policy_digest,
         outcome=outcome,
     )
-    if by is not None:
-        row.update(approval_by=by, approval_reason=why)
+    for answer in borrowed:
+        _note(rows, row, answer)
     for rule in rules:
         rows.rules.add((rule, row["started_ms"], name, call))
     if outcome == "pending" and tool != MODEL_CALL:
@@ -227,9 +232,45 @@ def _decided(rows: Rows, session: Row, event: Event) -> None:
     if outcome == "denied" and was != "denied":
         session["denied"] += 1
     if outcome == "waiting":
-        asked = {"args": args, "args_digest": args_digest, "reasons": row["reasons"], "asked_ms": event.time_ms}
-        nobody = {"state": "waiting", "by": None, "reason": None, "decided_ms": None}
-        rows.approvals[name, call] = {"session": name, "call": call, "tool": tool, "agent": session["agent"]} | asked | nobody
+        _asked(rows, session, event, row)
+
+
+def _asked(rows: Rows, session: Row, event: Event, call: Row) -> None:
+    """A question for people. It may be asked again: of a second person, or after the policy has changed."""
+    data, key = event.data, (session["id"], call["call"])
+    earlier = rows.approval(*key)
+    session["waiting_call"] = call["call"]
+    rows.approvals[key] = {
+        # What the row of the call has too.
+        **{name: call[name] for name in APPROVAL_COLUMNS if name in SYSCALL_COLUMNS and name not in {"rules", "reasons"}},
+        "proposed_digest": data["proposed"] if "proposed" in data else call["args_digest"],
+        "rewritten": _dump(data.get("rewritten")),
+        "rules": _dump(data["decision"]["rules"]),
+        "reasons": _dump([_clip(reason) for reason in data["decision"]["reasons"]]),
+        "obligations": _dump(data["decision"].get("obligations", [])),
+        "decided": event.seq,
+        "asked_ms": event.time_ms,
+        "expires_ms": None,
+        "needed": 1,
+        "given": 0,
+        "answers": earlier["answers"] if earlier is not None else "[]",
+        "state": "waiting",
+        "by": None,
+        "reason": None,
+        "decided_ms": None,
+    }
+
+
+def _waiting(rows: Rows, session: Row, event: Event) -> None:
+    data = event.data
+    call, expires, needed, given = _text(data, "call"), data["expires"], data["needed"], data["given"]
+    approval = rows.approval(session["id"], call)
+    if approval is None or approval["state"] != "waiting":
+        raise ValueError(f"nobody was asked about call {call!r}")
+    if not all(type(number) is int for number in (expires, needed, given)):
+        raise ValueError("expires, needed and given are whole numbers")
+    approval.update(expires_ms=expires, needed=needed, given=given)
+    session.update(state="waiting", waiting_call=call)
 
 
 def _outcome(rows: Rows, session: Row, event: Event) -> None:
@@ -261,19 +302,41 @@ def _outcome(rows: Rows, session: Row, event: Event) -> None:
 
 
 def _answered(rows: Rows, session: Row, event: Event) -> None:
-    call, reason = _text(event.data, "call"), _clip(_text(event.data, "reason"))
-    granted = event.type == ev.APPROVAL_GRANTED
+    call, granted = _text(event.data, "call"), event.type == ev.APPROVAL_GRANTED
     row, approval = rows.syscall(session["id"], call), rows.approval(session["id"], call)
     if row is None or approval is None:
         raise ValueError(f"nobody was asked about call {call!r}")
-    if not granted and row["outcome"] != "denied":
-        session["denied"] += 1
-    approval.update(state="approved" if granted else "denied", by=event.actor, reason=reason, decided_ms=event.time_ms)
-    row.update(outcome="pending" if granted else "denied", approval_by=event.actor, approval_reason=reason)
+    state = "approved" if granted else "denied" if event.type == ev.APPROVAL_DENIED else "expired"
+    if state == "expired":
+        approval.update(state=state, decided_ms=event.time_ms)
+        row["error"] = "expired: nobody approved it in time"
+    else:
+        answer = _answer({**event.data, "by": event.actor}, granted=granted)
+        told = answer | {"at_ms": event.time_ms, "expires_ms": event.data["expires"] if granted else None}
+        answers = [*orjson.loads(approval["answers"]), told]
+        approval.update(state=state, by=event.actor, reason=answer["reason"], decided_ms=event.time_ms, answers=_dump(answers))
+        approval["given"] += granted
+        _note(rows, row, answer)
     if not granted:
-        # What holds in the end: a person's no is a denial. That it was asked stays in `asked`.
+        # What holds in the end: a person's no, and nobody's yes, is a denial. That it was asked stays in `asked`.
+        session["denied"] += row["outcome"] != "denied"
         row["decision"] = "deny"
+    row["outcome"] = "pending" if granted else "denied"
     session.update(state="running", waiting_call=None)
+
+
+def _answer(body: Json, *, granted: bool) -> Row:
+    """One answer as the rows keep it, from an answer's event or a decision's `approvals`."""
+    answer: Row = {"call": _text(body, "call"), "by": _text(body, "by"), "reason": _clip(_text(body, "reason"))}
+    return answer | {"granted": granted, "scope": _text(body, "scope") if granted else None}
+
+
+def _note(rows: Rows, row: Row, answer: Row) -> None:
+    """Add an answer to a call's row: its own, or one that another call was given for the session."""
+    known = [*(one for one in orjson.loads(row["approvals"]) if one != answer), answer]
+    everybody = ", ".join(dict.fromkeys(one["by"] for one in known))
+    row.update(approvals=_dump(known), approval_by=everybody, approval_reason=answer["reason"])
+    rows.answers.add((answer["by"], row["started_ms"], row["session"], row["call"]))
 
 
 def _blank_session(name: str) -> Row:
@@ -319,6 +382,7 @@ def _blank_syscall(session: Row, event: Event, call: str, tool: str) -> Row:
         "policy_digest": event.policy_digest,
         "approval_by": None,
         "approval_reason": None,
+        "approvals": "[]",
         "outcome": "pending",
         "error": None,
         "started_ms": event.time_ms,
@@ -334,8 +398,9 @@ SYSCALL_COLUMNS: Final = tuple(_blank_syscall(_blank_session(""), Event("", "", 
 """Columns of `syscalls`, in order."""
 
 APPROVAL_COLUMNS: Final = (
-    *("session", "call", "tool", "agent", "args", "args_digest", "reasons"),
-    *("asked_ms", "state", "by", "reason", "decided_ms"),
+    *("session", "call", "agent", "tool", "tool_effect", "args", "args_digest", "policy_digest", "proposed_digest", "rewritten"),
+    *("rules", "reasons", "obligations", "decided", "asked_ms", "expires_ms", "needed", "given", "answers"),
+    *("state", "by", "reason", "decided_ms"),
 )
 """Columns of `approvals`, in order."""
 

@@ -60,8 +60,12 @@ class Call:
     error: Mapping[str, Json] | None = None
     proposed: str = ""
     """Digest of the arguments as proposed; obligations may have rewritten them into those of `args_digest`."""
+    effect: str = "external"
+    """What the tool does to the world, as policy was told."""
     decided: int = 0
     """`seq` of the last decision about the call."""
+    decided_ms: int = 0
+    """When it was made."""
     policy_digest: str | None = None
     """The policy that made it."""
     approvals: tuple[Mapping[str, Json], ...] = ()
@@ -71,6 +75,8 @@ class Call:
 @dataclass(frozen=True, slots=True)
 class SessionState:
     """The whole session. `seq` is the number of events folded; `calls` keeps the order of first appearance.
+
+    `config_revision` is the one its turns run under; what others record of it carries the revision in force then.
 
     `approvals` are yeses that cover later calls of the session too: `{call, tool, args_digest, by, reason, at, expires,
     policy_digest, scope, rules, max_uses, used}`; times are milliseconds since the epoch, `call` is the one that was asked for.
@@ -94,6 +100,8 @@ class SessionState:
     input_tokens: int = 0
     output_tokens: int = 0
     waiting_for: str | None = None
+    waiting: Mapping[str, Json] | None = None
+    """The question that it waits with: `{call, args_digest, expires, needed, given}`."""
     result: str | None = None
     error: Mapping[str, Json] | None = None
 
@@ -113,7 +121,7 @@ def fold_all(events: Iterable[Event]) -> SessionState:
 
 def fold(state: SessionState, event: Event) -> SessionState:
     """The state after `event`. An event of a type this version does not know changes nothing but `seq`."""
-    state = replace(state, seq=event.seq, config_revision=event.config_revision)
+    state = replace(state, seq=event.seq)
     data = event.data
     match event.type:
         case ev.SESSION_CREATED:
@@ -125,21 +133,17 @@ def fold(state: SessionState, event: Event) -> SessionState:
                 goal=data["goal"],
                 inputs=tuple(data.get("inputs", ())),
                 actor=event.actor,
+                config_revision=event.config_revision,
                 labels=frozenset(data.get("labels", ())),
             )
+        case ev.SESSION_REVISED:
+            return replace(state, config_revision=data["to"])
         case ev.SESSION_OWNED:
             return replace(state, epoch=data["epoch"])
         case ev.SESSION_WAITING:
-            return replace(state, state=State.WAITING, waiting_for=data["call"])
-        case ev.SESSION_FINISHED:
-            return replace(state, state=State.FINISHED, result=data["result"])
-        case ev.SESSION_FAILED:
-            return replace(state, state=State.FAILED, error=data["error"])
-        case ev.SESSION_CANCELLED:
-            return replace(state, state=State.CANCELLED, error={"code": "cancelled", "message": data["reason"]})
-        case ev.SESSION_HALTED:
-            reason = "; ".join(data["reasons"])
-            return replace(state, state=State.HALTED, error={"code": "halted", "message": reason})
+            return replace(state, state=State.WAITING, waiting_for=data["call"], waiting=data)
+        case ev.SESSION_FINISHED | ev.SESSION_FAILED | ev.SESSION_CANCELLED | ev.SESSION_HALTED:
+            return _ended(state, event)
         case ev.SYSCALL_REFUSED:
             return _with(
                 state,
@@ -162,6 +166,19 @@ def fold(state: SessionState, event: Event) -> SessionState:
             return state
 
 
+def _ended(state: SessionState, event: Event) -> SessionState:
+    data = event.data
+    match event.type:
+        case ev.SESSION_FINISHED:
+            return replace(state, state=State.FINISHED, result=data["result"])
+        case ev.SESSION_FAILED:
+            return replace(state, state=State.FAILED, error=data["error"])
+        case ev.SESSION_CANCELLED:
+            return replace(state, state=State.CANCELLED, error={"code": "cancelled", "message": data["reason"]})
+        case _:
+            return replace(state, state=State.HALTED, error={"code": "halted", "message": "; ".join(data["reasons"])})
+
+
 _STEP_AFTER: Final = {"allow": Step.ALLOWED, "ask": Step.ASKED, "deny": Step.DENIED, "halt": Step.DENIED}
 
 
@@ -178,11 +195,14 @@ def _decided(state: SessionState, event: Event) -> SessionState:
         turn=data["turn"],
         decision=data["decision"],
         proposed=data["proposed"] if "proposed" in data else data["args_digest"],
+        effect=data["effect"],
         decided=event.seq,
+        decided_ms=event.time_ms,
         policy_digest=event.policy_digest,
         approvals=earlier.approvals if earlier else (),
     )
-    labels = {label for one in data["decision"].get("obligations", ()) if one["kind"] == "label" for label in one["labels"]}
+    bound = (*data["decision"].get("obligations", ()), *data.get("carried", ()))
+    labels = {label for one in bound if one["kind"] == "label" for label in one["labels"]}
     counted = step is Step.ALLOWED and call.tool != MODEL_CALL
     return replace(
         _with(state, call),
@@ -259,4 +279,4 @@ def _with(state: SessionState, call: Call) -> SessionState:
 
 
 def _running(state: SessionState) -> SessionState:
-    return replace(state, state=State.RUNNING, waiting_for=None)
+    return replace(state, state=State.RUNNING, waiting_for=None, waiting=None)

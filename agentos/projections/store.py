@@ -17,7 +17,7 @@ from typing import Final
 from agentos.eventlog.port import Stored
 from agentos.projections.rows import APPROVAL_COLUMNS, SESSION_COLUMNS, SYSCALL_COLUMNS, Row, Rows, take
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Stamped into the file (`user_version`). Raise it with any change of tables, of columns or of what they mean."""
 
 APPLICATION_ID: Final = 0x41474F53
@@ -32,6 +32,7 @@ _INTEGERS: Final = frozenset(
     {
         *("created_ms", "updated_ms", "calls", "denied", "model_calls", "input_tokens", "output_tokens", "config_revision"),
         *("seq", "asked", "started_ms", "duration_us", "turn", "asked_ms", "decided_ms"),
+        *("decided", "expires_ms", "needed", "given"),
     }
 )
 
@@ -42,11 +43,13 @@ def _table(name: str) -> str:
 
 
 _RULE: Final = "rule TEXT, started_ms INTEGER, session TEXT, call TEXT"
+_ANSWER: Final = '"by" TEXT, started_ms INTEGER, session TEXT, call TEXT'
 _FAULT: Final = "stream TEXT, position INTEGER, session TEXT, kind TEXT, error TEXT"
 
 _SCHEMA: Final = (
     *(_table(name) for name in _COLUMNS),
     f"CREATE TABLE rules ({_RULE}, PRIMARY KEY (rule, started_ms, session, call)) WITHOUT ROWID",
+    f'CREATE TABLE answers ({_ANSWER}, PRIMARY KEY ("by", started_ms, session, call)) WITHOUT ROWID',
     "CREATE TABLE positions (stream TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
     f"CREATE TABLE faults ({_FAULT}, PRIMARY KEY (stream, position, kind)) WITHOUT ROWID",
     "CREATE TABLE meta (tenant TEXT NOT NULL)",
@@ -59,10 +62,11 @@ _SCHEMA: Final = (
     "CREATE INDEX syscalls_decision ON syscalls (decision, started_ms)",
     "CREATE INDEX syscalls_actor ON syscalls (actor, started_ms)",
     "CREATE INDEX syscalls_asked ON syscalls (started_ms) WHERE asked = 1",
-    "CREATE INDEX syscalls_approved ON syscalls (approval_by, started_ms) WHERE approval_by IS NOT NULL",
     "CREATE INDEX approvals_state ON approvals (state, asked_ms)",
+    # What the runtime looks for every second: questions whose time is over.
+    "CREATE INDEX approvals_expiry ON approvals (expires_ms) WHERE state = 'waiting'",
 )
-_TABLES: Final = (*_COLUMNS, "rules", "positions", "faults", "meta")
+_TABLES: Final = (*_COLUMNS, "rules", "answers", "positions", "faults", "meta")
 
 
 def _upsert(name: str) -> str:
@@ -222,5 +226,6 @@ def _write(connection: sqlite3.Connection, rows: Rows, positions: Mapping[str, i
     connection.executemany(_UPSERT["syscalls"], rows.syscalls.values())
     connection.executemany(_UPSERT["approvals"], rows.approvals.values())
     connection.executemany("INSERT OR IGNORE INTO rules VALUES (?, ?, ?, ?)", sorted(rows.rules))
+    connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", sorted(rows.answers))
     connection.executemany("INSERT OR REPLACE INTO faults VALUES (?, ?, ?, ?, ?)", rows.faults)
     connection.executemany("INSERT OR REPLACE INTO positions VALUES (?, ?)", positions.items())

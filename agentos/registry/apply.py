@@ -190,12 +190,15 @@ class Applier:
         if planned.changes:
             await self._check([after[key] for key in sorted(after)], planned.tenants)
         admission = {
-            tenant: await self._admit(tenant, _question(caller, tenant, planned, after, current)) for tenant in planned.tenants
+            tenant: await self._admit(tenant, admission_question(caller, tenant, planned, after, current))
+            for tenant in planned.tenants
         }
         return Proposal(planned, admission, restores)
 
 
-def _question(caller: Caller, tenant: str, planned: Plan, after: Mapping[Key, Resource], current: State) -> dict[str, Json]:
+def admission_question(
+    caller: Caller, tenant: str, planned: Plan, after: Mapping[Key, Resource], current: State
+) -> dict[str, Json]:
     """The input of the admission policy (`schemas/v1/admission-input.json`).
 
     A deletion names what goes as `resource` and as `before`. Changes of Tenants are put under the default tenant's name.

@@ -4,25 +4,31 @@
 
 `DIR/cases.jsonl`: a case a line: `modules`, `data`, `input` (or `input_term`, a Rego term), `query`, and `want_result` (a list of
 bindings, in any order if `sort_bindings`) or `want_error_code`. `strict_error` marks cases in which an error inside of a builtin
-must surface; the engine is always that strict, so a case that wants such an error swallowed counts as refused, and so does
-one whose modules or query do not load although the case does not want that. Exit code 1 if anything failed.
+must surface. What decides in AgentOS is always that strict, so a case that wants such an error swallowed is refused there. It is
+then asked of the same OPA as a program (the one of managed servers), with the setting that the case asks for, and counted
+apart; without the program it stays refused. Refused is also what does not load although the case does not want that. `test.sleep`
+is a builtin of OPA's own test runner, and so of this one. Exit code 1 if anything failed.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentos.abi.errors import PolicyError
+from agentos.abi.errors import EngineUnavailable, PolicyError
 from agentos.policy.adapters import opa
+from agentos.policy.adapters.opa_program import find_opa
 from agentos.policy.port import Module
 
-PASSED, REFUSED, FAILED = "passed", "refused", "failed"
+PASSED, LENIENT, REFUSED, FAILED = "passed", "passed with the case's own setting", "refused", "failed"
 _SWALLOWED = ("eval_builtin_error", "eval_type_error")
 
 
@@ -40,7 +46,7 @@ def run(case: Mapping[str, Any]) -> Outcome:
     name = f"{case['note']} ({case['file']})"
     modules = [Module(f"test-{number}.rego", source) for number, source in enumerate(case.get("modules") or [])]
     try:
-        engine = opa.build(modules, case.get("data") or {})
+        engine = _build(modules, case)
     except PolicyError as error:
         wanted = case.get("want_error_code", "").startswith("rego_")
         return Outcome(name, PASSED if wanted else REFUSED, f"{error.where}: {error.message}")
@@ -48,12 +54,49 @@ def run(case: Mapping[str, Any]) -> Outcome:
     try:
         got = engine.eval_query(query, case.get("input"))
     except opa.library().OpaError as error:
-        return Outcome(name, *_of_error(case, error))
+        result, note = _of_error(case, error)
+        if result is REFUSED and any(code in note for code in _SWALLOWED):
+            return _leniently(name, case, modules, query, note)
+        return Outcome(name, result, note)
     finally:
         engine.close()
     if "want_error_code" in case or "want_error" in case:
         return Outcome(name, FAILED, f"{got!r} instead of an error")
     return Outcome(name, PASSED) if _same(case, got) else Outcome(name, FAILED, f"{got!r}, wanted {case.get('want_result')!r}")
+
+
+def _build(modules: list[Module], case: Mapping[str, Any]) -> Any:
+    if not any("test.sleep(" in module.source for module in modules):
+        return opa.build(modules, case.get("data") or {})
+    engine = opa.library().OpaEngine()
+    engine.register_function("test.sleep", lambda text: time.sleep(int(text.removesuffix("ms")) / 1000) or True, arity=1)
+    for module in modules:
+        engine.add_policy(module.path, module.source)
+    engine.add_data(case.get("data") or {})
+    return engine
+
+
+def _leniently(name: str, case: Mapping[str, Any], modules: list[Module], query: str, note: str) -> Outcome:
+    """What `opa eval` answers, which swallows errors of builtins as the case asks."""
+    try:
+        program = find_opa()
+    except EngineUnavailable as error:
+        return Outcome(name, REFUSED, f"{note}; {error.message}")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        for module in modules:
+            (folder / module.path).write_text(module.source, encoding="utf-8")
+        (folder / "data.json").write_text(json.dumps(case.get("data") or {}), encoding="utf-8")
+        words = [program, "eval", "--format", "json", "--stdin-input", "--data", folder, query]
+        asked = json.dumps(case.get("input"))
+        done = subprocess.run(words, input=asked, capture_output=True, text=True, timeout=60, check=False)
+    answer = json.loads(done.stdout)
+    if answer.get("errors"):
+        return Outcome(name, FAILED, str(answer["errors"]))
+    got = [row.get("bindings", {}) for row in answer.get("result", [])]
+    if _same(case, got):
+        return Outcome(name, LENIENT, note)
+    return Outcome(name, FAILED, f"{got!r}, wanted {case.get('want_result')!r}")
 
 
 def _of_error(case: Mapping[str, Any], error: Any) -> tuple[str, str]:
@@ -112,8 +155,9 @@ def main(arguments: list[str]) -> int:
         if outcome.result != PASSED:
             print(f"{outcome.result} {outcome.case}: {outcome.note[:200]}")
     counts = Counter(outcome.result for outcome in outcomes)
-    told = ", ".join(f"{counts[result]} {result}" for result in (PASSED, REFUSED, FAILED))
-    print(f"opa, {len(outcomes)} cases: {told} ({counts[PASSED] / len(outcomes):.1%} passed)")
+    told = ", ".join(f"{counts[result]} {result}" for result in (PASSED, LENIENT, REFUSED, FAILED))
+    strictly, whole = counts[PASSED] / len(outcomes), (counts[PASSED] + counts[LENIENT]) / len(outcomes)
+    print(f"opa, {len(outcomes)} cases: {told} ({strictly:.2%} as AgentOS decides, {whole:.2%} as OPA does)")
     return 1 if counts[FAILED] else 0
 
 

@@ -85,6 +85,8 @@ def test_opa_test_passes(name: str) -> None:
     """`opa test` on the same files, as a compliance team runs it."""
     folders = [str(folder.relative_to(ROOT)) for folder in SETS[name]]
     ignored = [f"--ignore={pattern}" for pattern in ("*.yaml", "*.yml", "*.json")]
-    done = subprocess.run([OPA, "test", *ignored, *folders], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [OPA, "test", "--timeout=60s", *ignored, *folders], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PASS" in done.stdout

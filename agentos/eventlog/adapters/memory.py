@@ -1,6 +1,8 @@
-"""The event log in memory: the port's whole contract without a server, for unit tests and dry runs.
+"""The event log in memory: the port's whole contract without a server, for unit tests, dry runs and simulations.
 
-Positions are counted per stream from 1, as JetStream does. Nothing survives the process.
+Positions are counted per stream from 1, as JetStream does. Nothing survives the process. It fails as the real one does: by
+itself (a conflict, a message too large, no room, closed), and as `faults` plans it. Without faults an append is done within the
+turn of the event loop that it is called in.
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 
-from agentos.abi.errors import SequenceConflict
+from agentos.abi.errors import LogUnavailable, SequenceConflict, TooLarge
+from agentos.eventlog.adapters.faults import Faults, Kind
+from agentos.eventlog.adapters.server_config import MAX_PAYLOAD
 from agentos.eventlog.port import Message, Stored, ids_of
 from agentos.eventlog.subject import stream_of
 
@@ -18,13 +22,47 @@ from agentos.eventlog.subject import stream_of
 class MemoryLog:
     """An `EventLog` of one account. Streams come into being with their first message."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, faults: Faults | None = None, largest: int = MAX_PAYLOAD, room: int | None = None) -> None:
+        """`largest` is how many bytes a message may have, `room` how many all of them together (None: no limit)."""
         self._streams: defaultdict[str, _Stream] = defaultdict(_Stream)
+        self._faults = faults
+        self._largest = largest
+        self.room = room
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._closed = False
+
+    def close(self) -> None:
+        """From now on every method raises LogUnavailable, those that wait too."""
+        self._closed = True
+        for stream in self._streams.values():
+            stream.wake()
 
     async def append(self, subject: str, messages: Sequence[Message], *, after: int) -> int:
         """See `EventLog.append`."""
-        ids = ids_of(messages)
-        stream = self._streams[stream_of(subject)]
+        ids, stream = ids_of(messages), self._stream(stream_of(subject), subject)
+        if max(len(message.data) for message in messages) > self._largest:
+            raise TooLarge(
+                "a message is larger than the log takes", where=subject, mend="keep large content in files and log its digest"
+            )
+        if self._faults is None:
+            return self._append(stream, subject, messages, ids, after)
+        async with self._turns.setdefault(subject, asyncio.Lock()):
+            fault = self._faults.next(subject, len(messages))
+            for _ in range(fault.delay):
+                await asyncio.sleep(0)
+            self._stream(stream_of(subject), subject)
+            if fault.kind in (Kind.LOST, Kind.FULL):
+                raise _no_room(subject) if fault.kind is Kind.FULL else _no_answer(subject)
+            if fault.kind is Kind.TORN:
+                if len(messages) > 1:
+                    self._append(stream, subject, messages[:1], ids[:1], after)
+                raise _no_room(subject)
+            position = self._append(stream, subject, messages, ids, after)
+            if fault.kind is Kind.UNANSWERED:
+                raise _no_answer(subject)
+            return position
+
+    def _append(self, stream: _Stream, subject: str, messages: Sequence[Message], ids: list[str], after: int) -> int:
         behind = stream.behind(subject, after)[: len(ids)]
         rest = messages[len(behind) :]
         last = stream.last(subject)
@@ -35,32 +73,42 @@ class MemoryLog:
                 where=subject,
                 mend="read the subject again and repeat on top of what is there",
             )
+        if self.room is not None:
+            size = sum(len(message.data) for message in rest)
+            if size > self.room:
+                raise _no_room(subject)
+            self.room -= size
         for message in rest:
             stream.add(subject, message)
         stream.wake()
         return len(stream.stored) if rest else behind[-1]
 
+    def _stream(self, name: str, where: str) -> _Stream:
+        if self._closed:
+            raise LogUnavailable("the connection to the event log is closed", where=where)
+        return self._streams[name]
+
     async def read(self, subject: str, *, after: int = 0) -> AsyncGenerator[Stored, None]:
         """See `EventLog.read`."""
-        stream = self._streams[stream_of(subject)]
+        stream = self._stream(stream_of(subject), subject)
         for position in stream.behind(subject, after):
             yield stream.stored[position - 1]
 
     async def last(self, subject: str) -> Stored | None:
         """See `EventLog.last`."""
-        stream = self._streams[stream_of(subject)]
+        stream = self._stream(stream_of(subject), subject)
         position = stream.last(subject)
         return stream.stored[position - 1] if position else None
 
     async def scan(self, stream: str, *, after: int = 0) -> AsyncGenerator[Stored, None]:
         """See `EventLog.scan`."""
-        for stored in self._streams[stream].stored[after:]:
+        for stored in self._stream(stream, stream).stored[after:]:
             yield stored
 
     async def follow(self, stream: str, *, after: int = 0) -> AsyncGenerator[Stored, None]:
         """See `EventLog.follow`."""
-        source = self._streams[stream]
         while True:
+            source = self._stream(stream, stream)
             for stored in source.stored[after:]:
                 yield stored
                 after = stored.position
@@ -69,7 +117,17 @@ class MemoryLog:
 
     async def end(self, stream: str) -> int:
         """See `EventLog.end`."""
-        return len(self._streams[stream].stored)
+        return len(self._stream(stream, stream).stored)
+
+
+def _no_answer(subject: str) -> LogUnavailable:
+    return LogUnavailable("the event log does not answer", where=subject, mend="see `agentos status`; repeating is safe")
+
+
+def _no_room(subject: str) -> LogUnavailable:
+    return LogUnavailable(
+        "the event log has no space left", where=subject, mend="free space on its disk or raise the limit of the server"
+    )
 
 
 class _Stream:

@@ -1,6 +1,7 @@
 """Reading a JetStream stream: pages by batched direct get, the tail by a standing pull, both over a link that may break.
 
-    direct get   one request, up to `batch` messages, then an end marker (status 204); 404 when there is nothing
+    direct get   one request, up to `batch` messages (or the last of many subjects), then an end marker (status 204); 404 when
+                 there is nothing
     tail         an ephemeral consumer of ours; pulls are topped up at half, each delivery is numbered by the server
 
 The numbers the server sends along (`Nats-Last-Sequence`, the delivery number) show whether a message was lost on the way.
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -54,13 +55,14 @@ class Link:
         """Grows each time the connection is replaced."""
         return self.client.stats["reconnects"]
 
-    def tries(self, where: str) -> Tries:
-        """The tries that one operation on `where` (a subject or stream) has, from now."""
-        return Tries(self.client, self._patience, where)
+    def tries(self, where: str, *, since: float | None = None) -> Tries:
+        """The tries that one operation on `where` (a subject or stream) has, from now or from `since` (loop time)."""
+        begin = asyncio.get_running_loop().time() if since is None else since
+        return Tries(self.client, begin + self._patience, where)
 
-    async def api(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def api(self, name: str, body: dict[str, Any], *, since: float | None = None) -> dict[str, Any]:
         """Ask the JetStream API (`STREAM.INFO.EV_0`); the answer may hold an `error`. Raises LogUnavailable."""
-        tries = self.tries(name)
+        tries = self.tries(name, since=since)
         while True:
             seconds = await tries.next()
             try:
@@ -71,16 +73,55 @@ class Link:
             found: dict[str, Any] = json.loads(answer.data)
             return found
 
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        """The last message of `subject`. Raises LogUnavailable."""
+        tries = self.tries(subject)
+        while True:
+            seconds = await tries.next()
+            try:
+                return await get_last(self.client, stream, subject, seconds)
+            except NatsError as error:
+                await tries.lost(error)
+
+    async def lasts(self, stream: str, subjects: Sequence[str]) -> dict[str, int]:
+        """The position of the last message of each of `subjects` (at most 1,000) that has one. Raises LogUnavailable.
+
+        A subject may be missing although it has one, should its message have been lost on the way.
+        """
+        tries = self.tries(stream)
+        query = {"multi_last": list(subjects), "max_bytes": PAGE_BYTES}
+        while True:
+            seconds = await tries.next()
+            try:
+                page = await _collect(self.client, stream, query, seconds)
+            except NatsError as error:
+                await tries.lost(error)
+            else:
+                return {stored.subject: stored.position for stored in page.messages}
+
+    async def page(self, stream: str, subject: str | None, after: int, *, batch: int = PAGE) -> Page:
+        """See `get_page`, repeated until there is one. Raises LogUnavailable."""
+        tries = self.tries(subject or stream)
+        while True:
+            seconds = await tries.next()
+            try:
+                return await get_page(self.client, stream, subject, after, seconds, batch=batch)
+            except NatsError as error:
+                await tries.lost(error)
+
 
 class Tries:
-    """Counts down the patience of one operation: `next()` before each try, `lost(error)` after one that got no answer."""
+    """Counts down the patience of one operation: `next()` before each try, `lost(error)` after one that got no answer.
+
+    `until` is the loop time at which the patience ends.
+    """
 
     __slots__ = ("_client", "_deserted", "_error", "_until", "_where")
 
-    def __init__(self, client: Client, patience: float, where: str) -> None:
+    def __init__(self, client: Client, until: float, where: str) -> None:
         self._client = client
         self._where = where
-        self._until = asyncio.get_running_loop().time() + patience
+        self._until = until
         self._error: NatsError | None = None
         self._deserted: float | None = None  # since when nobody takes the request
 
@@ -113,6 +154,11 @@ class Tries:
                 where=self._where,
                 mend="look into the log of the nats-server and at the free space of its disk",
             ) from error
+        await asyncio.sleep(_LOOK)
+
+    async def put_off(self, said: str) -> None:
+        """Note that the server asks for another try, and why; wait a moment."""
+        self._error, self._deserted = NatsError(f"nats: {said}"), None
         await asyncio.sleep(_LOOK)
 
 
@@ -148,6 +194,11 @@ async def get_page(client: Client, stream: str, subject: str | None, after: int,
     query: dict[str, Any] = {"seq": after + 1, "batch": batch, "max_bytes": PAGE_BYTES}
     if subject is not None:
         query["next_by_subj"] = subject
+    return await _collect(client, stream, query, seconds)
+
+
+async def _collect(client: Client, stream: str, query: dict[str, Any], seconds: float) -> Page:
+    """The messages that a batched direct get answers with, up to the first that was lost on the way. Raises nats errors."""
     received: asyncio.Queue[Msg] = asyncio.Queue()
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox, cb=received.put)

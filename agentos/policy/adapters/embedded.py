@@ -33,11 +33,16 @@ _HUNG_AT_MOST: Final = 2
 """Evaluations past their deadline that may still run before the engine refuses: each keeps a core busy and cannot be stopped."""
 
 
+def _threads() -> int:
+    """One processor is left to the event loop: with all of them evaluating, it waits up to 10 ms for its turn on one."""
+    return max(1, min(2, (os.cpu_count() or 1) - 1))
+
+
 @dataclass(frozen=True, slots=True)
 class EmbeddedSettings:
     """How an embedded engine is run."""
 
-    threads: int = 2
+    threads: int = field(default_factory=_threads)
     """Evaluations that run at the same time, per engine; each thread holds its own copy of modules and data."""
 
     load_seconds: float = 10.0
@@ -115,9 +120,9 @@ class EmbeddedFactory:
                 f"{self._lost.count} evaluations of policies never ended: no further policy is loaded",
                 mend="remove the policy that loops, then start the runtime again",
             )
-        opa.library()
-        opa.refuse_unsteady(modules)
-        engine = EmbeddedEngine(tuple(modules), data, self._settings, self._lost, self._quarantine)
+        # In a thread, because decisions of engines that are in force go on meanwhile.
+        await asyncio.to_thread(_refuse, modules)
+        engine = EmbeddedEngine(tuple(modules), data, self._settings, self._lost, self.version, self._quarantine)
         try:
             await engine.start()
         except (AgentOSError, asyncio.CancelledError):
@@ -135,8 +140,11 @@ class EmbeddedEngine:
         data: Mapping[str, Json],
         settings: EmbeddedSettings,
         lost: _Lost,
+        version: str,
         quarantine: PolicyEngineFactory | None = None,
     ) -> None:
+        self._version = version
+        self._moved_to: str | None = None
         self._quarantine = quarantine
         self._moving: asyncio.Task[PolicyEngine] | None = None
         self._modules = modules
@@ -202,6 +210,13 @@ class EmbeddedEngine:
                 moving.result().close()
             elif self._loop is not None and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(moving.cancel)
+
+    @property
+    def version(self) -> str:
+        """Name and version of what answers now: the library in this process, or what the quarantine is made of."""
+        if self._moved_to is None and self._quarantine is not None and self._moving is not None and _came_up(self._moving):
+            self._moved_to = self._quarantine.version
+        return self._moved_to or self._version
 
     @property
     def quarantined(self) -> bool:
@@ -315,6 +330,11 @@ class EmbeddedEngine:
                 break
             if waiting is not None:
                 waiting.loop.call_soon_threadsafe(waiting.fail, _too_many_hang())
+
+
+def _refuse(modules: Sequence[Module]) -> None:
+    opa.library()
+    opa.refuse_unsteady(modules)
 
 
 def _came_up(moving: asyncio.Task[PolicyEngine]) -> bool:

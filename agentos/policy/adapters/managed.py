@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,7 @@ class ManagedFactory:
     def __init__(self, settings: ManagedSettings | None = None) -> None:
         self._settings = settings or ManagedSettings()
         self._swept = False
+        self._engines: weakref.WeakSet[ManagedEngine] = weakref.WeakSet()
 
     @property
     def version(self) -> str:
@@ -118,12 +120,18 @@ class ManagedFactory:
         opa.refuse_unsteady(modules)
         bundle = await asyncio.to_thread(build_bundle, modules, data)
         engine = ManagedEngine(_Server(program, bundle, self._settings), bundle, self._settings)
+        self._engines.add(engine)
         try:
             await engine.start()
         except BaseException:
             engine.close()
             raise
         return engine
+
+    def close(self) -> None:
+        """End every server that was started here, whoever still holds its engine."""
+        for engine in tuple(self._engines):
+            engine.close()
 
 
 class _Server:
@@ -227,6 +235,11 @@ class ManagedEngine(ServerEngine):
         self._again: asyncio.Task[None] | None = None
         self.starts = 0
         """How often the process was started."""
+
+    @property
+    def version(self) -> str:
+        """`opa 1.20.2 (managed server)`."""
+        return f"opa {self.server_version or VERSION} (managed server)"
 
     @property
     def pid(self) -> int | None:

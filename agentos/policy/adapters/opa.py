@@ -11,9 +11,10 @@ import importlib.metadata
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import islice
 from typing import Any, Final
 
 from agentos.abi.canonical import Json
@@ -100,7 +101,8 @@ def build(modules: Sequence[Module], data: Json) -> Any:
     try:
         for module in modules:
             engine.add_policy(module.path, module.source)
-        engine.add_data(data)
+        for piece in _pieces(data):
+            engine.add_data(piece)
         _compile(engine, modules)
     except opa.OpaError as error:
         engine.close()
@@ -111,22 +113,52 @@ def build(modules: Sequence[Module], data: Json) -> Any:
     return engine
 
 
-_ENTRIES: Final = ("agentos.syscall", "agentos.admission", "agentos.control")
+_AT_ONCE: Final = 1000
+"""Facts of one kind that are handed over at a time."""
+
+
+def _pieces(data: Json) -> Iterator[Json]:
+    """`data` in pieces that OPA merges into it again.
+
+    Writing JSON holds the interpreter: 10,000 grants at once would keep the event loop from deciding anything for 50 ms.
+    """
+    facts = data.get("agentos") if isinstance(data, dict) else None
+    if not isinstance(facts, dict):
+        yield data
+        return
+    large = {name: part for name, part in facts.items() if isinstance(part, dict) and len(part) > _AT_ONCE}
+    yield data | {"agentos": {name: part for name, part in facts.items() if name not in large}}
+    for name, part in large.items():
+        rest = iter(part.items())
+        while some := dict(islice(rest, _AT_ONCE)):
+            yield {"agentos": {name: some}}
+
+
+_ENTRIES: Final = ("agentos.syscall", "agentos.approval", "agentos.control", "agentos.admission")
+
+_UNHURRIED: Final = "agentos.admission"
+"""The entry that has seconds to answer, not milliseconds, and is seldom asked."""
 
 
 def _compile(engine: Any, modules: Sequence[Module]) -> None:
     """Compile by asking: OPA compiles on the first evaluation of a query, once for each query.
 
-    So the query is the decision that will be asked most; the others are compiled when they are first asked. Whatever it
-    answers to an empty input is no matter: only errors of loading leave here.
+    So each decision that has milliseconds to be made is asked for once; admission, where there is another, is compiled when it
+    is first asked. Whatever is answered to an empty input is no matter: only errors of loading leave here.
     """
     packages = {".".join(syntax.package(parse(module))) for module in modules}
-    entry = next((f"{name}.decision" for name in _ENTRIES if name in packages), None)
+    entries = [name for name in _ENTRIES if name in packages]
+    if len(entries) > 1:
+        entries = [name for name in entries if name != _UNHURRIED]
+    for entry in entries:
+        _ask_once(partial(engine.eval_document, f"{entry}.decision", {}))
+    if not entries:
+        _ask_once(partial(engine.eval_query, "true"))
+
+
+def _ask_once(ask: Callable[[], object]) -> None:
     try:
-        if entry is None:
-            engine.eval_query("true")
-        else:
-            engine.eval_document(entry, {})
+        ask()
     except library().OpaUndefinedError:
         return
     except library().OpaError as error:

@@ -62,7 +62,7 @@ def build_bundle(modules: Sequence[Module], data: Mapping[str, Json]) -> Bundle:
     EngineUnavailable without the library that reads Rego.
     """
     opa.refuse(modules)
-    facts = _encoded(data)
+    facts = encoded(data)
     roots = {str(key) for key in data}
     for module in modules:
         top = syntax.package(opa.parse(module))[0]
@@ -73,16 +73,25 @@ def build_bundle(modules: Sequence[Module], data: Mapping[str, Json]) -> Bundle:
         roots.add(top)
     if ROOT_OF_THE_SERVER in data:
         raise PolicyError(f"the data for the policies may not have the key {ROOT_OF_THE_SERVER}")
-    digest = hashlib.sha256()
-    for part in (*(part.encode() for module in modules for part in (module.path, module.source)), facts):
-        digest.update(len(part).to_bytes(8, "big") + part)
-    revision = f"sha256:{digest.hexdigest()}"
+    revision = _revision(modules, facts)
     manifest = {"revision": revision, "roots": sorted(roots), "rego_version": 1}
     files = {".manifest": json.dumps(manifest).encode(), "data.json": facts}
     files |= {f"m{number:04}.rego": module.source.encode() for number, module in enumerate(modules)}
     content = archive(files)
     sha256 = f"sha256:{hashlib.sha256(content).hexdigest()}"
     return Bundle(revision, content, sha256, Names(tuple(module.path for module in modules)))
+
+
+def revision_of(modules: Sequence[Module], data: Mapping[str, Json]) -> str:
+    """The revision of the bundle of `modules` and `data`, whatever its files are called: `sha256:…`. Raises PolicyError."""
+    return _revision(modules, encoded(data))
+
+
+def _revision(modules: Sequence[Module], facts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in (*(part.encode() for module in modules for part in (module.path, module.source)), facts):
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return f"sha256:{digest.hexdigest()}"
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:
@@ -99,8 +108,9 @@ def archive(files: Mapping[str, bytes]) -> bytes:
     return packed.getvalue()
 
 
-def _encoded(data: Mapping[str, Json]) -> bytes:
+def encoded(data: Mapping[str, Json]) -> bytes:
+    """`data` as it stands in a bundle: JSON, keys in order. Raises PolicyError for what is no JSON."""
     try:
-        return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise PolicyError(f"the data for the policies is not JSON: {error}") from error

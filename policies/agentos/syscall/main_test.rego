@@ -22,9 +22,8 @@ decided(question, grants, others, policies) := decision if {
 	decision := syscall.decision with input as question
 		with data.agentos.syscall.rules.grants.results as grants
 		with data.agentos.syscall.rules.workspace.results as others
-		with data.agentos.syscall.rules.budget.results as set()
-		with data.agentos.syscall.rules.model.results as set()
 		with data.agentos.policies as policies
+		with data.agentos.rules as {"syscall": ["grants", "workspace"]}
 }
 
 gathered(results) := decided(
@@ -294,7 +293,19 @@ test_a_call_without_an_agent_is_beyond_no_scope if {
 }
 
 listed(tails) := decision.effect if {
-	decision := decided(call, {found.allow}, {found.deny}, {}) with data.agentos.rules as {"syscall": tails}
+	decision := syscall.decision with input as call
+		with data.agentos.syscall.rules.grants.results as {found.allow}
+		with data.agentos.syscall.rules.workspace.results as {found.deny}
+		with data.agentos.rules as {"syscall": tails}
+}
+
+# Nothing is listed under `opa test`: then every package that is there speaks.
+test_without_a_list_every_package_speaks if {
+	decision := syscall.decision with input as call
+		with data.agentos.syscall.rules.grants.results as {found.allow}
+		with data.agentos.syscall.rules.workspace.results as {found.deny}
+	decision.effect == "deny"
+	"workspace.deny" in decision.rules
 }
 
 test_what_is_loaded_is_what_the_runtime_lists if {

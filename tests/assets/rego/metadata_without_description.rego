@@ -1,5 +1,7 @@
 # METADATA
 # title: care
+# schemas:
+#   - input: schema["policy-input"]
 package agentos.syscall.rules.care
 
 # METADATA

@@ -1,6 +1,8 @@
 # METADATA
 # title: care
 # description: a policy with a flaw
+# schemas:
+#   - input: schema["policy-input"]
 package agentos.syscall.rules.care
 
 # METADATA

@@ -6,23 +6,43 @@ import base64
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import typer
+from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
-from agentos.abi.errors import AgentOSError, NotFound, UsageError
+from agentos.abi.assets import asset
+from agentos.abi.errors import AgentOSError, ChainBroken, Denied, NotFound, UsageError
+from agentos.audit.keyring import KeyRing
 from agentos.audit.keys import SigningKey
+from agentos.audit.proof import verify_proof
+from agentos.audit.prover import Prover
+from agentos.audit.tiles import TileStore
 from agentos.audit.verify import verify_pack
+from agentos.boot.checkpoints import Checkpoints, Notary
+from agentos.boot.system import SystemRandom, SystemTimer
 from agentos.control.audit_verbs import handlers
 from agentos.control.principal import Caller
 from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.eventlog.port import Message
-from agentos.eventlog.subject import PRINCIPALS, REVISIONS, blob_subject, session_subject
+from agentos.eventlog.subject import EVENT_STREAMS, PRINCIPALS, REVISIONS, blob_subject, session_subject, stream_of
 from agentos.projections.projector import Projector
 from agentos.projections.store import Store
+
+
+def without_times(text: str) -> str:
+    """The clock of these checkpoints is the real one."""
+    return re.sub(r"default, \d{4}-\d\d-\d\dT[0-9:.]+Z", "default, TIME", text)
+
+
+def schema(name: str):
+    return json.loads((asset("schemas") / "v1" / f"{name}.json").read_text())
+
 
 OLGA = Caller("olga", ("auditor",), "default", fleet=True)
 
@@ -34,8 +54,8 @@ async def put(log, subject: str, lines) -> None:
 class Door:
     """The verbs of one runtime, without the wire."""
 
-    def __init__(self, verbs, key, log) -> None:
-        self.verbs, self.key, self.log = verbs, key, log
+    def __init__(self, verbs, notaries, log, record) -> None:
+        self.verbs, self.notaries, self.log, self.record = verbs, notaries, log, record
 
     async def __call__(self, verb: str, **params):
         answer = await self.verbs[verb](OLGA, params)
@@ -43,9 +63,30 @@ class Door:
         return json.loads(json.dumps(answer))
 
 
+class Dice:
+    """Different bytes each time, the same in every run."""
+
+    count = 0
+
+    def token(self, size: int) -> bytes:
+        self.count += 1
+        return self.count.to_bytes(size, "big")
+
+
+class FewNotaries(Checkpoints):
+    """The notaries of a tenant and of the registry, over logs that are given."""
+
+    async def begin(self, tenant: str, log) -> None:
+        name, streams = ("REG", ("REG",)) if tenant == "*" else (tenant, EVENT_STREAMS)
+        tiles = TileStore.open(self._folder / f"{name}.tiles.db", tenant=name)
+        prover = Prover(name, log, tiles, self.ring, self._timer, streams=streams)
+        self._notaries[tenant] = Notary(prover, self._timer)
+        await self._notaries[tenant].start()
+
+
 @pytest.fixture
-async def door(tmp_path, record):
-    log, registry, key = MemoryLog(), MemoryLog(), SigningKey.from_seed(bytes(range(32)))
+async def door(tmp_path, record, bent):
+    log, registry = bent.BentLog(), MemoryLog()
     made = record.registry_record()
     for name in ("s-busy", "s-short"):
         make = record.busy_session if name == "s-busy" else record.short_session
@@ -60,8 +101,19 @@ async def door(tmp_path, record):
         async def projectors(tenant: str) -> Projector:
             return projector
 
-        verbs = handlers(projectors=projectors, logs=lambda tenant: log, registry=registry, key=key, clock=record.Still())
-        yield Door(verbs, key, log)
+        notaries = FewNotaries(tmp_path / "read", KeyRing.open(tmp_path / "evidence.pem", Dice()), SystemTimer(), SystemRandom())
+        await notaries.begin("default", log)
+        await notaries.begin("*", registry)
+        verbs = handlers(
+            projectors=projectors,
+            logs=lambda tenant: log,
+            registry=registry,
+            notaries=notaries,
+            clock=record.Still(),
+            random=Dice(),
+        )
+        yield Door(verbs, notaries, log, record)
+        await notaries.close()
     store.close()
 
 
@@ -95,6 +147,80 @@ async def test_an_exported_pack_verifies_with_the_key_that_the_runtime_gives(doo
     assert report.exporter == "principal/olga"
 
 
+async def ended(door, **params):
+    """A verification, followed to its end."""
+    answer = await door("audit.verify", **params)
+    while not answer["done"]:
+        answer = await door("audit.verify", run=answer["run"])
+    return answer["report"]
+
+
+async def test_checkpoint_prove_verify(door):
+    """The whole path: a checkpoint of this moment, the proof of an event, the log read again."""
+    point = await door("audit.checkpoint", now=True)
+    count = len([stored for stream in EVENT_STREAMS async for stored in door.log.scan(stream)])
+    assert sum(point["streams"].values()) == count
+    assert (await door("audit.checkpoint"))["note"] == point["note"]
+    trust = (await door("audit.keys"))["keys"][0]["verifier"].encode()
+    proof = (await door("audit.prove", event="s-busy#2"))["proof"]
+    Draft202012Validator(schema("event-proof")).validate(proof)
+    assert verify_proof(json.dumps(proof).encode(), trust).ok
+    assert (await door("audit.prove", event="s-busy-2"))["proof"] == proof
+    report = await ended(door)
+    Draft202012Validator(schema("audit-verification")).validate(report)
+    assert report["ok"]
+    assert report["events"] == count
+    await put(door.log, session_subject("s-more"), door.record.short_session("s-more").stored)
+    assert (await ended(door, since=point["note"]))["events"] == 3
+    assert (await ended(door, since=str(point["number"])))["ok"]
+    assert (await ended(door, since="1h"))["ok"]
+    for since in ("tomorrow", "99", "not\na note\n"):
+        with pytest.raises(AgentOSError):
+            await ended(door, since=since)
+    with pytest.raises(NotFound):
+        await door("audit.verify", run="v-none")
+
+
+async def test_a_rotated_key_is_followed_from_either_side(door):
+    """Packs and proofs made before and after verify with the old key and with the new one."""
+    before = base64.b64decode((await door("evidence.export"))["pack"])
+    old = (await door("evidence.key"))["pem"].encode()
+    first = (await door("audit.prove", event="s-busy#2"))["proof"]
+    with pytest.raises(Denied):
+        await door.verbs["audit.rotate"](replace(OLGA, fleet=False), {})
+    answer = await door("audit.rotate")
+    new = (await door("evidence.key"))["pem"].encode()
+    assert answer["new"] == (await door("evidence.key"))["key"] != answer["old"]
+    after = base64.b64decode((await door("evidence.export"))["pack"])
+    second = (await door("audit.prove", event="s-busy#2"))["proof"]
+    assert verify_pack(after, old).ok
+    assert verify_pack(after, new).ok
+    assert verify_pack(before, old).ok
+    # What was made before the new key existed says nothing of it.
+    assert not verify_pack(before, new).ok
+    for trust, proof in ((old, first), (old, second), (new, second)):
+        assert verify_proof(json.dumps(proof).encode(), trust).ok
+    assert (await ended(door))["ok"]
+    keys = (await door("audit.keys"))["keys"]
+    assert [key["key"] for key in keys] == [answer["old"], answer["new"]]
+    assert keys[0]["until"] == keys[1]["from"] == answer["time"]
+
+
+async def test_behind_a_changed_log_nothing_is_signed(door):
+    """What verification finds is an alarm: no checkpoint, no proof, no pack, and the warning says why."""
+    await door("audit.checkpoint", now=True)
+    stream = stream_of(session_subject("s-busy"))
+    door.log.edits[stream, 3] = None
+    report = await ended(door)
+    assert not report["ok"]
+    assert report["findings"][0]["where"] == f"{stream} position 3"
+    for verb, params in (("audit.checkpoint", {"now": True}), ("audit.prove", {"event": "s-busy#1"}), ("evidence.export", {})):
+        with pytest.raises(ChainBroken):
+            await door(verb, **params)
+    assert "changed behind the runtime's back" in door.notaries.warnings("default")[0]
+    assert door.notaries.get("*").warnings() == []
+
+
 async def test_odd_requests_are_refused(door):
     """Unknown parameters, unknown sessions, both filters at once: said, with the class that the client raises again."""
     for params, kind in (
@@ -107,7 +233,15 @@ async def test_odd_requests_are_refused(door):
     ):
         with pytest.raises(kind):
             await door("evidence.export", **params)
-    for verb in ("audit.rebuild", "evidence.key"):
+    for verb in (
+        "audit.rebuild",
+        "evidence.key",
+        "audit.checkpoint",
+        "audit.keys",
+        "audit.prove",
+        "audit.rotate",
+        "audit.verify",
+    ):
         with pytest.raises(UsageError):
             await door(verb, extra=1)
 
@@ -118,7 +252,7 @@ def command(door, monkeypatch, tmp_path):
     import asyncio
     from concurrent.futures import ThreadPoolExecutor
 
-    from agentos.cli import audit, evidence
+    from agentos.cli import audit, evidence, proof
 
     app = typer.Typer()
     audit.register(app)
@@ -133,6 +267,7 @@ def command(door, monkeypatch, tmp_path):
 
         monkeypatch.setattr(audit, "call", call)
         monkeypatch.setattr(evidence, "call", call)
+        monkeypatch.setattr(proof, "call", call)
         with ThreadPoolExecutor(1) as pool:
             return await main.run_in_executor(pool, lambda: CliRunner().invoke(app, words))
 
@@ -184,6 +319,42 @@ async def test_export_key_and_verify_commands(command, tmp_path, snapshot):
     assert bad.stdout == snapshot
 
 
+async def test_checkpoint_prove_and_verify_commands(command, door, tmp_path, snapshot):
+    """The note on standard output byte for byte, a proof that verifies offline, the log read again; and each once it is wrong."""
+    note = await command("audit", "checkpoint", "--now")
+    assert note.stdout_bytes == door.notaries.get("default").prover.last.note.encode()
+    assert (await command("audit", "checkpoint", "-o", "json")).exit_code == 0
+    proof = await command("audit", "prove", "s-busy#3")
+    (tmp_path / "proof.json").write_text(proof.stdout)
+    (tmp_path / "checkpoint.note").write_bytes(note.stdout_bytes)
+    assert (await command("evidence", "key", "-o", "runtime.pub")).exit_code == 0
+    keys = await command("audit", "keys", "-o", "vkey")
+    (tmp_path / "runtime.vkey").write_text(keys.stdout)
+    for trust in ("runtime.pub", "runtime.vkey"):
+        good = await command("audit", "verify-proof", "proof.json", "--trust", trust)
+        assert good.exit_code == 0, good.output
+    assert without_times(good.stdout) == snapshot
+    assert json.loads((await command("audit", "verify-proof", "proof.json", "--trust", "runtime.pub", "-o", "json")).stdout)["ok"]
+    whole = await command("audit", "verify")
+    assert (whole.exit_code, whole.stdout) == (0, snapshot)
+    part = await command("audit", "verify", "--since", "checkpoint.note")
+    assert (part.exit_code, part.stdout) == (0, snapshot)
+    assert (await command("audit", "keys")).exit_code == 0
+    assert isinstance((await command("audit", "rotate-key")).exception, UsageError)
+    assert (await command("audit", "rotate-key", "--yes")).exit_code == 0
+    assert len((await command("audit", "keys", "-o", "vkey")).stdout.splitlines()) == 2
+    body = json.loads(proof.stdout)
+    body["leaf"] += 1
+    (tmp_path / "proof.json").write_text(json.dumps(body))
+    bad = await command("audit", "verify-proof", "proof.json", "--trust", "runtime.pub")
+    assert (bad.exit_code, bad.stdout) == (1, snapshot)
+    assert isinstance((await command("audit", "verify-proof", "proof.json")).exception, UsageError)
+    door.log.edits[stream_of(session_subject("s-busy")), 5] = b"{}"
+    found = await command("audit", "verify")
+    assert (found.exit_code, found.stdout) == (1, snapshot)
+    assert not json.loads((await command("audit", "verify", "-o", "json")).stdout)["ok"]
+
+
 async def test_verify_without_a_key_explains_itself(command):
     """The key must come from outside: without it the words are off, whatever the pack says."""
     await command("evidence", "export", "-o", "pack.zip")
@@ -217,7 +388,8 @@ report = verify_pack(Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]).read_byte
 print(report.ok, report.sessions, report.events)
 """
     found = subprocess.run([sys.executable, "-c", program, pack, key], capture_output=True, text=True, check=True)
-    assert found.stdout == "True 2 19\n"
+    events = [stored for stream in EVENT_STREAMS async for stored in door.log.scan(stream)]
+    assert found.stdout == f"True 2 {len(events) + 4}\n"
 
 
 async def test_a_real_registrys_record_verifies(record):
@@ -255,10 +427,10 @@ async def test_a_real_registrys_record_verifies(record):
     foreign = Resource(Key("Model", "acme", "slow"), {}, {}, {"provider": "scripted", "scripted": {"play": {}}})
     await registry.commit(plan(State.empty(), [model, foreign]), actor="principal/olga", reason="first")
     await put(log, session_subject("s-busy"), record.busy_session("s-busy").stored)
-    sessions, found = await gather(log, store, tenant="default", scope=Scope())
-    key = SigningKey.from_seed(bytes(32))
+    gathered = await gather(log, store, tenant="default", scope=Scope())
+    found, key = gathered.registry, SigningKey.from_seed(bytes(32))
     pack = build_pack(
-        tenant="default", sessions=sessions, registry=found, key=key, clock=record.Still(), exporter="principal/olga"
+        tenant="default", sessions=gathered.sessions, registry=found, key=key, clock=record.Still(), exporter="principal/olga"
     )
     report = verify_pack(pack, key.public_pem)
     assert report.ok, report.faults

@@ -15,6 +15,7 @@ from agentos.eventlog import EVENT_STREAMS, Message
 from agentos.eventlog.adapters.connection import connect
 from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
 from agentos.eventlog.adapters.server_config import Account, User
+from agentos.eventlog.adapters.streams import api_level, describe_streams
 
 SUBJECT = "ev.0.s-1"
 
@@ -157,7 +158,7 @@ async def test_streams_are_made_once_and_checked_afterwards(door):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"deny_delete": False}, "deny_delete is false, expected true"),
+        ({"discard": "old"}, 'discard is "old", expected "new"'),
         ({"storage": "memory"}, 'storage is "memory", expected "file"'),
         ({"max_msgs": 5}, "max_msgs is 5, expected -1"),
         ({"republish": {"src": ">", "dest": "copy.>"}}, "republish is"),
@@ -182,6 +183,55 @@ async def test_a_stream_that_could_lose_messages_is_refused(open_account, change
         with pytest.raises(LogUnavailable) as caught:
             await ensure_streams(door.client, ["EV_0"])
         assert said in caught.value.message
+
+
+async def test_switches_that_are_off_are_turned_on_and_told(open_account):
+    """An existing stream that lacks a protection or batches gets them, once; its messages stay."""
+    async with open_account() as door:
+        config = {"name": "EV_0", "subjects": ["ev.0.>"], "storage": "file", "discard": "new"}
+        await door.client.request("$JS.API.STREAM.CREATE.EV_0", json.dumps(config).encode())
+        await JetStreamLog(door.client).append(SUBJECT, messages("a", 3), after=0)
+        (facts,) = await ensure_streams(door.client, ["EV_0"])
+        assert facts.mended == ("deny_delete", "deny_purge", "allow_direct", "allow_atomic")
+        assert (facts.atomic, facts.messages, facts.first, facts.last, facts.subjects) == (True, 3, 1, 3, 1)
+        (again,) = await ensure_streams(door.client, ["EV_0"])
+        assert again.mended == ()
+        answer = json.loads((await door.client.request("$JS.API.STREAM.PURGE.EV_0", b"{}")).data)
+        assert "error" in answer
+
+
+async def test_a_stream_that_is_refused_is_left_as_it_is(open_account):
+    """Where something else is wrong with it, nothing of a stream is changed."""
+    async with open_account() as door:
+        config = {"name": "EV_0", "subjects": ["ev.0.>"], "storage": "file", "discard": "new", "max_bytes": 10**6}
+        await door.client.request("$JS.API.STREAM.CREATE.EV_0", json.dumps(config).encode())
+        with pytest.raises(LogUnavailable, match="max_bytes is 1000000, expected -1"):
+            await ensure_streams(door.client, ["EV_0"])
+        answer = json.loads((await door.client.request("$JS.API.STREAM.INFO.EV_0", b"{}")).data)
+        assert not answer["config"].get("deny_delete")
+
+
+async def test_streams_are_described_for_status(door):
+    """What a stream is, in the order asked for, as values and as JSON; one that is not there is an error."""
+    end = await JetStreamLog(door.client).append(SUBJECT, messages("a", 2), after=0)
+    second, first = await describe_streams(door.client, ["EV_1", "EV_0"])
+    assert (second.name, second.messages, second.last, second.subjects) == ("EV_1", 0, 0, 0)
+    facts = first.to_dict()
+    assert facts.pop("created")
+    assert facts.pop("bytes") > 0
+    assert facts == {
+        "name": "EV_0",
+        "atomic": True,
+        "replicas": 1,
+        "messages": 2,
+        "subjects": 1,
+        "first": 1,
+        "last": end,
+        "mended": [],
+    }
+    assert await api_level(door.client) >= 2
+    with pytest.raises(LogUnavailable, match="no such stream"):
+        await describe_streams(door.client, ["EV_9"])
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])

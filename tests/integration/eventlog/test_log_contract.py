@@ -1,11 +1,13 @@
-"""The contract of the event log port, one body of tests over both adapters."""
+"""The contract of the event log port, one body of tests over both adapters, and over a stream that takes no atomic batches."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
+from nats.aio.client import Client
 
 from agentos.abi.errors import SequenceConflict
 from agentos.eventlog import EVENT_STREAMS, EventLog, Message, session_subject, stream_of
@@ -15,14 +17,23 @@ from agentos.eventlog.adapters.memory import MemoryLog
 ONE, TWO = session_subject("s-one"), session_subject("s-two")
 
 
-@pytest.fixture(params=["memory", "jetstream"])
+@pytest.fixture(params=["memory", "jetstream", "without batches"])
 async def log(request: pytest.FixtureRequest, open_account) -> AsyncIterator[EventLog]:
     if request.param == "memory":
         yield MemoryLog()
         return
     async with open_account() as door:
-        await ensure_streams(door.client, (*EVENT_STREAMS, "REG"))
+        for facts in await ensure_streams(door.client, (*EVENT_STREAMS, "REG")):
+            assert facts.atomic
+            if request.param == "without batches":
+                await _turn_batches_off(door.client, facts.name)
         yield JetStreamLog(door.client)
+
+
+async def _turn_batches_off(client: Client, stream: str) -> None:
+    found = json.loads((await client.request(f"$JS.API.STREAM.INFO.{stream}", b"{}")).data)["config"]
+    answer = await client.request(f"$JS.API.STREAM.UPDATE.{stream}", json.dumps(found | {"allow_atomic": False}).encode())
+    assert "error" not in json.loads(answer.data)
 
 
 def messages(prefix: str, count: int, *, size: int = 0) -> list[Message]:

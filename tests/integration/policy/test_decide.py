@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agentos.abi.canonical import Json
+from agentos.abi.canonical import Json, NotCanonical, digest_of
 from agentos.abi.decision import Decision, Verdict, deny
 from agentos.abi.errors import EngineUnavailable, PolicyError
 from agentos.policy.adapters.embedded import EmbeddedFactory
 from agentos.policy.bundle import axioms, policy_digest
-from agentos.policy.decide import CacheStats, ControlDecider, Decider
+from agentos.policy.decide import CacheStats, ControlDecider, Decider, data_digest
 from agentos.policy.port import Module
 
 PATIENT = 30.0
@@ -69,21 +69,64 @@ async def test_a_denied_call_lists_every_rule_that_denied(
     decider.close()
 
 
+def approval(call: Mapping[str, Any], **changed: Json) -> dict[str, Any]:
+    """A yes to exactly this call, given under the policy in force."""
+    return {
+        "tool": call["syscall"]["tool"],
+        "args_digest": call["syscall"]["args_digest"],
+        "by": "principal/bo",
+        "reason": "fine",
+        "at": call["now"] - 10,
+        "expires": call["now"] + 10,
+        "policy_digest": call["policy_digest"],
+        "scope": "once",
+        "rules": ["grants.approval"],
+        "uses_left": 1,
+    } | changed
+
+
 async def test_ask_is_satisfied_by_an_approval_of_exactly_this_call(
     factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]
 ) -> None:
-    """An approval binds to tool and arguments."""
+    """An approval binds to tool, arguments, policy and time; neither a question nor an answer that has to do with one is kept."""
     decider = await Decider.load(factory, axioms(), facts, decision_seconds=PATIENT)
     call["syscall"] |= {"tool": "send", "effect": "external", "args": {"to": "bo@acme.example"}}
+    call["policy_digest"] = decider.digest
     assert (await decider.decide_syscall(call)).effect is Verdict.ASK
-    approval = {"tool": "send", "args_digest": call["syscall"]["args_digest"], "by": "principal/bo", "reason": "fine"}
-    call["approvals"] = [approval | {"args_digest": "sha256:" + "1" * 64}]
-    assert (await decider.decide_syscall(call)).effect is Verdict.ASK
-    call["approvals"] = [approval]
+    for other in ({"args_digest": "sha256:" + "1" * 64}, {"expires": call["now"]}, {"policy_digest": "sha256:0"}):
+        call["approvals"] = [approval(call, **other)]
+        assert (await decider.decide_syscall(call)).effect is Verdict.ASK
+    call["approvals"] = [approval(call)]
     decision = await decider.decide_syscall(call)
     assert decision.effect is Verdict.ALLOW
     assert decision.rules == ("grants.approval", "syscall.approved")
+    assert (await decider.decide_syscall(call | {"now": call["now"] + 10})).effect is Verdict.ASK
+    assert decider.stats() == CacheStats(hits=0, misses=1, uncached=5, size=0)
     decider.close()
+
+
+async def test_who_asked_for_the_work_does_not_approve_it(factory: EmbeddedFactory, facts: dict[str, Any]) -> None:
+    """An approval is decided by the shipped rules and the tenant's own, each time anew."""
+    source = POLICY.replace("syscall", "approval").format(name="care", condition='input.approval.reason == ""', effect="deny")
+    decider = await Decider.load(factory, [*axioms(), Module("care.rego", source)], facts, decision_seconds=PATIENT)
+    asked: dict[str, Any] = {
+        "abi": "agentos/v1",
+        "approval": {"by": "principal/bo", "roles": ["approver"], "reason": "fine", "scope": "once", "expires": 9, "max_uses": 1},
+        "call": {"call": "c-1", "tool": "send", "effect": "external", "args": {}, "args_digest": "sha256:" + "0" * 64},
+        "agent": {"name": "triage", "labels": {}},
+        "session": {"id": "s-1", "tenant": "default", "actor": "principal/al", "labels": [], "delegation": []},
+        "approvals": [],
+        "now": 5,
+    }
+    assert await decider.approve(asked) == Decision(Verdict.ALLOW)
+    asked["approval"]["reason"] = ""
+    assert (await decider.approve(asked)).rules == ("care.no",)
+    asked["approval"] |= {"reason": "fine", "by": "principal/al"}
+    assert (await decider.approve(asked)).rules == ("requester.same",)
+    assert (await decider.approve({})).effect is Verdict.DENY
+    assert decider.stats() == CacheStats(hits=0, misses=0, uncached=0, size=0)
+    decider.close()
+    assert (await decider.approve(asked)).failed
 
 
 @pytest.mark.parametrize("mode", ["warn", "dryrun"])
@@ -128,7 +171,7 @@ async def test_a_policy_that_fails_denies_with_a_sentence(
     )
     decision = await decider.decide_syscall(call)
     assert decision.effect is Verdict.DENY
-    assert decision.rules == ("kernel.no-decision",)
+    assert decision.rules == ("policy.failed",)
     assert decision.reasons[0].startswith("policy gave no decision: policy failed to evaluate")
     decider.close()
 
@@ -142,7 +185,7 @@ async def test_a_slow_policy_is_denied_and_denied_at_once_later(
     for said in ("within 100 ms", "within 100 ms", "until one ends"):
         call["now"] += 1
         decision = await decider.decide_syscall(call)
-        assert decision.rules == ("kernel.no-decision",)
+        assert decision.rules == ("policy.failed",)
         assert said in decision.reasons[0]
     decider.close()
 
@@ -150,7 +193,7 @@ async def test_a_slow_policy_is_denied_and_denied_at_once_later(
 async def test_without_an_engine_everything_is_denied(call: dict[str, Any]) -> None:
     """The denial says how to get an engine."""
     decider = Decider.denying(EngineUnavailable("OPA is not installed", mend="install it"))
-    expected = deny("kernel.no-engine", "there is no policy engine: OPA is not installed; install it")
+    expected = deny("policy.failed", "there is no policy engine: OPA is not installed; install it")
     assert await decider.decide_syscall(call) == expected
     assert await decider.admit({}) == expected
     decider.close()
@@ -263,6 +306,185 @@ async def test_the_cache_is_bounded(factory: EmbeddedFactory, facts: dict[str, A
     decider.close()
 
 
+OBLIGED = """package agentos.syscall.rules.obliged
+
+results contains {
+	"rule": "obliged.all",
+	"effect": "oblige",
+	"reason": "marked",
+	"obligations": [{"kind": "label", "labels": ["seen"]}],
+}
+"""
+
+
+async def test_a_decision_with_obligations_is_kept(factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]) -> None:
+    """What binds the runtime comes from the cache as it came from the engine."""
+    decider = await Decider.load(factory, [*axioms(), Module("obliged.rego", OBLIGED)], facts, decision_seconds=PATIENT)
+    first = await decider.decide_syscall(call)
+    assert first.effect is Verdict.ALLOW
+    assert [one.to_dict() for one in first.obligations] == [{"kind": "label", "rule": "obliged.all", "labels": ["seen"]}]
+    assert await decider.decide_syscall(call) == first
+    assert decider.stats() == CacheStats(hits=1, misses=1, uncached=0, size=1)
+    decider.close()
+
+
+class Told:
+    """An engine that answers what it is told, and counts the questions."""
+
+    version = "told 1"
+
+    def __init__(self, answer: Json) -> None:
+        self.answer = answer
+        self.asked = 0
+
+    async def load(self, modules: object, data: object) -> Told:
+        return self
+
+    async def evaluate(self, path: str, document: Mapping[str, Json], *, within: float = 1.0) -> Json:
+        self.asked += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def close(self) -> None:
+        return
+
+
+@pytest.mark.parametrize(
+    ("answer", "asked"),
+    [
+        ({"effect": "allow", "rules": [], "reasons": []}, 1),
+        ({"effect": "deny", "rules": ["a"], "reasons": []}, 1),
+        ({"effect": "halt", "rules": ["a"], "reasons": []}, 1),
+        ({"effect": "ask", "rules": ["a"], "reasons": []}, 3),
+        ({"effect": "allow", "rules": [], "reasons": [], "surprise": 1}, 3),
+        ({"effect": "allow", "rules": [], "reasons": [], "obligations": [{"kind": "unknown", "rule": "a"}]}, 3),
+        ("allow", 3),
+        (None, 3),
+        (EngineUnavailable("gone"), 3),
+    ],
+)
+async def test_what_is_kept(facts: dict[str, Any], call: dict[str, Any], answer: Json, asked: int) -> None:
+    """A question for a person, an answer that is no decision, and none at all are never kept; the last two deny as failed."""
+    engine = Told(answer)
+    decider = await Decider.load(engine, axioms(), facts)
+    answers = [await decider.decide_syscall(call) for _ in range(3)]
+    assert answers[0] == answers[1] == answers[2]
+    assert engine.asked == asked
+    readable = isinstance(answer, dict) and not {"surprise", "obligations"} & set(answer)
+    assert answers[0].failed is not readable
+    decider.close()
+
+
+async def test_a_closed_decider_has_forgotten(factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]) -> None:
+    """After the end of an engine nothing is allowed in its name."""
+    decider = await Decider.load(factory, axioms(), facts, decision_seconds=PATIENT)
+    assert (await decider.decide_syscall(call)).effect is Verdict.ALLOW
+    decider.close()
+    assert (await decider.decide_syscall(call)).failed
+
+
+async def test_a_decider_says_what_it_decides_with(factory: EmbeddedFactory, facts: dict[str, Any]) -> None:
+    """Engine, policy and data stand in the log beside each decision."""
+    decider = await Decider.load(factory, axioms(), facts)
+    assert decider.engine == factory.version
+    assert decider.digest == policy_digest(axioms())
+    assert decider.data_digest == digest_of(facts)
+    decider.close()
+    none = Decider.denying(EngineUnavailable("OPA is not installed"))
+    assert (none.engine, none.data_digest) == ("none", digest_of({}))
+
+
+async def test_after_a_move_the_quarantine_is_what_answers(facts: dict[str, Any], call: dict[str, Any]) -> None:
+    """A policy that does not keep its deadline is decided elsewhere from then on, and the decider says where."""
+    quarantine = Told({"effect": "deny", "rules": ["told"], "reasons": []})
+    loop = "count([1 | some a in numbers.range(1, 3000); some b in numbers.range(1, 1000); a * b == input.now]) > 0"
+    factory = EmbeddedFactory(quarantine=quarantine)
+    decider = await Decider.load(factory, [*axioms(), policy("slow", f"input.syscall.tool\n\t{loop}")], facts)
+    assert decider.engine == factory.version
+    assert (await decider.decide_syscall(call)).failed
+    assert (await decider.decide_syscall(call)).rules == ("told",)
+    assert decider.engine == "told 1"
+    decider.close()
+
+
+FACTS = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**53), 2**53),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.text(max_size=4),
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(facts=st.dictionaries(st.text(max_size=3), FACTS, max_size=4))
+def test_the_digest_of_data_is_that_of_its_canonical_form(facts: dict[str, Json]) -> None:
+    """Made piece by piece it is the same digest, and refuses the same data."""
+    try:
+        expected = digest_of(facts)
+    except NotCanonical:
+        with pytest.raises(PolicyError, match="is not JSON"):
+            data_digest(facts)
+    else:
+        assert data_digest(facts) == expected
+
+
+async def test_data_of_a_large_tenant_arrives_whole(factory: EmbeddedFactory, call: dict[str, Any]) -> None:
+    """Facts that are handed to the engine in pieces are all there."""
+    source = """package agentos.syscall.rules.whole
+
+results contains {"rule": "whole.count", "effect": "deny", "reason": reason} if {
+	reason := sprintf("%d", [sum([x | some x in data.agentos.agents]) + count(data.agentos.tools) + data.other])
+}
+"""
+    data = {"agentos": {"agents": {f"a{n}": n for n in range(2500)}, "tools": {"t": {}}, "grants": {}}, "other": 1}
+    engine = await factory.load([*axioms("syscall"), Module("whole.rego", source)], data)
+    answer = await engine.evaluate("agentos.syscall.rules.whole.results", call, within=PATIENT)
+    assert answer[0]["reason"] == str(sum(range(2500)) + 2)
+    engine.close()
+
+
+async def test_a_swap_drops_no_call_and_mixes_nothing(
+    factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]
+) -> None:
+    """While a new revision loads, calls go on under the old one; each is decided wholly by the one that it was asked of."""
+
+    def revision(name: str) -> tuple[list[Module], dict[str, Any]]:
+        data = copy.deepcopy(facts)
+        data["agentos"]["tenant"]["name"] = name
+        both = f'data.agentos.tenant.name == "{name}"'
+        return [*axioms(), policy(name, both), policy("mixed", f"not {both}")], data
+
+    current = await Decider.load(factory, *revision("old"), decision_seconds=PATIENT, cache_size=0)
+    found: list[tuple[str, tuple[str, ...]]] = []
+    over = asyncio.Event()
+
+    async def caller(number: int) -> None:
+        while not over.is_set():
+            decider = current
+            decision = await decider.decide_syscall(call | {"now": number})
+            found.append((decider.digest, decision.rules))
+
+    callers = [asyncio.create_task(caller(number)) for number in range(8)]
+    old = current
+    while len(found) < 50:
+        await asyncio.sleep(0)
+    modules = revision("new")
+    fresh = await Decider.load(factory, *modules, decision_seconds=PATIENT, cache_size=0)
+    current = fresh
+    old.close()
+    while (fresh.digest, ("new.no",)) not in found:
+        await asyncio.sleep(0)
+    over.set()
+    await asyncio.gather(*callers)
+    assert set(found) == {(old.digest, ("old.no",)), (fresh.digest, ("new.no",))}
+    fresh.close()
+
+
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(-5, 2000), st.sampled_from(["", "a", "../x", "in/a.md", "bo@acme.example"])
 )
@@ -294,11 +516,18 @@ def calls() -> st.SearchStrategy[dict[str, Any]]:
                         "args_digest": st.sampled_from(["sha256:1", "sha256:2"]),
                         "by": st.just("principal/bo"),
                         "reason": st.just("fine"),
+                        "at": st.just(1),
+                        "expires": st.sampled_from([995, 1005]),
+                        "policy_digest": st.just("sha256:p"),
+                        "scope": st.sampled_from(["once", "session"]),
+                        "rules": st.just(["grants.approval"]),
+                        "uses_left": st.sampled_from([0, 1]),
                     }
                 ),
                 max_size=1,
             ),
             "now": st.one_of(st.integers(990, 1010), st.just(5.5), SCALARS),
+            "policy_digest": st.sampled_from(["sha256:p", "sha256:q"]),
         },
     )
 

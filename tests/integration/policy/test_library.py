@@ -34,7 +34,9 @@ LIBRARY = ROOT / "policies" / "library"
 OPA = Path(sys.executable).with_name("opa")
 AXIOMS = {
     target: [
-        found[1] for module in axioms(target) if (found := re.search(r"^package agentos\.\w+\.rules\.(\w+)", module.source, re.M))
+        found[1]
+        for module in axioms(target)
+        if (found := re.search(r"^package agentos\.\w+\.rules\.(\w+)", module.source, re.MULTILINE))
     ]
     for target in ("syscall", "admission", "approval")
 }
@@ -238,7 +240,6 @@ def test_the_samples_show_the_rule(engines: Engines, rule: Rule) -> None:
     for sample in samples:
         document = document_of(sample)
         if sample.name.startswith("asked"):
-            call = document["syscall"]
             document["approvals"] = [approval_of(document, by) for by in ("principal/cy", "principal/di")]
             assert engines.decide(rule, rule.target, document).effect is Verdict.ALLOW
 

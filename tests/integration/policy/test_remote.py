@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import functools
 import http.server
-import ipaddress
 import json
 import threading
 from collections.abc import Iterator
@@ -14,11 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from opa_server import TOKEN, OperatorsServer
+from pki import Pki
 
 from agentos.abi.errors import EngineUnavailable, IdentityError, PolicyError
 from agentos.policy.adapters.opa_bundle import Bundle
@@ -39,7 +34,7 @@ async def test_the_shipped_policies_decide_there(
     assert (await decider.decide_syscall(call)).rules == ("grants.allowed",)
     operators_server.stop()
     decision = await decider.decide_syscall(call)
-    assert decision.rules == ("kernel.no-decision",)
+    assert decision.rules == ("policy.failed",)
     assert "does not answer" in decision.reasons[0]
     decider.close()
 
@@ -57,14 +52,83 @@ async def test_an_answer_of_another_revision_is_no_answer(operators_server: Oper
     new.close()
 
 
-async def test_a_server_that_never_gets_the_revision_is_not_used(operators_server: OperatorsServer) -> None:
-    """A load waits for the revision and gives up with what the server has instead."""
-    serving = await operators_server.factory().load([ECHO], {"facts": {"n": 1}})
+async def test_a_server_that_does_not_get_the_revision_denies_until_it_has_it(operators_server: OperatorsServer) -> None:
+    """A load waits for the revision, and no longer than it may; then the engine denies, and decides once the server has it."""
+    factory = operators_server.factory()
+    serving = await factory.load([ECHO], {"facts": {"n": 1}})
+    assert factory.troubles() == []
     settings = RemoteSettings(operators_server.url, token_file=operators_server.token_file, load_seconds=0.2)
-    with pytest.raises(EngineUnavailable, match="does not have this revision") as caught:
-        await RemoteFactory(settings).load([ECHO], {"facts": {"n": 2}})
-    assert caught.value.where == operators_server.url
-    (await RemoteFactory(settings).load([ECHO], {"facts": {"n": 1}})).close()
+    patient = RemoteFactory(settings)
+    engine = await patient.load([ECHO], {"facts": {"n": 2}})
+    with pytest.raises(EngineUnavailable, match="does not have this revision"):
+        await engine.evaluate("agentos.syscall.decision", {"x": 1}, within=PATIENT)
+    assert "does not have this revision" in patient.troubles()[0]
+    newer = await factory.load([ECHO], {"facts": {"n": 2}})
+    assert await engine.evaluate("agentos.syscall.decision", {"x": 1}, within=PATIENT) == [1, 2]
+    assert patient.troubles() == []
+    assert patient.version == f"opa 1.20.2 (remote, {operators_server.url})"
+    for one in (serving, engine, newer):
+        one.close()
+
+
+async def test_an_engine_stands_while_its_server_is_away(operators_server: OperatorsServer) -> None:
+    """It denies, and decides as soon as the server is there."""
+    settings = RemoteSettings(operators_server.url, token_file=operators_server.token_file, reach_seconds=0.1)
+    factory = RemoteFactory(settings)
+    engine = await factory.load([ECHO], {"facts": {"n": 1}})
+    with pytest.raises(EngineUnavailable, match="does not answer"):
+        await engine.evaluate("agentos.syscall.decision", {"x": 1}, within=PATIENT)
+    assert factory.version == f"opa of unknown version (remote, {operators_server.url})"
+    serving = await operators_server.factory().load([ECHO], {"facts": {"n": 1}})
+    assert await engine.evaluate("agentos.syscall.decision", {"x": 1}, within=PATIENT) == [1, 1]
+    engine.close()
+    serving.close()
+
+
+async def test_to_check_publishes_nothing(operators_server: OperatorsServer) -> None:
+    """Rego that would not load there is named by line, and what the server has stays in force, whatever was checked."""
+    factory = operators_server.factory()
+    engine = await factory.load([ECHO], {"facts": {"n": 1}})
+    (await factory.checking.load([ECHO], {"facts": {"n": 2}})).close()
+    for source, where in (("package a\n\nx := ", "bad.rego:3"), ("package a\nx := nosuch(1)", "bad.rego:2")):
+        with pytest.raises(PolicyError) as caught:
+            await factory.checking.load([ECHO, Module("bad.rego", source)], {})
+        assert caught.value.where == where
+    assert await engine.evaluate("agentos.syscall.decision", {"x": 1}, within=PATIENT) == [1, 1]
+    engine.close()
+
+
+async def test_rego_that_is_too_new_for_the_server_is_named_by_line(tmp_path: Path) -> None:
+    """The version is the one that the server's answers tell; such Rego is refused by a check and by a load."""
+    new = Module("new.rego", 'package a\n\nx := strings.split_n("a.b", ".", 1)\n')
+    published: list[str] = []
+
+    async def publish(tenant: str, bundle: Bundle) -> None:
+        published.append(tenant)
+
+    with answering({"result": 1, "provenance": {"version": "1.6.0", "bundles": {"theirs": {"revision": "r"}}}}) as url:
+        factory = RemoteFactory(RemoteSettings(url, load_seconds=0.1), publish=publish)
+        for way in (factory.checking.load, factory.load):
+            with pytest.raises(PolicyError, match=r"is OPA 1\.6\.0, and strings\.split_n came with 1\.19\.0") as caught:
+                await way([ECHO, new], {})
+            assert caught.value.where == "new.rego:3"
+        assert published == []
+        (await factory.checking.load([ECHO], {})).close()
+
+
+async def test_a_token_that_was_renewed_is_read_again(operators_server: OperatorsServer) -> None:
+    """A refused token is read anew from its file, and the question asked again; nothing has to be restarted."""
+    serving = await operators_server.factory().load([ECHO], {"facts": {"n": 1}})
+    operators_server.token_file.write_text("outdated")
+    settings = RemoteSettings(operators_server.url, token_file=operators_server.token_file, load_seconds=0.1)
+    engine = await RemoteFactory(settings).load([ECHO], {"facts": {"n": 1}})
+    with pytest.raises(EngineUnavailable, match="refuses our token"):
+        await engine.evaluate("agentos.syscall.decision", {"x": 1}, within=PATIENT)
+    operators_server.token_file.write_text(TOKEN)
+    assert await engine.evaluate("agentos.syscall.decision", {"x": 1}, within=PATIENT) == [1, 1]
+    operators_server.token_file.chmod(0o644)
+    assert await engine.evaluate("agentos.syscall.decision", {"x": 1}, within=PATIENT) == [1, 1]
+    engine.close()
     serving.close()
 
 
@@ -107,17 +171,42 @@ def served(folder: Path) -> Iterator[str]:
         thread.join()
 
 
-async def test_a_token_that_is_not_known_or_can_be_read_by_others_is_refused(operators_server: OperatorsServer) -> None:
-    """The error says which it was."""
-    (await operators_server.factory().load([ECHO], {})).close()
-    operators_server.token_file.write_text("guess")
-    settings = RemoteSettings(operators_server.url, token_file=operators_server.token_file, load_seconds=0.1)
-    with pytest.raises(EngineUnavailable, match="refuses our token"):
-        await RemoteFactory(settings).load([ECHO], {})
+@contextmanager
+def answering(answer: dict[str, Any]) -> Iterator[str]:
+    """A server that gives one answer to every question; its url."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
+            return
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+async def test_a_token_that_can_be_read_by_others_is_refused(operators_server: OperatorsServer) -> None:
+    """And it stands in nothing that is shown."""
+    settings = RemoteSettings(operators_server.url, token_file=operators_server.token_file)
+    factory = RemoteFactory(settings)
+    factory.usable()
+    assert TOKEN not in str(settings) + repr(factory.address("default"))
     operators_server.token_file.chmod(0o644)
     with pytest.raises(IdentityError, match="can be read by others"):
-        await RemoteFactory(settings).load([ECHO], {})
-    assert TOKEN not in str(settings)
+        await factory.load([ECHO], {})
 
 
 @pytest.mark.parametrize(
@@ -128,6 +217,8 @@ async def test_a_token_that_is_not_known_or_can_be_read_by_others_is_refused(ope
         ("https://", "not the url"),
         ("https://opa.example/v1", "not the url"),
         ("https://opa.example:99999", "not the url"),
+        ("https://opa.example?x", "not the url"),
+        ("https://al:secret@opa.example", "no name or password"),
     ],
 )
 def test_a_url_that_would_leak_decisions_is_refused(url: str, said: str) -> None:
@@ -172,59 +263,14 @@ async def test_mutual_tls(tmp_path: Path) -> None:
         assert await engine.evaluate("agentos.syscall.decision", {"x": 1}, within=PATIENT) == [1, 1]
         engine.close()
         for settings in (
-            RemoteSettings(server.url, authority=pki.ca, load_seconds=0.1),
-            RemoteSettings(server.url, certificate=pki.client[0], key=pki.client[1], load_seconds=0.1),
+            RemoteSettings(server.url, authority=pki.ca, reach_seconds=0.1),
+            RemoteSettings(server.url, certificate=pki.client[0], key=pki.client[1], reach_seconds=0.1),
         ):
+            stranger = await RemoteFactory(settings).load([ECHO], {"facts": {"n": 1}})
             with pytest.raises(EngineUnavailable, match="does not answer"):
-                await RemoteFactory(settings).load([ECHO], {"facts": {"n": 1}})
+                await stranger.evaluate("agentos.syscall.decision", {"x": 1}, within=PATIENT)
+            stranger.close()
         with pytest.raises(EngineUnavailable, match="certificates"):
             await RemoteFactory(RemoteSettings(server.url, authority=tmp_path / "none.pem")).load([ECHO], {})
     finally:
         server.stop()
-
-
-class Pki:
-    """An authority, and a certificate that it gave to a server on localhost and one to a client."""
-
-    def __init__(self, folder: Path) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
-        self._folder = folder
-        self.ca = folder / "ca.pem"
-        self.ca.write_bytes(self._certificate(self._name, self._key, authority=True))
-        self.server = self._issue("server")
-        self.client = self._issue("client")
-
-    def _issue(self, name: str) -> tuple[Path, Path]:
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate, secret = self._folder / f"{name}.pem", self._folder / f"{name}.key"
-        certificate.write_bytes(self._certificate(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key))
-        secret.touch(mode=0o600)
-        secret.write_bytes(
-            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        )
-        return certificate, secret
-
-    def _certificate(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, authority: bool = False) -> bytes:
-        now = dt.datetime.now(dt.UTC)
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        usage = x509.KeyUsage(
-            digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
-            key_agreement=False, key_cert_sign=authority, crl_sign=authority, encipher_only=False, decipher_only=False,
-        )  # fmt: skip
-        built = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-            .add_extension(usage, critical=True)
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-            .sign(self._key, hashes.SHA256())
-        )
-        return built.public_bytes(serialization.Encoding.PEM)

@@ -166,6 +166,11 @@ class Door:
         await self("principal.create", name=name, roles=roles, tenant=tenant, public_key=key.public_key)
         return await self.as_identity(Identity(name, tenant, key.seed))
 
+    async def approve(self, session: str, **params: Any) -> Any:
+        """Somebody else's yes: who started a session does not approve its calls."""
+        somebody = await self.as_principal(f"ann-{self.runtime.random.token(4).hex()}", ["approver"], "default")
+        return await somebody.call("approval.approve", {"session": session, **params})
+
     async def as_identity(self, identity: Identity, tenant: str | None = None) -> Client:
         client = await open_client(self.runtime.url, identity, tenant=tenant)
         self.stack.push_async_callback(client.close)

@@ -41,7 +41,7 @@ async def test_apply_run_approve_finish(door: Door) -> None:
     assert await workspace(door, session) == {"n0.txt": "the goal"}
     [asked] = await door("approval.list")
     assert (asked["session"], asked["state"]) == (session, "waiting")
-    await door("approval.approve", session=session, call=waiting["waiting_for"]["call"], reason="I looked")
+    await door.approve(session, call=waiting["waiting_for"]["call"], reason="I looked")
     ended = await door.until(session)
     assert (ended["state"], ended["result"], ended["calls"]) == ("finished", "3 of 3", 3)
     assert await workspace(door, session) == dict.fromkeys(("n0.txt", "n1.txt", "n2.txt"), "the goal")
@@ -52,9 +52,9 @@ async def test_apply_run_approve_finish(door: Door) -> None:
     assert types.count("approval.granted") == types.count("session.waiting") == 1
     events = await door.events(session)
     granted = next(event for event in events if event["type"] == "agentos.approval.granted")
-    assert (granted["actor"], granted["data"]["reason"]) == ("principal/operator", "I looked")
-    allowed = [event["data"] for event in events if event["type"] == "agentos.syscall.decided" and "approval" in event["data"]]
-    assert [data["approval"]["by"] for data in allowed] == ["principal/operator"]
+    assert (granted["actor"][:14], granted["data"]["reason"]) == ("principal/ann-", "I looked")
+    allowed = [event["data"] for event in events if event["type"] == "agentos.syscall.decided"]
+    assert [one["by"] for data in allowed for one in data.get("approvals", [])] == [granted["actor"]]
 
 
 async def test_a_person_who_says_no_is_told_to_the_model(door: Door) -> None:
@@ -66,7 +66,7 @@ async def test_a_person_who_says_no_is_told_to_the_model(door: Door) -> None:
     assert (await door.until(session))["result"] == "2 of 3"
     assert sorted(await workspace(door, session)) == ["n0.txt", "n2.txt"]
     with pytest.raises(Conflict):
-        await door("approval.approve", session=session, reason="late")
+        await door.approve(session, reason="late")
 
 
 async def test_a_waiting_session_is_approved_after_a_restart(house: House) -> None:
@@ -80,7 +80,7 @@ async def test_a_waiting_session_is_approved_after_a_restart(house: House) -> No
         assert (await door("session.get", session=session))["state"] == "waiting"
         assert await door.events(session) == before
         [asked] = await door("approval.list")
-        await door("approval.approve", session=asked["session"], reason="I looked again")
+        await door.approve(asked["session"], reason="I looked again")
         assert (await door.until(session))["result"] == "3 of 3"
         finished = [event["data"]["call"] for event in await door.events(session) if event["type"].endswith("syscall.finished")]
         assert len(finished) == len(set(finished))
@@ -154,7 +154,7 @@ async def test_an_answer_while_the_brain_is_leaving_wakes_the_session_once(door:
     session = await door.run()
     await door.until(session, "waiting")
     await leaving.wait()
-    answer = asyncio.create_task(door("approval.approve", session=session, reason="quickly"))
+    answer = asyncio.create_task(door.approve(session, reason="quickly"))
     position, types = 0, [""]
     while "agentos.approval.granted" not in types:
         more = await door("session.events", session=session, position=position, seq=len(types), wait_ms=10_000)
@@ -190,7 +190,7 @@ async def test_an_answer_under_way_while_the_session_is_put_away(door: Door) -> 
     session = await door.run()
     await leaving.wait()
     parked = door.runtime.sessions._tasks["default", session]
-    answer = asyncio.create_task(door("approval.approve", session=session, reason="just then"))
+    answer = asyncio.create_task(door.approve(session, reason="just then"))
     await answering.wait()
     released.set()
     await asyncio.wait([parked])
@@ -329,7 +329,7 @@ async def test_evidence_of_a_live_runtime_is_verified_offline(door: Door, tmp_pa
     first, second = await door.run(), await door.run()
     await door.until(first, "waiting")
     await door.until(second, "waiting")
-    await door("approval.approve", session=first, reason="I looked")
+    await door.approve(first, reason="I looked")
     await door.until(first, "finished")
     exported = await door("evidence.export")
     pack, trust = base64.b64decode(exported["pack"]), (await door("evidence.key"))["pem"].encode()

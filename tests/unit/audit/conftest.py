@@ -16,6 +16,8 @@ from agentos.audit.evidence import RegistryRecord, build_pack
 from agentos.audit.keys import SigningKey
 
 START_MS = 1_795_000_000_000
+POLICY = "sha256:" + "ab" * 32
+_NOTHING = {"rules": [], "reasons": []}
 
 
 @dataclass
@@ -41,7 +43,7 @@ class Chain:
             time_ms=self.now_ms,
             actor=actor,
             config_revision=self.revision,
-            policy_digest="sha256:" + "ab" * 32,
+            policy_digest=POLICY,
             data=data,
         )
         self.stored.append(event.to_bytes())
@@ -51,14 +53,45 @@ class Chain:
     def created(self, agent: str = "triage", actor: str = "principal/alice") -> None:
         self.add(ev.SESSION_CREATED, {"agent": agent, "goal": "sort the inbox", "inputs": []}, actor)
 
+    def restart(self, actor: str) -> None:
+        """The same session, begun by somebody else."""
+        self.head, self.stored = Head.empty(), []
+        self.created(actor=actor)
+
     def decided(
         self, call: str, tool: str, effect: str, args: Json = None, rules: tuple[str, ...] = ("grants.granted",), **more: Json
     ) -> None:
         args = {"path": f"in/{call}.md"} if args is None else args
         decision = {"effect": effect, "rules": list(rules), "reasons": [f"because of {rule}" for rule in rules]}
         data = {"call": call, "tool": tool, "effect": "write", "args": args, "args_digest": digest_of(args), "turn": 1}
-        data |= {"agent": {"name": "triage", "labels": {}}, "now": 1_700_000_000_000}
+        data |= {"agent": {"name": "triage", "labels": {}}, "now": self.now_ms}
         self.add(ev.SYSCALL_DECIDED, data | {"decision": decision} | more, "agent/triage")
+
+    def waiting(self, call: str, *, needed: int = 1, given: int = 0, minutes: int = 1440) -> None:
+        """A question that is over in `minutes`; the call was the last to be decided."""
+        data = {"call": call, "args_digest": self._asked()["args_digest"], "expires": self.now_ms + minutes * 60_000}
+        self.add(ev.SESSION_WAITING, data | {"needed": needed, "given": given})
+
+    def granted(self, call: str, actor: str = "principal/anna", *, minutes: int = 60, **more: Json) -> None:
+        """A yes to the question that was asked last."""
+        data = self._asked() | {"call": call, "reason": "looks right", "policy_digest": POLICY, "scope": "once", "max_uses": 1}
+        data |= {"expires": self.now_ms + minutes * 60_000, "roles": ["approver"], "decision": {"effect": "allow"} | _NOTHING}
+        self.add(ev.APPROVAL_GRANTED, data | more, actor)
+
+    def rejected(self, call: str, actor: str = "principal/anna", **more: Json) -> None:
+        """A no to it."""
+        self.add(ev.APPROVAL_DENIED, self._asked() | {"call": call, "reason": "not so"} | more, actor)
+
+    def expired(self, call: str, actor: str = "system/kernel") -> None:
+        """Nobody's answer to it."""
+        self.add(ev.APPROVAL_EXPIRED, self._asked() | {"call": call}, actor)
+
+    def _asked(self) -> dict[str, Json]:
+        for stored in reversed(self.stored):
+            event = Event.from_bytes(stored)
+            if event.type == ev.SYSCALL_DECIDED:
+                return {"args_digest": event.data["args_digest"], "decided": event.seq}
+        return {"args_digest": digest_of({}), "decided": 1}
 
     def finished(self, call: str, tool: str, content: str = "done", data: Json = None) -> None:
         result = {"content": content, "is_error": False} | ({} if data is None else {"data": data})
@@ -93,7 +126,7 @@ class Still:
 
 
 def busy_session(name: str) -> Chain:
-    """Reads a file, is denied a mail, asks for a write that Alice approves, ends."""
+    """Reads a file, is denied a mail, asks for a write that Anna approves, ends."""
     chain = Chain(name)
     chain.created()
     chain.model(1)
@@ -102,10 +135,10 @@ def busy_session(name: str) -> Chain:
     chain.decided("c2", "send-mail", "deny", rules=("grants.none",))
     write = {"path": "out/report.md", "text": "=SUM(A1)"}
     chain.decided("c3", "write", "ask", write, rules=("grants.approval",))
-    chain.add(ev.SESSION_WAITING, {"call": "c3"})
-    yes = {"call": "c3", "args_digest": digest_of(write), "reason": "looks right"}
-    chain.add(ev.APPROVAL_GRANTED, yes, "principal/anna")
-    chain.decided("c3", "write", "allow", write, approval={"by": "principal/anna", "reason": "looks right"})
+    chain.waiting("c3")
+    chain.granted("c3")
+    yes = {"call": "c3", "by": "principal/anna", "reason": "looks right", "scope": "once"}
+    chain.decided("c3", "write", "allow", write, rules=("grants.approval", "syscall.approved"), approvals=[yes])
     chain.finished("c3", "write")
     chain.add(ev.SESSION_FINISHED, {"result": "sorted"})
     return chain
@@ -130,6 +163,7 @@ def registry_record() -> RegistryRecord:
         ("olga", "*", ["operator"]),
         ("alice", "default", ["operator"]),
         ("anna", "default", ["approver"]),
+        ("bo", "default", ["approver"]),
     ):
         data = {"name": name, "tenant": tenant, "roles": roles, "public_key": f"U{name.upper()}"}
         principals.add(ev.PRINCIPAL_CREATED, data, "system/boot")

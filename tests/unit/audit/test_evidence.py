@@ -43,24 +43,37 @@ async def logs(fleet):
 
 async def test_a_pack_read_from_the_log_is_the_pack_of_the_record(logs, fleet):
     """Gathering from the log gives every session, both chains and the blobs of the revisions, and the pack verifies."""
-    sessions, registry = await gather(*logs, tenant="default", scope=Scope())
-    pack = fleet.pack(sessions=sessions, registry=registry)
+    found = await gather(*logs, tenant="default", scope=Scope())
+    pack = fleet.pack(sessions=found.sessions, registry=found.registry)
     assert pack == fleet.pack()
     assert verify_pack(pack, fleet.key.public_pem).ok
+
+
+async def test_what_is_gathered_knows_its_place(logs, fleet):
+    """Every event's leaf is its position in its stream less one, whatever else is in the stream."""
+    found = await gather(*logs, tenant="default", scope=Scope())
+    for stream, chains in found.leaves.items():
+        positions = {stored.position: stored.data async for stored in logs[0].scan(stream)}
+        for session, leaves in chains.items():
+            assert [positions[leaf + 1] for leaf in leaves] == fleet.sessions[session]
+    assert {session for chains in found.leaves.values() for session in chains} == fleet.sessions.keys()
+    positions = {stored.position: stored.data async for stored in logs[1].scan("REG")}
+    for name in ("revisions", "principals"):
+        assert [positions[leaf + 1] for leaf in found.registry_leaves[name]] == getattr(fleet.registry, name)
 
 
 async def test_an_export_can_be_narrowed(logs, fleet):
     """By session or by time; a session is whole or not there, and the manifest says how it was narrowed."""
     named = Scope(sessions=("s-short",))
-    sessions, registry = await gather(*logs, tenant="default", scope=named)
-    assert sessions == {"s-short": fleet.sessions["s-short"]}
-    pack = fleet.pack(sessions=sessions, registry=registry, scope=named)
+    found = await gather(*logs, tenant="default", scope=named)
+    assert found.sessions == {"s-short": fleet.sessions["s-short"]}
+    pack = fleet.pack(sessions=found.sessions, registry=found.registry, scope=named)
     assert verify_pack(pack, fleet.key.public_pem).ok
     assert json.loads(unzip_members(pack)[MANIFEST])["scope"] == {"sessions": ["s-short"], "since": None}
     late = Scope(since_ms=1_795_000_000_000 + 10_000)
-    sessions, registry = await gather(*logs, tenant="default", scope=late)
-    assert sessions == {"s-busy": fleet.sessions["s-busy"]}
-    assert verify_pack(fleet.pack(sessions=sessions, registry=registry, scope=late), fleet.key.public_pem).ok
+    found = await gather(*logs, tenant="default", scope=late)
+    assert found.sessions == {"s-busy": fleet.sessions["s-busy"]}
+    assert verify_pack(fleet.pack(sessions=found.sessions, registry=found.registry, scope=late), fleet.key.public_pem).ok
 
 
 async def test_a_scope_that_does_not_fit_its_sessions_is_refused(fleet):
@@ -73,9 +86,9 @@ async def test_a_scope_that_does_not_fit_its_sessions_is_refused(fleet):
 async def test_only_the_tenants_declarations_travel(logs, fleet, record):
     """Blobs of other tenants stay out of the pack."""
     log, registry = logs
-    _, found = await gather(log, registry, tenant="default", scope=Scope())
+    found = (await gather(log, registry, tenant="default", scope=Scope())).registry
     assert set(found.blobs) == set(fleet.registry.blobs)
-    _, foreign = await gather(log, registry, tenant="acme", scope=Scope())
+    foreign = (await gather(log, registry, tenant="acme", scope=Scope())).registry
     agent = next(name for name, data in fleet.registry.blobs.items() if b'"Agent"' in data)
     assert agent not in foreign.blobs
 

@@ -139,6 +139,33 @@ def test_every_question_is_answered_from_an_index(store):
             assert plan.count("USE TEMP B-TREE FOR RIGHT PART OF ORDER BY") == 2
 
 
+def test_each_of_several_approvers_is_found(tmp_path, record):
+    """Who answered is a list: any of them finds the call, alone, with a rule and for the whole session's later calls."""
+    chain = record.Chain("s-a")
+    chain.created()
+    for given, who in enumerate(("anna", "bo")):
+        chain.decided("c1", "write", "ask", rules=("eyes.two",))
+        chain.waiting("c1", needed=2, given=given)
+        chain.granted("c1", f"principal/{who}", scope="session", max_uses=9)
+    claims = [{"call": "c1", "by": f"principal/{who}", "reason": "looks right", "scope": "session"} for who in ("anna", "bo")]
+    for call in ("c1", "c2"):
+        chain.decided(call, "write", "allow", rules=("eyes.two", "syscall.approved"), approvals=claims)
+    chain.decided("c3", "write", "allow")
+    store = Store.open(tmp_path / "a.db", tenant="default")
+    subject = session_subject("s-a")
+    store.apply([(stream_of(subject), Stored(subject, at, line)) for at, line in enumerate(chain.stored, 1)])
+    for who in ("anna", "bo"):
+        assert found(store, actor=who) == found(store, actor=who, rule="eyes.two") == ["s-a/c1", "s-a/c2"]
+        assert found(store, actor=who, session="s-a", limit=1) == ["s-a/c2"]
+    assert found(store, actor="carl") == found(store, actor="carl", rule="eyes.two") == []
+    rows = ask(store, AuditQuery(actor="principal/bo")).rows
+    assert [row["approval_by"] for row in rows] == ["principal/anna, principal/bo"] * 2
+    validator = Draft202012Validator(json.loads((asset("schemas") / "v1" / "audit-row.json").read_text()))
+    for row in rows:
+        validator.validate(row)
+    store.close()
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

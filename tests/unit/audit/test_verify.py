@@ -70,7 +70,7 @@ def test_the_untouched_pack_passes_every_check(pack, verify):
     assert report.ok
     assert report.faults == ()
     assert [(check.name, check.ok) for check in report.checks] == [(name, True) for name in CHECKS]
-    assert (report.sessions, report.events, report.exporter) == (2, 19, "principal/olga")
+    assert (report.sessions, report.events, report.exporter) == (2, 20, "principal/olga")
 
 
 def test_the_same_record_is_always_the_same_pack(fleet, pack):
@@ -280,16 +280,79 @@ def signed_session(fleet, record: ModuleType, write) -> Report:
     return verify_pack(fleet.pack(sessions={"s-odd": chain.stored}), fleet.key.public_pem)
 
 
-YES = {"call": "c1", "reason": "fine"}
-BY_ANNA = {"by": "principal/anna", "reason": "fine"}
+BY_ANNA = {"call": "c1", "by": "principal/anna", "reason": "fine", "scope": "once"}
+ASKED = ("grants.approval",)
+APPROVED = ("grants.approval", "syscall.approved")
+TWO = [{"kind": "approvers", "count": 2, "rule": "eyes.two"}]
 
 
-def _approved(chain, actor: str, *, ask: bool = True, grant: str = ev.APPROVAL_GRANTED, claim: object = None) -> None:
+def _asked(chain, call: str = "c1", **more) -> None:
+    chain.decided(call, "write", "ask", {"path": "a"}, rules=ASKED)
+    chain.waiting(call, **more)
+
+
+def _allowed(chain, *yeses: object, call: str = "c1", **more) -> None:
+    chain.decided(call, "write", "allow", {"path": "a"}, rules=APPROVED, approvals=list(yeses), **more)
+    chain.finished(call, "write")
+
+
+def _approved(chain, actor: str, *, ask: bool = True, claim: object = None, **more) -> None:
     if ask:
-        chain.decided("c1", "write", "ask", rules=("grants.approval",))
-    chain.add(grant, dict(YES), actor)
-    chain.decided("c1", "write", "allow", approval=claim or {"by": actor, "reason": "fine"})
-    chain.finished("c1", "write")
+        _asked(chain)
+    else:
+        chain.decided("c1", "write", "deny", {"path": "a"})
+    chain.granted("c1", actor, **more)
+    _allowed(chain, claim or BY_ANNA | {"by": actor})
+
+
+def _refused(chain) -> None:
+    _asked(chain)
+    chain.rejected("c1")
+    _allowed(chain, BY_ANNA)
+
+
+def _late(chain) -> None:
+    _asked(chain)
+    chain.granted("c1", minutes=1)
+    chain.now_ms += 60_000
+    _allowed(chain, BY_ANNA)
+
+
+def _obliged(chain, *yeses: object) -> None:
+    decision = {"effect": "allow", "rules": list(APPROVED), "reasons": [], "obligations": TWO}
+    _allowed(chain, *yeses, decision=decision)
+
+
+def _one_of_two(chain) -> None:
+    _asked(chain, needed=2)
+    chain.granted("c1")
+    _obliged(chain, BY_ANNA)
+
+
+def _twice_the_same(chain) -> None:
+    for already in range(2):
+        _asked(chain, needed=2, given=already)
+        chain.granted("c1")
+    _obliged(chain, BY_ANNA, BY_ANNA)
+
+
+def _for_the_session(chain, uses: int) -> None:
+    """A yes for two calls, and so many calls."""
+    _asked(chain)
+    chain.granted("c1", scope="session", max_uses=2)
+    for number in range(uses):
+        _allowed(chain, BY_ANNA | {"scope": "session"}, call=f"c{number + 1}")
+
+
+def _expired(chain, *, minutes: int, actor: str = "system/kernel") -> None:
+    _asked(chain, minutes=30)
+    chain.now_ms += minutes * 60_000
+    chain.expired("c1", actor)
+
+
+def _overruled(chain, effect: str, rule: str) -> None:
+    policy = {"effect": "allow", "rules": ["grants.allowed"], "reasons": []}
+    chain.decided("c1", "write", effect, rules=(rule,), overruled=policy)
 
 
 ODD_SESSIONS = {
@@ -316,13 +379,44 @@ ODD_SESSIONS = {
     "approved by one who is no approver": ("approvals", lambda chain: _approved(chain, "principal/alice")),
     "approved by the agent": ("approvals", lambda chain: _approved(chain, "agent/triage")),
     "approved by somebody unknown": ("approvals actors", lambda chain: _approved(chain, "principal/mallory")),
+    "approved by who started it": (
+        "approvals",
+        lambda chain: (chain.restart("principal/anna"), _approved(chain, "principal/anna")),
+    ),
     "approved and never asked": ("approvals", lambda chain: _approved(chain, "principal/anna", ask=False)),
-    "allowed after a no": ("approvals", lambda chain: _approved(chain, "principal/anna", grant=ev.APPROVAL_DENIED)),
+    "allowed after a no": ("approvals", _refused),
+    "allowed after the yes expired": ("approvals", _late),
     "another approver is named": (
         "approvals",
-        lambda chain: _approved(chain, "principal/anna", claim={"by": "principal/olga", "reason": "fine"}),
+        lambda chain: _approved(chain, "principal/anna", claim=BY_ANNA | {"by": "principal/olga"}),
     ),
-    "approval claimed, none there": ("approvals", lambda chain: chain.decided("c1", "write", "allow", approval=BY_ANNA)),
+    "a yes that policy refused": (
+        "approvals",
+        lambda chain: _approved(chain, "principal/anna", decision={"effect": "deny", "rules": ["x.y"], "reasons": []}),
+    ),
+    "a yes under another policy": (
+        "approvals",
+        lambda chain: _approved(chain, "principal/anna", policy_digest="sha256:" + "cd" * 32),
+    ),
+    "a yes to other arguments": ("approvals", lambda chain: _approved(chain, "principal/anna", args_digest=digest_of({}))),
+    "a yes to another question": ("approvals", lambda chain: _approved(chain, "principal/anna", decided=1)),
+    "a yes after the end of its question": (
+        "approvals",
+        lambda chain: (_asked(chain, minutes=0), setattr(chain, "now_ms", chain.now_ms + 5000), chain.granted("c1")),
+    ),
+    "one approver of two": ("approvals", _one_of_two),
+    "the same approver twice": ("approvals", _twice_the_same),
+    "more uses than were given": ("approvals", lambda chain: _for_the_session(chain, 3)),
+    "a question that ended too soon": ("approvals", lambda chain: _expired(chain, minutes=29)),
+    "a question that a person ended": ("approvals", lambda chain: _expired(chain, minutes=31, actor="principal/anna")),
+    "approval claimed, none there": ("approvals", lambda chain: _allowed(chain, BY_ANNA)),
+    "approved by people, none named": ("approvals", lambda chain: chain.decided("c1", "write", "allow", rules=APPROVED)),
+    "overruled into an allow": ("intent", lambda chain: _overruled(chain, "allow", "obligation.sandbox")),
+    "overruled for no obligation": ("intent", lambda chain: _overruled(chain, "deny", "grants.none")),
+    "charged and not allowed": (
+        "intent",
+        lambda chain: chain.decided("c1", "write", "deny", charged=[{"kind": "uses"}]),
+    ),
     "unknown principal acted": (
         "actors",
         lambda chain: chain.add(ev.SESSION_CANCELLED, {"reason": "enough"}, "principal/mallory"),
@@ -370,15 +464,46 @@ def test_a_revoked_approver_approves_no_more(fleet, record):
     assert failed(verify_pack(pack_at(record.START_MS + 90_000), fleet.key.public_pem)) == {"approvals", "actors"}
 
 
-def test_one_yes_covers_the_same_call_again(fleet, record):
-    """An approval is for a tool and its arguments: a later call with the same ones may rest on it."""
+def _by_two(chain) -> None:
+    _asked(chain, needed=2)
+    chain.granted("c1")
+    _asked(chain, needed=2, given=1)
+    chain.granted("c1", "principal/bo")
+    _obliged(chain, BY_ANNA, BY_ANNA | {"by": "principal/bo"})
 
-    def write(chain) -> None:
-        _approved(chain, "principal/anna")
-        chain.decided("c2", "write", "allow", {"path": "in/c1.md"}, approval=BY_ANNA)
-        chain.finished("c2", "write")
 
-    assert signed_session(fleet, record, write).ok
+def _renewed(chain) -> None:
+    """The first yes expired before the second person came; its giver gave it again."""
+    _asked(chain, needed=2)
+    chain.granted("c1", minutes=1)
+    chain.now_ms += 120_000
+    _by_two(chain)
+
+
+def _not_needed_any_more(chain) -> None:
+    """A yes wakes the session; by now a grant lets the call through without people."""
+    _asked(chain)
+    chain.granted("c1")
+    chain.decided("c1", "write", "allow", {"path": "a"}, rules=("grants.allowed",))
+    chain.finished("c1", "write")
+
+
+SOUND_SESSIONS = {
+    "one yes, one call": lambda chain: _approved(chain, "principal/anna"),
+    "two people": _by_two,
+    "a yes that was given again": _renewed,
+    "as many uses as were given": lambda chain: _for_the_session(chain, 2),
+    "a question that ended in time": lambda chain: _expired(chain, minutes=30),
+    "a yes that was not needed any more": _not_needed_any_more,
+    "an obligation that could not be met": lambda chain: _overruled(chain, "deny", "obligation.sandbox"),
+}
+
+
+@pytest.mark.parametrize("case", SOUND_SESSIONS)
+def test_what_was_in_order_is_no_fault(fleet, record, case):
+    """Every way in which people may let a call through, or not."""
+    report = signed_session(fleet, record, SOUND_SESSIONS[case])
+    assert report.faults == ()
 
 
 def test_missing_declarations_are_named(fleet):

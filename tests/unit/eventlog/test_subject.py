@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentos.abi.ids import NAME
-from agentos.eventlog import EVENT_STREAMS, REGISTRY_STREAM, session_of, session_subject, stream_of
-from agentos.eventlog.subject import PRINCIPALS, REVISIONS, blob_subject, subjects_of
+from agentos.eventlog import BLOB_STREAM, EVENT_STREAMS, REGISTRY_STREAM, session_of, session_subject, stream_of
+from agentos.eventlog.subject import PRINCIPALS, REVISIONS, blob_subject, payload_subject, subjects_of
 
 
 @given(st.from_regex(NAME, fullmatch=True))
@@ -29,8 +29,15 @@ def test_the_registry_has_one_stream():
     assert subjects_of(REGISTRY_STREAM) == "reg.>"
 
 
+def test_large_payloads_have_a_stream_of_their_own():
+    """A tenant's blobs lie in BLOB, apart from its events and from the registry's blobs."""
+    subject = payload_subject("sha256:00ff")
+    assert (subject, stream_of(subject), subjects_of(BLOB_STREAM)) == ("blob.00ff", BLOB_STREAM, "blob.>")
+
+
 @pytest.mark.parametrize(
-    "subject", ["", "ev", "ev.0", "ev.x.s", "ev.0.", "ev.0..s", "ev.0.>", "ev.*.s", "reg", "reg.a b", "reg.a\n", "x.y"]
+    "subject",
+    ["blob", "blob.>", "", "ev", "ev.0", "ev.x.s", "ev.0.", "ev.0..s", "ev.0.>", "ev.*.s", "reg", "reg.a b", "reg.a\n", "x.y"],
 )
 def test_other_subjects_belong_to_no_stream(subject):
     """Wildcards, blanks, empty tokens and foreign roots are refused."""

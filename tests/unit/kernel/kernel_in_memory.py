@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import socket
 import threading
@@ -10,21 +11,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jsonschema import Draft202012Validator
+
+from agentos.abi import event as ev
+from agentos.abi.assets import asset
 from agentos.abi.decision import Decision, Verdict
 from agentos.abi.errors import DriverError
 from agentos.abi.event import Event
-from agentos.abi.syscall import Result, ToolEffect
-from agentos.drivers.port import ModelReply, ModelSpec, ToolSpec
+from agentos.abi.syscall import Result, Syscall, ToolEffect
+from agentos.boot.charges import charged_events
+from agentos.drivers.port import CallContext, ModelReply, ModelSpec, ToolSpec
 from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.eventlog.subject import session_subject
 from agentos.harness import loop as harness
 from agentos.kernel.arguments import compile_check
+from agentos.kernel.charges import Charges
 from agentos.kernel.gate import Gate
+from agentos.kernel.journal import Journal
 from agentos.kernel.port import AgentSpec, Configuration
 from agentos.kernel.sessions import Sessions
 from agentos.kernel.turn import Runner
 from agentos.kernel.workspace import Workspaces
+from agentos.projections.session import Call
 
+EVENTS = Draft202012Validator(json.loads((asset("schemas") / "v1" / "event.json").read_text()))
 ALLOW = Decision(Verdict.ALLOW, ("grants.allow",), ())
 
 
@@ -93,9 +103,18 @@ class InlineHarness:
 
 
 class PolicyByFunction:
+    """Decides by `decide`; a person's yes counts as `count` says."""
+
+    engine = "a function"
+    data_digest = "sha256:" + "d" * 64
+
     def __init__(self, decide: Callable[[Mapping[str, Any]], Decision]) -> None:
         self.decide = decide
+        self.count: Callable[[Mapping[str, Any]], Decision] = lambda _: ALLOW
         self.asked: list[Mapping[str, Any]] = []
+
+    async def approve(self, document: Mapping[str, Any]) -> Decision:
+        return self.count(document)
 
     async def decide_syscall(self, document: Mapping[str, Any]) -> Decision:
         self.asked.append(document)
@@ -107,10 +126,13 @@ class RecordingDriver:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.sandboxes: list[str | None] = []
         self.answers: dict[str, Any] = {}
+        self.profiles: frozenset[str] = frozenset()
 
-    async def call(self, tool: ToolSpec, args: Mapping[str, Any], context: Any) -> Result:
+    async def call(self, tool: ToolSpec, args: Mapping[str, Any], context: CallContext) -> Result:
         self.calls.append((tool.name, dict(args)))
+        self.sandboxes.append(context.sandbox)
         answer = self.answers.get(tool.name, Result("done"))
         if callable(answer):
             answer = await answer()
@@ -181,6 +203,8 @@ class Kernel:
     model: ListModel = field(default_factory=ListModel)
     spawner: Any = field(default_factory=InlineSpawner)
     policy: PolicyByFunction = field(default_factory=lambda: PolicyByFunction(lambda _: ALLOW))
+    policy_digest: str = "sha256:" + "a" * 64
+    tools: dict[str, ToolSpec] = field(default_factory=lambda: dict(TOOLS))
     revision: int = 1
     seed: int = 7
 
@@ -188,19 +212,36 @@ class Kernel:
         return Configuration(
             tenant=tenant,
             revision=self.revision,
-            policy_digest="sha256:" + "a" * 64,
+            policy_digest=self.policy_digest,
             max_sessions=10,
-            agents={"worker": AgentSpec("worker", "m", "You work.", tuple(TOOLS), {})},
-            tools=TOOLS,
+            agents={"worker": AgentSpec("worker", "m", "You work.", tuple(self.tools), {})},
+            tools=self.tools,
             models={"m": ModelSpec("m", "list", {})},
-            checks={name: compile_check(item.input_schema) for name, item in TOOLS.items()},
+            checks={name: compile_check(item.input_schema) for name, item in self.tools.items()},
             decider=self.policy,
         )
+
+    def gate(self) -> Gate:
+        """A fresh gate over the same log, as after a restart."""
+        charges = Charges(charged_events(lambda _tenant: self.log))
+        return Gate(self.driver, self.model, self.workspaces, self.timer, charges)
+
+    async def journal(self, session: str = "s-1", **created: Any) -> Journal:
+        """A new session that nobody runs, to take calls of through a gate."""
+        self.seed += 1
+        journal = Journal(self.log, "default", session, self.timer, FakeRandom(self.seed))
+        data = {"agent": "worker", "goal": "work", "inputs": [], **created}
+        await journal.record(ev.SESSION_CREATED, data, actor="principal/op", revision=1, policy=self.policy_digest)
+        return journal
+
+    async def perform(self, gate: Gate, journal: Journal, call: str, name: str, **args: Any) -> Call:
+        """Take one call through the gate, under the configuration in force."""
+        return await gate.perform(journal, self.current("default"), Syscall(call, name, args))
 
     def sessions(self) -> Sessions:
         """A fresh runtime over the same log, as after a restart."""
         self.seed += 1
-        gate = Gate(self.driver, self.model, self.workspaces, self.timer)
+        gate = self.gate()
         runner = Runner(gate, self, self.spawner, self.timer)
         return Sessions(
             lambda _tenant: self.log, self, gate, runner, self.driver, self.workspaces, self.timer, FakeRandom(self.seed)
@@ -208,6 +249,12 @@ class Kernel:
 
     async def events(self, session: str) -> list[Event]:
         return [Event.from_bytes(stored.data) async for stored in self.log.read(session_subject(session))]
+
+    async def published(self, session: str = "s-1") -> list[Event]:
+        """The session's events, each of which is what the published schema says."""
+        async for stored in self.log.read(session_subject(session)):
+            EVENTS.validate(json.loads(stored.data))
+        return await self.events(session)
 
     async def types(self, session: str) -> list[str]:
         return [event.type.removeprefix("agentos.") for event in await self.events(session)]

@@ -9,7 +9,7 @@ from kernel_in_memory import ALLOW, Kernel, calls, settled, text
 
 from agentos.abi.chain import verify
 from agentos.abi.decision import Decision, Verdict, deny
-from agentos.abi.errors import Conflict, DriverError, NotFound, OutcomeUnknown, UsageError
+from agentos.abi.errors import Conflict, DriverError, NotFound, OutcomeUnknown, Unavailable, UsageError
 from agentos.abi.syscall import Result
 from agentos.eventlog.subject import session_subject
 
@@ -78,9 +78,11 @@ async def test_halt_stops_the_session(kernel: Kernel) -> None:
 
 def asks(document: dict) -> Decision:
     """A policy that asks for `send` until it is approved."""
-    if document["syscall"]["tool"] == "send" and not document["approvals"]:
+    if document["syscall"]["tool"] != "send":
+        return ALLOW
+    if not document["approvals"]:
         return Decision(Verdict.ASK, ("grants.approval",), ("needs a person",))
-    return ALLOW
+    return Decision(Verdict.ALLOW, ("grants.approval", "syscall.approved"), ("approved",))
 
 
 async def test_ask_parks_and_an_approval_after_a_restart_runs_exactly_that_call(kernel: Kernel) -> None:
@@ -96,7 +98,7 @@ async def test_ask_parks_and_an_approval_after_a_restart_runs_exactly_that_call(
     await settled(later)
     assert kernel.driver.calls == [("send", {"path": "x"})]
     decided = [event for event in await kernel.events(session) if event.type.endswith("decided")]
-    assert decided[-2].data["approval"] == {"by": "principal/ann", "reason": "fine"}
+    assert decided[-2].data["approvals"] == [{"call": "c1", "by": "principal/ann", "reason": "fine", "scope": "once"}]
     assert (await later.state("default", session)).state == "finished"
 
 
@@ -208,6 +210,56 @@ async def test_cancel_stops_an_acting_tool_and_says_what_is_known(kernel: Kernel
     assert (await kernel.types(state.id))[-2:] == ["syscall.unknown", "session.cancelled"]
     with pytest.raises(Conflict):
         await sessions.cancel("default", state.id, reason="again", actor="principal/op")
+
+
+async def test_what_others_record_of_a_session_carries_the_revision_in_force(kernel: Kernel) -> None:
+    """An answer, a take-over and a cancellation name the revision and the policy of the moment; the session's own stays."""
+    kernel.policy.decide = asks
+    kernel.model.replies = [calls(("c1", "send", {"path": "x"}), ("c2", "send", {"path": "y"}))]
+    sessions, session = await start(kernel)
+    kernel.revision, kernel.policy_digest = 2, "sha256:" + "b" * 64
+    await sessions.answer("default", session, granted=False, reason="no", actor="principal/ann")
+    await settled(sessions)
+    kernel.revision, kernel.policy_digest = 3, "sha256:" + "c" * 64
+    await sessions.cancel("default", session, reason="enough", actor="principal/op")
+    found = {event.type.removeprefix("agentos."): event for event in await kernel.events(session)}
+    told = {
+        name: (found[name].config_revision, found[name].policy_digest[-1]) for name in ("approval.denied", "session.cancelled")
+    }
+    assert told == {"approval.denied": (2, "b"), "session.cancelled": (3, "c")}
+    assert found["session.revised"].data == {"from": 1, "to": 2}
+
+
+async def test_a_call_that_was_allowed_and_not_made_has_an_outcome_when_its_session_is_cancelled(kernel: Kernel) -> None:
+    """A runtime that stopped between the record and the act: the call is said to be unknown before the end."""
+    from agentos.eventlog.port import Message
+
+    kernel.model.replies = [calls(("c1", "write", {"path": "a"})), text("done")]
+    _, session = await start(kernel)
+    whole = [stored async for stored in kernel.log.read(session_subject(session))]
+    cut = next(i for i, event in enumerate(await kernel.events(session)) if event.data.get("call") == "c1") + 1
+    kernel.log = type(kernel.log)()
+    position = 0
+    for number, stored in enumerate(whole[:cut]):
+        position = await kernel.log.append(stored.subject, [Message(str(number), stored.data)], after=position)
+    await kernel.sessions().cancel("default", session, reason="enough", actor="principal/op")
+    assert (await kernel.types(session))[-2:] == ["syscall.unknown", "session.cancelled"]
+
+
+async def test_a_session_whose_harness_cannot_be_started_is_run_later(kernel: Kernel) -> None:
+    """Too many open files pass: the session is tried again, with longer and longer pauses, and nothing is written meanwhile."""
+    spawn, failures = kernel.spawner.spawn, [Unavailable("too many open files")] * 3
+
+    async def failing(session: str) -> object:
+        if failures:
+            raise failures.pop()
+        return await spawn(session)
+
+    kernel.spawner.spawn = failing
+    kernel.model.replies = [text("all done")]
+    sessions, session = await start(kernel)
+    assert (await sessions.state("default", session)).result == "all done"
+    assert (await kernel.types(session))[:2] == ["session.created", "syscall.decided"]
 
 
 async def test_a_model_that_fails_for_a_moment_is_asked_again(kernel: Kernel) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from agentos.policy.adapters.opa import parse
-from agentos.policy.bundle import axioms
 from agentos.policy.port import Module
-from agentos.policy.syntax import as_tree, input_paths, nodes, project
+from agentos.policy.syntax import as_tree, input_paths, project
 
 
 def paths(body: str) -> frozenset[tuple[str, ...]] | None:
@@ -67,21 +66,3 @@ def test_a_projection_keeps_what_is_read() -> None:
     assert tree == {"a": {"b": None, "c": None}, "e": {"f": None}, "g": None}
     document = {"a": {"b": None, "c": {"d": 1, "x": 2}, "y": 3}, "e": [1], "z": 0}
     assert project(document, tree) == {"a": {"b": None, "c": {"d": 1, "x": 2}}, "e": [1]}
-
-
-def test_the_axioms_only_compare_the_clock_and_the_budget() -> None:
-    """The cache keeps a decision while clock and budget pass no threshold: no shipped rule may do more than compare them."""
-    compared = {("now",), ("budget", "calls"), ("budget", "tokens")}
-    for module in axioms():
-        for node in nodes(parse(module)):
-            if node.get("type") != "ref" or node["value"][0].get("value") != "input":
-                continue
-            path = tuple(term["value"] for term in node["value"][1:])
-            assert path[:1] not in {("now",), ("budget",)} or path in compared
-        for node in nodes(parse(module)):
-            terms = node.get("terms")
-            terms = terms if isinstance(terms, list) else node["value"] if node.get("type") == "call" else []
-            for term in terms[1:]:
-                if term.get("type") == "ref" and tuple(part.get("value") for part in term["value"][1:]) in compared:
-                    operator = ".".join(part["value"] for part in terms[0]["value"])
-                    assert operator in {"lt", "is_number"}, (module.path, operator)

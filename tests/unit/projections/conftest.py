@@ -66,7 +66,7 @@ def stream_of_sessions():
 
 def tables(store) -> dict[str, list[tuple]]:
     """Every row of every table, in an order that does not depend on when it was written."""
-    names = ("sessions", "syscalls", "approvals", "rules", "positions", "faults")
+    names = ("sessions", "syscalls", "approvals", "rules", "answers", "positions", "faults")
     with store.reader() as connection:
         return {name: sorted(map(repr, map(tuple, connection.execute(f"SELECT * FROM {name}")))) for name in names}  # noqa: S608
 

@@ -18,6 +18,7 @@ settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")
 
 KERNEL, AGENT, PERSON = "system/kernel", "agent/worker", "principal/ann"
+PEOPLE = (PERSON, "principal/bo")
 TOOLS = ("read", "write", "send")
 LABELS = ("untrusted", "pii", "internal")
 
@@ -55,7 +56,7 @@ class Writer:
         elif self.model_call(last=True):
             self.add(ev.SESSION_FINISHED, {"result": "done"})
 
-    def decided(self, call: str, tool: str, args: dict[str, Any], effect: str, approval: Any = None) -> None:
+    def decided(self, call: str, tool: str, args: dict[str, Any], effect: str, approvals: Any = None) -> None:
         data = {
             "call": call,
             "tool": tool,
@@ -66,8 +67,9 @@ class Writer:
             "turn": self.turn,
             "agent": {"name": "triage", "labels": {}},
             "now": 1_700_000_000_000,
+            "policy": {"engine": "opa 1.0 (in process)", "data": "sha256:" + "2" * 64},
         }
-        self.add(ev.SYSCALL_DECIDED, data | ({"approval": approval} if approval else {}), AGENT)
+        self.add(ev.SYSCALL_DECIDED, data | ({"approvals": approvals} if approvals else {}), AGENT)
 
     def model_call(self, *, last: bool = False) -> bool:
         """One reply of the model, perhaps after tries that fail; False when the session ended over it."""
@@ -111,7 +113,7 @@ class Writer:
     def tool_call(self, call: str, tool: str, args: dict[str, Any]) -> bool:
         ends = ["refused", "deny", "allow", "allow", "allow", "ask", "ask", "halt", "cancelled"]
         what = self.draw(st.sampled_from(ends))
-        approval = None
+        approvals = None
         if what == "refused":
             error = {"code": "refused", "message": "path: expected text"}
             self.add(ev.SYSCALL_REFUSED, {"call": call, "tool": tool, "args_text": "{}", "error": error}, AGENT)
@@ -121,28 +123,49 @@ class Writer:
             return False
         self.decided(call, tool, args, what)
         if what == "ask":
-            self.add(ev.SESSION_WAITING, {"call": call})
-            answer = {"call": call, "args_digest": digest_of(args), "reason": "I looked"}
-            if self.chance(3):
-                self.add(ev.APPROVAL_DENIED, answer, PERSON)
+            answered = self.people(call, tool, args)
+            if answered is None:
                 return True
-            self.add(ev.APPROVAL_GRANTED, answer, PERSON)
-            approval = {"by": PERSON, "reason": "I looked"}
             what = self.draw(st.sampled_from(["allow", "allow", "deny"]))
-            self.decided(call, tool, args, what, approval)
+            approvals = answered if what == "allow" else None
+            self.decided(call, tool, args, what, approvals)
         if what == "halt":
             self.add(ev.SESSION_HALTED, {"rules": ["some.rule"], "reasons": ["because"]})
             return False
         if what == "allow":
-            self.outcome(call, tool, args, approval)
+            self.outcome(call, tool, args, approvals)
         return True
 
-    def outcome(self, call: str, tool: str, args: dict[str, Any], approval: Any) -> None:
+    def people(self, call: str, tool: str, args: dict[str, Any]) -> list[dict[str, Any]] | None:
+        """The question to people, one or two of them; the yeses that a later allow rests on, None for a no and for nobody."""
+        needed = self.draw(st.integers(1, 2))
+        for given in range(needed):
+            if given:
+                self.decided(call, tool, args, "ask")
+            decided = {"args_digest": digest_of(args), "decided": len(self.events)}
+            expires = {"expires": 2_000_000_000_000}
+            asked = {"call": call, "args_digest": decided["args_digest"], "needed": needed, "given": given}
+            self.add(ev.SESSION_WAITING, asked | expires)
+            answer = {"call": call, "reason": "I looked"} | decided
+            if self.chance(6):
+                self.add(ev.APPROVAL_EXPIRED, {"call": call} | decided)
+                return None
+            if self.chance(4):
+                self.add(ev.APPROVAL_DENIED, answer, PERSON)
+                return None
+            scope = self.draw(st.sampled_from(["once", "session"]))
+            terms = {"scope": scope, "max_uses": 1 if scope == "once" else 3, "policy_digest": "sha256:" + "3" * 64}
+            said = {"roles": ["approver"], "decision": {"effect": "allow", "rules": [], "reasons": []}}
+            self.add(ev.APPROVAL_GRANTED, answer | expires | terms | said, PEOPLE[given])
+        last = self.events[-1]
+        return [{"call": call, "by": last.actor, "reason": "I looked", "scope": last.data["scope"]}]
+
+    def outcome(self, call: str, tool: str, args: dict[str, Any], approvals: Any) -> None:
         what = self.draw(st.sampled_from(["finished", "finished", "failed", "unknown", "again"]))
         if what == "again":
             # A runtime stopped here, and the tool may be repeated.
             self.taken_over()
-            self.decided(call, tool, args, "allow", approval)
+            self.decided(call, tool, args, "allow", approvals)
             what = "finished"
         data: dict[str, Any] = {"call": call, "tool": tool}
         if what == "finished":

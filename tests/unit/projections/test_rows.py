@@ -36,11 +36,12 @@ def test_a_whole_session_becomes_its_rows(fold, record):
     write = rows.syscalls[("s-a", "c3")]
     assert (write["decision"], write["asked"], write["outcome"]) == ("allow", 1, "finished")
     assert (write["approval_by"], write["approval_reason"]) == ("principal/anna", "looks right")
-    assert json.loads(write["rules"]) == ["grants.approval", "grants.granted"]
+    assert json.loads(write["rules"]) == ["grants.approval", "syscall.approved"]
     assert rows.syscalls[("s-a", "c2")]["outcome"] == "denied"
     approval = rows.approvals[("s-a", "c3")]
     assert (approval["state"], approval["by"], approval["reason"]) == ("approved", "principal/anna", "looks right")
-    assert {rule for rule, _, _, _ in rows.rules} == {"grants.granted", "grants.none", "grants.approval"}
+    assert {rule for rule, _, _, _ in rows.rules} == {"grants.granted", "grants.none", "grants.approval", "syscall.approved"}
+    assert {(by, call) for by, _, _, call in rows.answers} == {("principal/anna", "c3")}
 
 
 def test_a_session_that_waits_shows_what_it_waits_for(fold, record):
@@ -48,11 +49,75 @@ def test_a_session_that_waits_shows_what_it_waits_for(fold, record):
     chain = record.Chain("s-a")
     chain.created()
     chain.decided("c1", "write", "ask")
-    chain.add(ev.SESSION_WAITING, {"call": "c1"})
+    chain.waiting("c1", needed=2)
     rows = fold(*chain.stored)
     assert (rows.sessions[("s-a",)]["state"], rows.sessions[("s-a",)]["waiting_call"]) == ("waiting", "c1")
     assert rows.syscalls[("s-a", "c1")]["outcome"] == "waiting"
-    assert rows.approvals[("s-a", "c1")]["state"] == "waiting"
+    approval = rows.approvals[("s-a", "c1")]
+    assert (approval["state"], approval["needed"], approval["given"], approval["answers"]) == ("waiting", 2, 0, "[]")
+    assert approval["expires_ms"] - approval["asked_ms"] == 86_400_000
+    assert (approval["decided"], approval["policy_digest"]) == (2, record.POLICY)
+
+
+def test_two_people_are_two_answers(fold, record):
+    """The first yes asks again, and stays in the row; both are found by their name, and stand in the call's row in order."""
+    chain = record.Chain("s-a")
+    chain.created()
+    for given, who in enumerate(("anna", "bo")):
+        chain.decided("c1", "write", "ask")
+        chain.waiting("c1", needed=2, given=given)
+        row = fold(*chain.stored).approvals[("s-a", "c1")]
+        assert (row["state"], row["given"], len(json.loads(row["answers"]))) == ("waiting", given, given)
+        chain.granted("c1", f"principal/{who}")
+    rows = fold(*chain.stored)
+    assert rows.faults == []
+    assert rows.approvals[("s-a", "c1")]["given"] == 2
+    assert [(one["by"], one["granted"]) for one in json.loads(rows.approvals[("s-a", "c1")]["answers"])] == [
+        ("principal/anna", True),
+        ("principal/bo", True),
+    ]
+    assert rows.syscalls[("s-a", "c1")]["approval_by"] == "principal/anna, principal/bo"
+    assert {by for by, *_ in rows.answers} == {"principal/anna", "principal/bo"}
+
+
+def test_a_yes_for_the_session_stands_by_the_calls_that_rest_on_it(fold, record):
+    """A later call that nobody was asked about names who approved it, and is found by that name."""
+    chain = record.Chain("s-a")
+    chain.created()
+    chain.decided("c1", "write", "ask")
+    chain.waiting("c1")
+    chain.granted("c1", scope="session", max_uses=5)
+    claim = {"call": "c1", "by": "principal/anna", "reason": "looks right", "scope": "session"}
+    for call in ("c1", "c2"):
+        chain.decided(call, "write", "allow", approvals=[claim])
+    rows = fold(*chain.stored)
+    first, second = (json.loads(rows.syscalls[("s-a", call)]["approvals"]) for call in ("c1", "c2"))
+    assert first == second == [claim | {"granted": True}]
+    assert {call for _, _, _, call in rows.answers} == {"c1", "c2"}
+
+
+def test_a_question_that_nobody_answered_is_a_denial(fold, record):
+    """The approval is over, nobody is named, the call is denied once and says why, the session goes on."""
+    chain = record.Chain("s-a")
+    chain.created()
+    chain.decided("c1", "write", "ask")
+    chain.waiting("c1")
+    chain.expired("c1")
+    rows = fold(*chain.stored)
+    assert (rows.approvals[("s-a", "c1")]["state"], rows.approvals[("s-a", "c1")]["by"]) == ("expired", None)
+    call = rows.syscalls[("s-a", "c1")]
+    assert (call["decision"], call["outcome"], call["error"]) == ("deny", "denied", "expired: nobody approved it in time")
+    assert (rows.sessions[("s-a",)]["denied"], rows.sessions[("s-a",)]["state"]) == (1, "running")
+
+
+def test_what_comes_with_a_decision_changes_no_row(fold, record):
+    """A failure of policy and a notice are told by the decision that they belong to."""
+    chain = record.short_session("s-a")
+    before = fold(*chain.stored)
+    chain.add(ev.POLICY_FAILED, {"call": "c1", "tool": "list", "reason": "late", "engine": "opa"})
+    chain.add(ev.POLICY_NOTIFIED, {"call": "c1", "tool": "list", "rule": "a.b", "to": ["x"], "text": "look"})
+    rows = fold(*chain.stored)
+    assert (rows.faults, rows.syscalls) == ([], before.syscalls)
 
 
 def test_a_persons_no_is_a_denial_counted_once(fold, record):
@@ -60,8 +125,8 @@ def test_a_persons_no_is_a_denial_counted_once(fold, record):
     chain = record.Chain("s-a")
     chain.created()
     chain.decided("c1", "write", "ask")
-    chain.add(ev.SESSION_WAITING, {"call": "c1"})
-    chain.add(ev.APPROVAL_DENIED, {"call": "c1", "reason": "no"}, "principal/anna")
+    chain.waiting("c1")
+    chain.rejected("c1")
     chain.decided("c1", "write", "deny", rules=("approval.denied",))
     rows = fold(*chain.stored)
     call = rows.syscalls[("s-a", "c1")]
@@ -74,7 +139,7 @@ def test_an_open_question_ends_with_its_session(fold, record):
     chain = record.Chain("s-a")
     chain.created()
     chain.decided("c1", "write", "ask")
-    chain.add(ev.SESSION_WAITING, {"call": "c1"})
+    chain.waiting("c1")
     chain.add(ev.SESSION_CANCELLED, {"reason": "enough"}, "principal/alice")
     rows = fold(*chain.stored)
     assert rows.approvals[("s-a", "c1")]["state"] == "withdrawn"
@@ -197,6 +262,7 @@ ODD_DATA = {
     "decided without decision": (ev.SYSCALL_DECIDED, {"call": "c9"}),
     "outcome of an unknown call": (ev.SYSCALL_FINISHED, {"call": "c9", "tool": "read", "duration_us": 1, "result": {}}),
     "answer to no question": (ev.APPROVAL_GRANTED, {"call": "c9", "reason": "yes"}),
+    "a wait for no question": (ev.SESSION_WAITING, {"call": "c9", "expires": 1, "needed": 1, "given": 0}),
     "finished without result": (ev.SESSION_FINISHED, {}),
     "reason of another type": (ev.SESSION_CANCELLED, {"reason": 7}),
 }

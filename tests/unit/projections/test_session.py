@@ -20,7 +20,7 @@ from agentos.projections.session import OPEN, SessionState, State, Step, fold, f
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from session_histories import KERNEL, PERSON, History, histories
+from session_histories import KERNEL, PEOPLE, History, histories
 
 SCHEMA = json.loads((asset("schemas") / "v1" / "event.json").read_text())
 
@@ -93,6 +93,7 @@ def test_a_session_waits_for_exactly_one_asked_call(history: History) -> None:
     """`waiting_for` is set while and only while the session waits, and names a call that was asked."""
     for state in prefixes(history):
         assert (state.state is State.WAITING) <= (state.waiting_for is not None)
+        assert (state.waiting is None) == (state.waiting_for is None)
         if state.state is State.WAITING:
             assert state.calls[state.waiting_for or ""].step is Step.ASKED
         if state.state is State.RUNNING:
@@ -117,7 +118,27 @@ def test_a_call_has_at_most_one_outcome(history: History) -> None:
             assert call.result is None or call.error is None
             assert (call.result is not None) == (call.step is Step.FINISHED)
             assert (call.error is not None) == (call.step in {Step.FAILED, Step.UNKNOWN, Step.REJECTED, Step.REFUSED})
-            assert call.step is not Step.APPROVED or call.approval == {"by": PERSON, "reason": "I looked"}
+            assert call.step is not Step.APPROVED or call.approvals[-1]["by"] in PEOPLE
+
+
+@given(histories())
+def test_a_yes_is_used_once_per_call_that_rests_on_it(history: History) -> None:
+    """What the session keeps of its yeses: those for all of it, in order, each counted once for each allow that names it."""
+    state = fold_all(history.events)
+    granted = [event for event in history.events if event.type == ev.APPROVAL_GRANTED]
+    assert [(one["call"], one["by"]) for one in state.approvals] == [
+        (event.data["call"], event.actor) for event in granted if event.data["scope"] == "session"
+    ]
+    relied = [
+        (one["call"], one["by"])
+        for event in history.events
+        if event.type == ev.SYSCALL_DECIDED and event.data["decision"]["effect"] == "allow"
+        for one in event.data.get("approvals", ())
+        if one["scope"] == "session"
+    ]
+    assert sum(one["used"] for one in state.approvals) == len(relied)
+    for call in state.calls.values():
+        assert [one["by"] for one in call.approvals] == [event.actor for event in granted if event.data["call"] == call.call]
 
 
 @given(histories(), st.text(min_size=1, max_size=10), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2))
@@ -129,11 +150,10 @@ def test_an_event_of_a_newer_version_changes_only_the_number(history: History, k
 
 
 @given(histories())
-def test_the_revision_is_that_of_the_last_event(history: History) -> None:
-    """A session's revision is the one its newest event was made under, and only a `revised` event moves it."""
+def test_only_a_revised_event_moves_a_session(history: History) -> None:
+    """A session runs under the revision that it was created under until it says that it moved."""
     states = prefixes(history)
     for event, before, after in zip(history.events, states, states[1:], strict=False):
-        assert after.config_revision == event.config_revision
         if event.type == ev.SESSION_REVISED:
             assert (before.config_revision, after.config_revision) == (event.data["from"], event.data["to"])
         elif before.seq:

@@ -23,6 +23,7 @@ KINDS = (
     "refuse",
     "grant",
     "reject",
+    "expire",
     "waiting",
     "model",
     "end",
@@ -57,11 +58,13 @@ def _step(chain, kind: str, call: str) -> None:
         case "refuse":
             chain.add(ev.SYSCALL_REFUSED, {"call": call, "tool": "wirte", "args_text": "{}", "error": error})
         case "grant":
-            chain.add(ev.APPROVAL_GRANTED, {"call": call, "reason": "yes"}, "principal/anna")
+            chain.granted(call)
         case "reject":
-            chain.add(ev.APPROVAL_DENIED, {"call": call, "reason": "no"}, "principal/anna")
+            chain.rejected(call)
+        case "expire":
+            chain.expired(call)
         case "waiting":
-            chain.add(ev.SESSION_WAITING, {"call": call})
+            chain.waiting(call)
         case "model":
             chain.model(chain.head.seq)
         case "end":
@@ -244,3 +247,18 @@ def test_what_is_read(store, batch):
     (approval,) = read.approvals(store, state=None)
     assert (approval["args"]["path"], approval["reasons"]) == ("out/report.md", ["because of grants.approval"])
     assert read.faults(store) == []
+
+
+def test_questions_are_due_when_their_time_is_over(store, record, stream_of_sessions):
+    """The longest over first, then when the next one ends; answered ones are never due."""
+    chains = {name: record.Chain(f"s-{name}") for name in ("late", "later", "answered", "open")}
+    for minutes, chain in enumerate(chains.values(), 1):
+        chain.created()
+        chain.decided("c1", "write", "ask")
+        chain.waiting("c1", minutes=minutes)
+    chains["answered"].granted("c1")
+    store.apply(stream_of_sessions(*(chain.stored for chain in chains.values())))
+    asked = record.START_MS + 2000
+    assert read.due(store, now_ms=asked) == ([], asked + 60_000)
+    assert read.due(store, now_ms=asked + 120_000) == (["s-late", "s-later"], asked + 240_000)
+    assert read.due(store, now_ms=asked + 240_000) == (["s-late", "s-later", "s-open"], None)

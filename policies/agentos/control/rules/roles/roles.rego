@@ -62,12 +62,16 @@ able contains role if {
 }
 
 # The public key of evidence is public: who checks a pack must be able to get it.
-everyone := {"evidence.key", "runtime.status"}
+everyone := {"audit.keys", "evidence.key", "runtime.status"}
 
 verbs := {
 	"operator": {
 		"approval.list",
+		"audit.checkpoint",
+		"audit.prove",
 		"audit.query",
+		"audit.rotate",
+		"audit.verify",
 		"policy.facts",
 		"policy.status",
 		"policy.why",
@@ -103,7 +107,10 @@ verbs := {
 	},
 	"compliance": {
 		"approval.list",
+		"audit.checkpoint",
+		"audit.prove",
 		"audit.query",
+		"audit.verify",
 		"evidence.export",
 		"policy.facts",
 		"policy.recorded",
@@ -119,8 +126,11 @@ verbs := {
 	},
 	"auditor": {
 		"approval.list",
+		"audit.checkpoint",
+		"audit.prove",
 		"audit.query",
 		"audit.rebuild",
+		"audit.verify",
 		"evidence.export",
 		"policy.facts",
 		"policy.recorded",

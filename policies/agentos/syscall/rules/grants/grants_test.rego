@@ -133,3 +133,60 @@ test_a_model_call_needs_no_grant if {
 	results := grants.results with input as json.patch(call, [{"op": "replace", "path": "/syscall/tool", "value": "model-call"}])
 	results == {{"rule": "grants.model", "effect": "allow", "reason": "agent triage may call its model"}}
 }
+
+limited(name, uses, approval) := {
+	"name": name,
+	"args": {},
+	"approval": approval,
+	"by": "principal/alice",
+	"digest": sprintf("sha256:%s", [name]),
+	"max_uses": uses,
+}
+
+paid(grants) := {"kind": "uses", "grants": [{"name": grant.name, "digest": grant.digest, "maximum": grant.max_uses} | some grant in grants]}
+
+of(offered) := results if {
+	results := grants.results with input as {"agent": {"name": "a"}, "syscall": {"tool": "send", "args": {}}, "now": 1}
+		with data.agentos.grants as {"a": {"send": offered}}
+}
+
+test_a_counted_grant_is_paid_for if {
+	one := limited("one", 3, false)
+	of([one]) == {{
+		"rule": "grants.counted",
+		"effect": "allow",
+		"reason": "grant one lets agent a call tool send while it has uses left",
+		"obligations": [paid([one])],
+	}}
+}
+
+test_the_first_of_several_counted_grants_pays if {
+	some result in of([limited("one", 3, false), limited("two", 1, false)])
+	result.obligations == [paid([limited("one", 3, false), limited("two", 1, false)])]
+}
+
+test_a_free_grant_costs_no_use if {
+	free := object.remove(limited("free", 1, false), ["max_uses"])
+	some result in of([limited("one", 3, false), free])
+	result.rule == "grants.allowed"
+	{result.rule | some result in of([limited("one", 3, false), free])} == {"grants.allowed"}
+}
+
+test_a_counted_grant_that_asks if {
+	one := limited("one", 3, true)
+	of([one]) == {{
+		"rule": "grants.approval-counted",
+		"effect": "ask",
+		"reason": "grant one lets agent a call tool send when a person approves, while it has uses left",
+		"obligations": [paid([one])],
+	}}
+}
+
+test_a_counted_grant_that_asks_nobody_goes_first if {
+	{result.rule | some result in of([limited("one", 3, true), limited("two", 2, false)])} == {"grants.counted"}
+}
+
+test_among_grants_that_ask_one_without_a_count_will_do if {
+	free := object.remove(limited("free", 1, true), ["max_uses"])
+	{result.rule | some result in of([limited("one", 3, true), free])} == {"grants.approval"}
+}

@@ -1,0 +1,37 @@
+"""The past of the charge counters, read from the event logs of the tenants."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Final
+
+from agentos.abi.canonical import NotCanonical
+from agentos.abi.errors import ChainBroken
+from agentos.abi.event import Event
+from agentos.eventlog.port import EventLog
+from agentos.eventlog.subject import EVENT_STREAMS
+from agentos.kernel.charges import History
+
+_MARK: Final = b'"charged":'
+"""How a charge stands in the canonical bytes of an event; few events have it, and the others need not be decoded."""
+
+
+def charged_events(logs: Callable[[str], EventLog]) -> History:
+    """The events of a tenant that name a charge, stream by stream; `logs` gives the log of a tenant."""
+
+    async def history(tenant: str) -> AsyncIterator[Event]:
+        log = logs(tenant)
+        for stream in EVENT_STREAMS:
+            async with aclosing(log.scan(stream)) as messages:  # type: ignore[type-var]
+                async for stored in messages:
+                    if _MARK not in stored.data:
+                        continue
+                    try:
+                        yield Event.from_bytes(stored.data)
+                    except (NotCanonical, LookupError, ValueError) as error:
+                        # Overlooked, it would let more calls through than there may be.
+                        where = f"{stored.subject} in {stream} at {stored.position}"
+                        raise ChainBroken(f"what was charged cannot be told: no event of ours ({error})", where=where) from error
+
+    return history

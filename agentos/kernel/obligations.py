@@ -1,0 +1,79 @@
+"""Meeting obligations beside the rewriting of arguments: sandbox, withheld results, people to tell.
+
+What cannot be met denies the call before it is made; what comes back from a call is cut rather than trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Final
+
+from agentos.abi.canonical import Json, NotCanonical, canonical, parse_strict
+from agentos.abi.obligation import REDACTED, Obligation
+from agentos.abi.syscall import MODEL_CALL, Result
+from agentos.kernel.rewrite import rewrite
+from agentos.kernel.ruling import Ruling
+
+_REPLY: Final = frozenset({"content", "stop_reason", "input_tokens", "output_tokens", "*"})
+"""First steps that lead into a model's reply: a reply is kept as the model gave it, or not asked for."""
+
+
+def feasible(ruling: Ruling, tool: str, profiles: Collection[str]) -> Ruling:
+    """The ruling, denied if its call cannot be made as it obliges to. `profiles`: sandboxes that the tool's driver can force."""
+    wanted = {one.fields["profile"]: one.rule for one in ruling.obliged("sandbox")}
+    for profile, rule in wanted.items():
+        if len(wanted) > 1:
+            return ruling.denied("sandbox", f"no call is made inside several sandboxes at once: {', '.join(sorted(wanted))}")
+        if profile not in profiles:
+            able = ", ".join(sorted(profiles)) or "none"
+            reason = f"rule {rule} wants sandbox {profile} for tool {tool}, which its driver cannot force (it can: {able})"
+            return ruling.denied("sandbox", reason)
+    if tool == MODEL_CALL:
+        for one in ruling.in_result:
+            if one.fields["path"].split("/")[1] in _REPLY:
+                return ruling.denied(one.kind, f"rule {one.rule} obliges to what cannot be done: {one.kind} a model's reply")
+    return ruling
+
+
+def sandbox(ruling: Ruling) -> str | None:
+    """The profile that the call is to be made in."""
+    return next((str(one.fields["profile"]) for one in ruling.obliged("sandbox")), None)
+
+
+def withhold(result: Result, obligations: Sequence[Obligation]) -> tuple[Result, list[str]]:
+    """`result` as `obligations` (redact and mask) let it be kept and told; JSON Pointers into it of what was replaced.
+
+    Their paths are those of the structured data. Of the text nobody knows what stands where: unless it is that data as JSON it
+    goes, whether or not a path was found in the data. Raises NotCanonical for data that cannot be recorded anyhow.
+    """
+    if not obligations:
+        return result, []
+    if result.data is None:
+        return replace(result, content=REDACTED), ["/content"]
+    new = rewrite(result.data, obligations)
+    places = [f"/data{change.path}" for change in new.changes]
+    if _mirrors(result.content, result.data) and not places:
+        return result, []
+    content = canonical(new.value).decode()
+    return replace(result, content=content, data=new.value), [*places, "/content"]
+
+
+def withheld(obligations: Sequence[Obligation]) -> str:
+    """What is said of a failure whose words are withheld."""
+    return f"the tool failed; what it said is withheld ({', '.join(sorted({one.rule for one in obligations}))})"
+
+
+def notices(ruling: Ruling, call: str, tool: str) -> list[dict[str, Json]]:
+    """The payloads of `agentos.policy.notified`: whom to tell what."""
+    return [
+        {"call": call, "tool": tool, "rule": one.rule, "to": list(one.fields["to"]), "text": one.fields["text"]}
+        for one in ruling.obliged("notify")
+    ]
+
+
+def _mirrors(text: str, data: Json) -> bool:
+    try:
+        return canonical(parse_strict(text)) == canonical(data)
+    except NotCanonical:
+        return False

@@ -1,0 +1,28 @@
+"""Blobs on a real server, whose messages are smaller than they are."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from agentos.abi.canonical import digest
+from agentos.eventlog import BLOB_STREAM, LogBlobs
+from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
+
+
+async def test_blobs_of_every_size_are_stored_once_and_come_back(open_account):
+    """From nothing to twenty megabytes, put twice at the same time: each is stored once and read whole by another connection."""
+    sizes = [0, 1, 300_000, 512 * 1024, 512 * 1024 + 1, 6_000_000, 20_000_000]
+    datas = [os.urandom(size) for size in sizes]
+    async with open_account() as door:
+        await ensure_streams(door.client, [BLOB_STREAM])
+        log = JetStreamLog(door.client)
+        names = await asyncio.gather(*(LogBlobs(log).put(data) for data in (*datas, *datas)))
+        assert names == [digest(data) for data in (*datas, *datas)]
+        pieces = sum(max(1, -(-size // (512 * 1024))) for size in sizes)
+        assert await log.end(BLOB_STREAM) == pieces
+        reader = LogBlobs(JetStreamLog(door.client))
+        for name, data in zip(names, datas, strict=False):
+            assert await reader.get(name) == data
+        assert await LogBlobs(JetStreamLog(door.client)).put(datas[-1]) == names[-1]
+        assert await log.end(BLOB_STREAM) == pieces

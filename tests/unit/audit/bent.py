@@ -1,0 +1,55 @@
+"""A log whose storage somebody has been at: what it reads can be edited, deleted, cut or lost behind the back of who wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+
+from agentos.abi.errors import LogUnavailable
+from agentos.eventlog.adapters.memory import MemoryLog
+from agentos.eventlog.port import Message, Stored
+from agentos.eventlog.subject import stream_of
+
+
+class BentLog:
+    """An `EventLog` over a `MemoryLog`. Change `edits`, `ends` and `lose` between calls."""
+
+    def __init__(self, log: MemoryLog | None = None) -> None:
+        self.log = log or MemoryLog()
+        self.edits: dict[tuple[str, int], bytes | None] = {}
+        """(stream, position) → other bytes, None: deleted."""
+        self.ends: dict[str, int] = {}
+        """stream → the last position that is left."""
+        self.lose = 0
+        """So many next answers to an append get lost on their way back."""
+
+    async def append(self, subject: str, messages: Sequence[Message], *, after: int) -> int:
+        position = await self.log.append(subject, messages, after=after)
+        if self.lose:
+            self.lose -= 1
+            raise LogUnavailable("the answer was lost")
+        return position
+
+    async def read(self, subject: str, *, after: int = 0) -> AsyncGenerator[Stored, None]:
+        async for stored in self.scan(stream_of(subject), after=after):
+            if stored.subject == subject:
+                yield stored
+
+    async def last(self, subject: str) -> Stored | None:
+        found = [stored async for stored in self.read(subject)]
+        return found[-1] if found else None
+
+    async def scan(self, stream: str, *, after: int = 0) -> AsyncGenerator[Stored, None]:
+        end = self.ends.get(stream)
+        async for stored in self.log.scan(stream, after=after):
+            data = self.edits.get((stream, stored.position), stored.data)
+            if data is not None and (end is None or stored.position <= end):
+                yield Stored(stored.subject, stored.position, data)
+
+    async def follow(self, stream: str, *, after: int = 0) -> AsyncGenerator[Stored, None]:
+        async for stored in self.log.follow(stream, after=after):
+            data = self.edits.get((stream, stored.position), stored.data)
+            if data is not None:
+                yield Stored(stored.subject, stored.position, data)
+
+    async def end(self, stream: str) -> int:
+        return min(await self.log.end(stream), self.ends.get(stream, 2**53))
