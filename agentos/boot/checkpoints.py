@@ -97,7 +97,8 @@ class Notary:
                     while any(self._sizes.get(stream, -1) < end for stream, end in ends.items()):
                         self.prover.check()
                         await self._moved.wait()
-                return await self.sign()
+                self.prover.check()
+                return self._fresh() or await self.sign()
         except TimeoutError as error:
             self.prover.check()
             read, total = sum(self._sizes.values()), sum(ends.values())
@@ -105,12 +106,7 @@ class Notary:
             raise Unavailable(f"the checkpoints are behind the log: {why}", mend="ask again in a moment") from error
 
     async def sign(self) -> Signed:
-        """A checkpoint over what was read so far; the last one where nothing was read since and it is of this moment."""
-        last = self.prover.last
-        if last is not None and self._covers(last) and self._signed_us is not None:
-            self.prover.check()
-            if self._timer.monotonic_us() - self._signed_us < self._soon_us:
-                return last
+        """A checkpoint over what was read so far. Raises as `Prover.sign`."""
         first, self._first_us = self._first_us, None
         try:
             signed = await self.prover.sign()
@@ -129,6 +125,13 @@ class Notary:
                 f"the log was changed behind the runtime's back: {self.prover.alarm}; nothing is signed: agentos audit verify"
             ]
         return [] if self.problem is None else [f"checkpoints: {self.problem}"]
+
+    def _fresh(self) -> Signed | None:
+        """The last checkpoint, if nothing was read since and it is of this moment."""
+        last, signed_us = self.prover.last, self._signed_us
+        if last is None or signed_us is None or not self._covers(last):
+            return None
+        return last if self._timer.monotonic_us() - signed_us < self._soon_us else None
 
     def _covers(self, last: Signed) -> bool:
         return all(last.checkpoint.tree(stream).size == size for stream, size in self._sizes.items())
@@ -182,9 +185,6 @@ class Notary:
 
     async def _write(self, queue: asyncio.Queue[tuple[str, Stored]]) -> None:
         waiting = 0
-        if self.prover.last is None or not self._covers(self.prover.last):
-            # What a crash, or a time before there were checkpoints, left unsigned.
-            self._first_us = self._first_us or self._timer.monotonic_us()
         while True:
             batch = await self._batch(queue, EVENTS - waiting)
             if batch:
@@ -210,9 +210,11 @@ class Notary:
     def _left_us(self) -> int:
         """Microseconds until the next checkpoint is due."""
         now = self._timer.monotonic_us()
+        if self._signed_us is None:
+            return 0  # what a crash left unsigned does not wait
         if self._first_us is not None:
             return self._first_us + self._soon_us - now
-        return 0 if self._signed_us is None else self._signed_us + self._idle_us - now
+        return self._signed_us + self._idle_us - now
 
     async def _reached(self) -> None:
         async with self._moved:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from agentos.abi.errors import EngineUnavailable, NotFound, PolicyError
 from agentos.abi.ids import DEFAULT_TENANT
@@ -17,6 +19,9 @@ from agentos.policy.tenant import tenant_policy
 from agentos.registry.state import State
 
 log = logging.getLogger(__name__)
+
+SIDE_BY_SIDE: Final = 4
+"""Tenants whose policies are loaded at one time."""
 
 
 def tenants_of(resources: Sequence[Resource]) -> frozenset[str]:
@@ -110,7 +115,15 @@ class Configurations:
 
     async def refresh(self, state: State) -> None:
         """Put `state` in force, all tenants at once."""
-        self._current = {
-            tenant: await configure(self._factory, state, tenant) for tenant in sorted(tenants_of(state.resources()))
-        }
+        tenants = sorted(tenants_of(state.resources()))
+        # Side by side, so that a server that is slow to take one tenant's policies holds up few others; not all at once, for
+        # compiling in the process has a deadline too.
+        places = asyncio.Semaphore(SIDE_BY_SIDE)
+
+        async def make(tenant: str) -> tuple[Configuration, Decider]:
+            async with places:
+                return await configure(self._factory, state, tenant)
+
+        made = await asyncio.gather(*map(make, tenants))
+        self._current = dict(zip(tenants, made, strict=True))
         self.revision = state.revision

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agentos.abi.canonical import Json
+from agentos.abi.errors import UsageError
 from agentos.cli.command import emit, emit_json, emit_yaml, open_client, say, settings
 from agentos.cli.follow import follow, show_end
 from agentos.cli.render.text import plain
@@ -36,6 +37,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "agentos run hello world --wait",
             "agentos run triage 'triage the inbox' --input ./inbox --wait",
+            "agentos run clerk 'answer them' --input ./desk --label internal --input-label mail=untrusted --input-label crm=pii",
             "session=$(agentos run hello world) && agentos wait $session",
         )
     )(run)
@@ -48,6 +50,20 @@ def run(
         Path | None,
         typer.Option("--input", "-i", metavar="PATH", help="a file or folder that is copied into the workspace as input/"),
     ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label", metavar="LABEL", help="a data class or trust label that the session carries from its first event"
+        ),
+    ] = None,
+    input_label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input-label",
+            metavar="[PATH=]LABEL",
+            help="a label of the input, or of a file or folder in it; the session carries it once it has read there",
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="follow the session to its end, on standard error")] = False,
     output: Annotated[Form, typer.Option("--output", "-o", help="what to print of the session; name: its id")] = Form.NAME,
 ) -> int:
@@ -56,24 +72,38 @@ def run(
     Without a running runtime, one is started for as long as this command runs, which then waits.
     Exit codes with --wait: 0 finished, 1 failed or cancelled, 3 halted by policy, 5 waits for approval.
     """
-    return asyncio.run(_run(agent, goal, input_, wait, output))
+    params: dict[str, Json] = {"agent": agent, "goal": goal}
+    if label:
+        params["labels"] = label
+    if input_label:
+        if input_ is None:
+            raise UsageError("--input-label labels the input, and there is none", mend="give --input, or use --label")
+        params["file_labels"] = _places(input_label)
+    return asyncio.run(_run(params, input_, wait, output))
 
 
-async def _run(agent: str, goal: str, source: Path | None, wait: bool, output: Form) -> int:
+def _places(words: list[str]) -> dict[str, list[str]]:
+    places: dict[str, list[str]] = {}
+    for word in words:
+        place, _, name = word.rpartition("=")
+        places.setdefault(place or ".", []).append(name)
+    return places
+
+
+async def _run(params: dict[str, Json], source: Path | None, wait: bool, output: Form) -> int:
     from agentos.boot.home import Home
     from agentos.boot.runtime import open_runtime
 
     if settings.server is None and Home(settings.home).owner() is None:
         say(f"no runtime runs on {settings.home}: starting one for this run")
         async with open_runtime(Home(settings.home)):
-            return await _start(agent, goal, source, True, output, stays=False)
-    return await _start(agent, goal, source, wait, output)
+            return await _start(params, source, True, output, stays=False)
+    return await _start(params, source, wait, output)
 
 
-async def _start(agent: str, goal: str, source: Path | None, wait: bool, output: Form, *, stays: bool = True) -> int:
+async def _start(params: dict[str, Json], source: Path | None, wait: bool, output: Form, *, stays: bool = True) -> int:
     client = await open_client()
     try:
-        params: dict[str, Json] = {"agent": agent, "goal": goal}
         if source is not None:
             params["upload"] = await _upload(client, source)
         session = await client.call("session.create", params)

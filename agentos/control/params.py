@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import UsageError
+from agentos.abi.ids import is_name
 
 
 class Params:
@@ -43,6 +44,20 @@ class Params:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise UsageError(f"parameter {key}: expected a list of texts")
         return tuple(value)
+
+    def names(self, key: str, *, most: int = 100) -> tuple[str, ...]:
+        """An optional list of at most `most` names."""
+        value = self._params.pop(key, [])
+        if not isinstance(value, list) or len(value) > most or not all(isinstance(item, str) and is_name(item) for item in value):
+            raise UsageError(f"parameter {key}: expected a list of at most {most} names")
+        return tuple(value)
+
+    def mapping(self, key: str, *, most: int = 100) -> dict[str, Json]:
+        """An optional object with at most `most` keys."""
+        value = self._params.pop(key, {})
+        if not isinstance(value, dict) or len(value) > most:
+            raise UsageError(f"parameter {key}: expected an object with at most {most} keys")
+        return value
 
     def end(self) -> None:
         """Refuse what nobody took."""

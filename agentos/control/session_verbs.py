@@ -116,11 +116,13 @@ class SessionVerbs:
                 del self._uploads[owner]
 
     async def create(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """Start a session: {agent, goal, upload?} → the session."""
+        """Start a session: {agent, goal, upload?, labels?: [name], file_labels?: {place: [name]}} → the session."""
         take = Params(params)
         agent, goal = take.text("agent"), take.text("goal", longest=MAX_GOAL)
-        upload = take.text_or_none("upload")
+        upload, labels = take.text_or_none("upload"), take.names("labels")
+        places = take.mapping("file_labels")
         take.end()
+        file_labels = {place: Params({"file_labels": named}).names("file_labels") for place, named in places.items()}
         archive = None
         if upload is not None:
             self._drop_old_uploads()
@@ -128,7 +130,9 @@ class SessionVerbs:
             if found is None:
                 raise NotFound(f"no upload {upload}", mend="begin again")
             archive = bytes(found.data)
-        state = await self._sessions.create(caller.tenant, agent, goal, archive, caller.actor)
+        state = await self._sessions.create(
+            caller.tenant, agent, goal, archive, caller.actor, labels=labels, file_labels=file_labels
+        )
         return describe(state)
 
     async def get(self, caller: Caller, params: dict[str, Json]) -> Json:

@@ -24,6 +24,12 @@ def input_labels(tool: ToolSpec, args: Mapping[str, Json], inputs: Sequence[Mapp
     return tuple(sorted({label for item in labelled if _below(item["path"], places) for label in item["labels"]}))
 
 
+def place_holds(place: str, path: str) -> bool:
+    """Whether the input file `path` (`input/mail/a.md`) is at or below `place`, which is relative to `input/` (`mail`, `.`)."""
+    names = _names(place)
+    return bool(place.strip()) and _names(path)[1 : 1 + len(names)] == names
+
+
 def _paths(tool: ToolSpec, args: Mapping[str, Json]) -> Iterator[Json]:
     if tool.driver.get("builtin", {}).get("primitive") in FILE_PRIMITIVES:
         yield args.get("path")

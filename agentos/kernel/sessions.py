@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -27,6 +27,7 @@ from agentos.eventlog.port import EventLog
 from agentos.kernel.approvals import Scope, asked_call, granted_yes, question_ends, terms
 from agentos.kernel.gate import SYSTEM, Gate
 from agentos.kernel.journal import Journal
+from agentos.kernel.opening import opening
 from agentos.kernel.port import ConfigurationSource, Timer
 from agentos.kernel.turn import Runner
 from agentos.kernel.workspace import Workspaces
@@ -76,9 +77,21 @@ class Sessions:
         self._closed = False
         self._places = asyncio.Semaphore(MAX_RUNNING)
 
-    async def create(self, tenant: str, agent: str, goal: str, archive: bytes | None, actor: str) -> SessionState:
+    async def create(
+        self,
+        tenant: str,
+        agent: str,
+        goal: str,
+        archive: bytes | None,
+        actor: str,
+        *,
+        labels: Sequence[str] = (),
+        file_labels: Mapping[str, Sequence[str]] | None = None,
+    ) -> SessionState:
         """Start a session of `agent`; return it as created.
 
+        `labels` are on the session from its first event, `file_labels` on input files, by the folder or file below `input/` that
+        they are in (`.`: all); what the Agent declares is added to both.
         Raises NotFound for an agent that is not declared, Conflict when the tenant has as many live sessions as it may,
         UsageError for input that cannot be taken.
         """
@@ -98,9 +111,14 @@ class Sessions:
         try:
             inputs = await asyncio.to_thread(self._workspaces.create, tenant, session, archive)
             try:
+                first = opening(configuration.agents[agent], goal, inputs, labels, file_labels or {})
+            except UsageError:
+                await asyncio.to_thread(self._workspaces.remove, tenant, session)
+                raise
+            try:
                 return await journal.record(
                     ev.SESSION_CREATED,
-                    {"agent": agent, "goal": goal, "inputs": [item.to_dict() for item in inputs]},
+                    first,
                     actor=actor,
                     revision=configuration.revision,
                     policy=configuration.policy_digest,

@@ -13,6 +13,7 @@ from typing import Final
 from agentos.abi import event as ev
 from agentos.abi import rpc
 from agentos.abi.canonical import Json, NotCanonical, canonical, parse_strict
+from agentos.abi.decision import FAILED
 from agentos.abi.errors import Conflict, SequenceConflict
 from agentos.abi.syscall import Syscall
 from agentos.kernel.gate import MAX_OUTCOME, SYSTEM, Gate
@@ -193,7 +194,7 @@ class _Turns:
                 content = call.result["data"]["content"]
                 return {"content": content, "stop_reason": call.result["data"]["stop_reason"]}
             self._leave_if_stopped(call)
-            error = call.error or {"code": "denied", "message": _denial(call)}
+            error = call.error or {"code": "denied", "message": _denial(call), "retryable": _undecided(call)}
             if not error.get("retryable") or attempt == MODEL_TRIES:
                 await self.fail(str(error["code"]), f"the model could not be called: {error['message']}")
                 raise _Leave(rpc.ENDED, "the session failed")
@@ -269,6 +270,11 @@ def _final_text(journal: Journal) -> str | None:
     if reply is None or any(block.get("type") == "tool_use" for block in reply["content"]):
         return None
     return "\n".join(str(block["text"]) for block in reply["content"] if block.get("type") == "text")
+
+
+def _undecided(call: Call) -> bool:
+    """Whether policy gave no decision, as while its server is down: asking again later can help."""
+    return call.decision is not None and call.decision["rules"] == [FAILED]
 
 
 def _denial(call: Call) -> str:

@@ -57,7 +57,7 @@ class Answers:
     async def decide(self, entry: str, document: Mapping[str, Json], within: float) -> Decision:
         """The decision of `data.<entry>`, kept or asked for. Never raises for anything that policy does: it denies."""
         cache = self._kept.get(entry)
-        if cache is None:
+        if cache is None or (self.engine is not None and not self.engine.answering):
             return await self._ask(entry, document, within)
         sameness, kept = cache
         key = sameness.key(document) if sameness is not None else None

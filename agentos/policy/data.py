@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Final
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import PolicyError
 from agentos.abi.event import parse_rfc3339
 from agentos.abi.resource import Key, Resource
-from agentos.policy.bundle import axioms
+from agentos.policy.bundle import TEST_SUFFIX, axioms
 
 _STRICTNESS: Final = {"dryrun": 0, "warn": 1, "enforce": 2}
 _DEFAULT_SESSIONS: Final = 100
 _DEFAULT_CALLS: Final = 200
 _DEFAULT_TOKENS: Final = 1_000_000
 _TARGETS: Final = ("syscall", "admission", "approval")
-_PACKAGE: Final = re.compile(
-    r"^package\s+agentos\.(syscall|admission|approval)\.rules\.([A-Za-z_][A-Za-z0-9_]*)[ \t\r]*(?:#.*)?$", re.MULTILINE
-)
+_PACKAGE: Final = re.compile(r"package\s+agentos\.(syscall|admission|approval)\.rules\.([A-Za-z_][A-Za-z0-9_]*)[ \t\r]*(?:#.*)?")
 
 
 def build_data(resources: Sequence[Resource], tenant: str, *, granted_by: Mapping[Key, str]) -> dict[str, Json]:
@@ -40,7 +39,7 @@ def build_data(resources: Sequence[Resource], tenant: str, *, granted_by: Mappin
             "tools": {item.key.name: _tool(item.spec) for item in own if item.key.kind == "Tool"},
             "grants": _grants([item for item in own if item.key.kind == "ToolGrant"], granted_by),
             "policies": _policies([item for item in own if item.key.kind == "Policy"]),
-            "rules": _rules([item for item in own if item.key.kind == "Policy"]),
+            **_rules([item for item in own if item.key.kind == "Policy"]),
             "roles": {},
         }
     }
@@ -108,21 +107,22 @@ def _grants(grants: Sequence[Resource], granted_by: Mapping[Key, str]) -> Json:
 
 
 def _policies(policies: Sequence[Resource]) -> Json:
-    """Policies by package tail; one whose package cannot be read binds.
+    """Policies by package tail; one whose package cannot be read binds, and so does one that is named as an axiom is.
 
     A package that two policies share takes the stricter mode and, unless both say the same, no scope.
     """
+    shipped = {tail for tails in _shipped().values() for tail in tails}
     found: dict[str, dict[str, Json]] = {}
     for policy in policies:
         mode = policy.spec.get("mode", "enforce")
         declared = {"name": policy.key.name, **{key: policy.spec[key] for key in ("scope", "parameters") if policy.spec.get(key)}}
         for module in policy.spec.get("modules", []):
-            match = _PACKAGE.search(module["source"])
-            if match is None:
+            place = _package(module["source"])
+            if place is None or place[1] in shipped:
                 continue
-            known = found.get(match[2])
+            known = found.get(place[1])
             if known is None:
-                found[match[2]] = {"mode": mode, **declared}
+                found[place[1]] = {"mode": mode, **declared}
                 continue
             if _STRICTNESS[known["mode"]] < _STRICTNESS[mode]:
                 known |= {"mode": mode, "name": policy.key.name}
@@ -131,13 +131,29 @@ def _policies(policies: Sequence[Resource]) -> Json:
     return found
 
 
-def _rules(policies: Sequence[Resource]) -> Json:
-    """The packages of rules by target, sorted."""
-    found: dict[str, set[str]] = {target: set() for target in _TARGETS}
-    sources = [module.source for target in _TARGETS for module in axioms(target)]
-    sources += [module["source"] for policy in policies for module in policy.spec.get("modules", [])]
-    for source in sources:
-        match = _PACKAGE.search(source)
-        if match is not None:
-            found[match[1]].add(match[2])
-    return {target: sorted(tails) for target, tails in found.items()}
+def _rules(policies: Sequence[Resource]) -> dict[str, Json]:
+    """`{rules: packages of rules by target}`; empty where one cannot be read, for then every package is evaluated."""
+    found = {target: set(tails) for target, tails in _shipped().items()}
+    for policy in policies:
+        for module in policy.spec.get("modules", []):
+            place = _package(module["source"])
+            if place is not None:
+                found[place[0]].add(place[1])
+            elif not str(module["path"]).endswith(TEST_SUFFIX):
+                return {}
+    return {"rules": {target: sorted(tails) for target, tails in found.items()}}
+
+
+@cache
+def _shipped() -> dict[str, set[str]]:
+    places = {target: [_package(module.source) for module in axioms(target)] for target in _TARGETS}
+    return {target: {place[1] for place in found if place is not None} for target, found in places.items()}
+
+
+def _package(source: str) -> tuple[str, str] | None:
+    """Target and tail of a package of rules, read from the first statement, which is the package clause; None for any other."""
+    for line in source.split("\n"):
+        if line.strip() and not line.lstrip().startswith("#"):
+            found = _PACKAGE.fullmatch(line)
+            return (found[1], found[2]) if found is not None else None
+    return None

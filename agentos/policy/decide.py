@@ -189,15 +189,18 @@ def _prepare(modules: Sequence[Module], data: Mapping[str, Json], cache_size: in
 
 
 def _keep_to_their_packages(modules: Sequence[Module]) -> None:
-    """Refuse a tenant's module that would add to a shipped package: it could allow, or answer in its place."""
+    """Refuse a tenant's module that would add to a shipped package: it could allow, or answer in its place.
+
+    The last part of a shipped package is taken for every target: modes and scopes are kept by it.
+    """
     shipped = set(axioms())
-    reserved = {syntax.package(parse(module)) for module in shipped}
+    reserved = {package[3] for module in shipped if len(package := syntax.package(parse(module))) == 4}
     for module in modules:
         if module in shipped:
             continue
         package = syntax.package(parse(module))
         own = len(package) == 4 and package[0] == "agentos" and package[1] in _TENANTS and package[2] == "rules"
-        if not own or package in reserved:
+        if not own or package[3] in reserved:
             raise PolicyError(
                 f"package {'.'.join(package)} is not for a tenant's policy",
                 where=f"{module.path}:1",

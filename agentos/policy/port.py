@@ -41,6 +41,10 @@ class PolicyEngine(Protocol):
         Raises EngineUnavailable when there is no answer: undefined, an error of evaluation, a deadline passed. The caller denies.
         """
 
+    @property
+    def answering(self) -> bool:
+        """Whether a question would be taken now. False while its server is known to be down: then no kept answer counts either."""
+
     def close(self) -> None:
         """Free the engine; evaluations under way end first."""
 

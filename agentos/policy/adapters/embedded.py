@@ -19,14 +19,14 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, EngineUnavailable
 from agentos.policy.adapters import opa
+from agentos.policy.adapters.embedded_worker import Lost, Question, Worker
 from agentos.policy.port import DECISION_SECONDS, Module, PolicyEngine, PolicyEngineFactory
 
 _HUNG_AT_MOST: Final = 2
@@ -55,45 +55,13 @@ class EmbeddedSettings:
     """Abandoned threads in the process beyond which no engine is loaded any more."""
 
 
-@dataclass(slots=True)
-class _Lost:
-    """How many threads hang in an evaluation that nobody waits for any more."""
-
-    count: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, difference: int) -> None:
-        with self.lock:
-            self.count += difference
-
-
-@dataclass(slots=True)
-class _Question:
-    """One evaluation: asked in an event loop, answered by a thread. `started` is the loop's time (seconds), None in the queue."""
-
-    path: str
-    document: Mapping[str, Json]
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Json]
-    started: float | None = None
-    worker: _Worker | None = None
-
-    def answer(self, value: Json) -> None:
-        if not self.future.done():
-            self.future.set_result(value)
-
-    def fail(self, error: AgentOSError) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-
-
 class EmbeddedFactory:
     """Makes engines that run OPA in this process."""
 
     def __init__(self, settings: EmbeddedSettings | None = None, *, quarantine: PolicyEngineFactory | None = None) -> None:
         """`quarantine`: where policies go on that do not keep their deadline here; None: they are refused while they hang."""
         self._settings = settings or EmbeddedSettings()
-        self._lost = _Lost()
+        self._lost = Lost()
         self._quarantine = quarantine
 
     @property
@@ -139,7 +107,7 @@ class EmbeddedEngine:
         modules: tuple[Module, ...],
         data: Mapping[str, Json],
         settings: EmbeddedSettings,
-        lost: _Lost,
+        lost: Lost,
         version: str,
         quarantine: PolicyEngineFactory | None = None,
     ) -> None:
@@ -152,8 +120,8 @@ class EmbeddedEngine:
         self._settings = settings
         self._lost = lost
         self._pid = os.getpid()
-        self._questions: queue.SimpleQueue[_Question | None] = queue.SimpleQueue()
-        self._workers: list[_Worker] = []
+        self._questions: queue.SimpleQueue[Question | None] = queue.SimpleQueue()
+        self._workers: list[Worker] = []
         self._hung = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -166,7 +134,7 @@ class EmbeddedEngine:
         loop = self._loop = asyncio.get_running_loop()
         ready: list[asyncio.Future[Json]] = [loop.create_future() for _ in range(self._settings.threads)]
         for future in ready:
-            self._spawn(_Question("", {}, loop, future))
+            self._spawn(Question("", {}, loop, future))
         try:
             async with asyncio.timeout(self._settings.load_seconds):
                 await asyncio.gather(*ready)
@@ -184,7 +152,7 @@ class EmbeddedEngine:
             return await (await self._elsewhere(self._moving)).evaluate(path, document, within=within)
         self._refuse_if_unusable()
         loop = asyncio.get_running_loop()
-        question = _Question(path, document, loop, loop.create_future())
+        question = Question(path, document, loop, loop.create_future())
         asked = loop.time()
         timer = loop.call_later(within, self._watch, question, asked, within)
         self._questions.put(question)
@@ -217,6 +185,15 @@ class EmbeddedEngine:
         if self._moved_to is None and self._quarantine is not None and self._moving is not None and _came_up(self._moving):
             self._moved_to = self._quarantine.version
         return self._moved_to or self._version
+
+    @property
+    def answering(self) -> bool:
+        """Whether a question would be taken now, here or where late policies have moved to."""
+        if self._closed:
+            return False
+        if self._moving is not None:
+            return _came_up(self._moving) and self._moving.result().answering
+        return self._hung < _HUNG_AT_MOST
 
     @property
     def quarantined(self) -> bool:
@@ -260,12 +237,12 @@ class EmbeddedEngine:
         if self._hung >= _HUNG_AT_MOST:
             raise _too_many_hang()
 
-    def _spawn(self, ready: _Question | None) -> None:
-        worker = _Worker(self._modules, self._data, self._questions, ready, self._lost, self._returned)
+    def _spawn(self, ready: Question | None) -> None:
+        worker = Worker(self._modules, self._data, self._questions, ready, self._lost, self._returned)
         self._workers.append(worker)
         worker.thread.start()
 
-    def _watch(self, question: _Question, asked: float, within: float) -> None:
+    def _watch(self, question: Question, asked: float, within: float) -> None:
         """The deadline counts from the start of the evaluation: waiting behind other questions is not the policy's fault."""
         if question.future.done() and not question.future.cancelled():
             return
@@ -290,7 +267,7 @@ class EmbeddedEngine:
             )
         )
 
-    def _abandon(self, worker: _Worker, question: _Question | None) -> bool:
+    def _abandon(self, worker: Worker, question: Question | None) -> bool:
         """Write off a thread that hangs in `question` (None: in loading). False when it is past that already."""
         if not worker.abandon(question):
             return False
@@ -346,104 +323,3 @@ def _too_many_hang() -> EngineUnavailable:
         f"{_HUNG_AT_MOST} evaluations of this policy have passed their deadline and still run: nothing is decided until one ends",
         mend="correct the policy and apply it; a new revision gets a new engine",
     )
-
-
-class _Worker:
-    """One daemon thread and the OPA engine that only it touches."""
-
-    def __init__(
-        self,
-        modules: tuple[Module, ...],
-        data: Mapping[str, Json],
-        questions: queue.SimpleQueue[_Question | None],
-        ready: _Question | None,
-        lost: _Lost,
-        returned: Callable[[], None],
-    ) -> None:
-        self._returned = returned
-        self._modules = modules
-        self._data = data
-        self._questions = questions
-        self._ready = ready
-        self._lost = lost
-        self._lock = threading.Lock()
-        self._busy = True
-        self._current: _Question | None = None
-        self._abandoned = False
-        self.thread = threading.Thread(target=self._run, name="agentos-policy", daemon=True)
-
-    def abandon(self, question: _Question | None) -> bool:
-        """Called in the event loop: give the thread up, if it is (still) busy with `question`."""
-        with self._lock:
-            if self._abandoned or not self._busy or self._current is not question:
-                return False
-            self._abandoned = True
-            self._lost.add(1)
-            return True
-
-    def _run(self) -> None:
-        engine = self._build()
-        if engine is None:
-            return
-        try:
-            while (question := self._questions.get()) is not None:
-                if question.future.done():
-                    continue
-                with self._lock:
-                    self._busy, self._current = True, question
-                question.worker = self
-                question.started = question.loop.time()
-                answer = _ask(engine, question.path, question.document)
-                if not self._idle():
-                    return
-                _deliver(question, answer)
-        finally:
-            engine.close()
-
-    def _build(self) -> Any:
-        try:
-            engine = opa.build(self._modules, self._data)
-        except AgentOSError as error:
-            if self._idle() and self._ready is not None:
-                _deliver(self._ready, error)
-            return None
-        if not self._idle():
-            engine.close()
-            return None
-        if self._ready is not None:
-            _deliver(self._ready, None)
-            self._ready = None
-        return engine
-
-    def _idle(self) -> bool:
-        """The evaluation ended. False when the thread was given up meanwhile: it must end, nobody listens."""
-        with self._lock:
-            self._busy, self._current = False, None
-            if self._abandoned:
-                self._lost.add(-1)
-                self._returned()
-            return not self._abandoned
-
-
-def _deliver(question: _Question, answer: Json | AgentOSError) -> None:
-    try:
-        if isinstance(answer, AgentOSError):
-            question.loop.call_soon_threadsafe(question.fail, answer)
-        else:
-            question.loop.call_soon_threadsafe(question.answer, answer)
-    except RuntimeError:
-        # The event loop is closed: nobody waits for this answer, and no other way to tell exists.
-        return
-
-
-def _ask(engine: Any, path: str, document: Mapping[str, Json]) -> Json | AgentOSError:
-    """One evaluation. Errors are values here: they cross from the thread to the loop."""
-    library = opa.library()
-    try:
-        return engine.eval_document(path, document)
-    except library.OpaUndefinedError:
-        return EngineUnavailable(f"policy left data.{path} undefined")
-    except library.OpaError as error:
-        return EngineUnavailable(f"policy failed to evaluate data.{path}: {error.message}")
-    except (TypeError, ValueError, RecursionError) as error:
-        return EngineUnavailable(f"the policy input is not JSON: {error}")

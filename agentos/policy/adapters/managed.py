@@ -242,6 +242,10 @@ class ManagedEngine(ServerEngine):
         return f"opa {self.server_version or VERSION} (managed server)"
 
     @property
+    def answering(self) -> bool:
+        return self._up and super().answering
+
+    @property
     def pid(self) -> int | None:
         """The process id of the server, None while there is none that answers."""
         return self._server.process.pid if self._up and self._server.process is not None else None

@@ -129,6 +129,11 @@ class ServerEngine:
         self._loop = asyncio.get_running_loop()
         self._closed = False
 
+    @property
+    def answering(self) -> bool:
+        """Whether the last question was answered from this revision, as far as it is known."""
+        return not self._closed and self.trouble is None
+
     async def evaluate(self, path: str, document: Mapping[str, Json], *, within: float = DECISION_SECONDS) -> Json:
         """See PolicyEngine.evaluate. The deadline counts from the moment the question is sent, not from the wait for its turn."""
         self._refuse_if_unusable()

@@ -207,6 +207,8 @@ async def test_without_an_engine_everything_is_denied(call: dict[str, Any]) -> N
         "package agentos.syscall.rules.care.deep\n\nresults contains 1\n",
         "package agentos.grants\n\nx := 1\n",
         "package agentos.control.rules.care\n\nresults contains 1\n",
+        "package agentos.admission.rules.grants\n\nresults contains 1\n",
+        "package agentos.approval.rules.workspace\n\nresults contains 1\n",
     ],
 )
 async def test_a_tenant_cannot_write_into_the_packages_of_the_axioms(
@@ -332,6 +334,7 @@ class Told:
     """An engine that answers what it is told, and counts the questions."""
 
     version = "told 1"
+    answering = True
 
     def __init__(self, answer: Json) -> None:
         self.answer = answer
@@ -605,3 +608,15 @@ async def test_removing_a_grant_never_allows(factory: EmbeddedFactory, facts: di
     decider = await Decider.load(factory, axioms(), less, decision_seconds=PATIENT)
     assert (await decider.decide_syscall(call)).rules == ("grants.none",)
     decider.close()
+
+
+async def test_an_engine_that_is_down_answers_nothing_that_was_kept(facts: dict[str, Any], call: dict[str, Any]) -> None:
+    """While the server is known to be down every question goes to it, and is denied; afterwards what was kept counts again."""
+    engine = Told({"effect": "allow", "rules": [], "reasons": []})
+    decider = await Decider.load(engine, axioms(), facts)
+    assert (await decider.decide_syscall(call)).effect is Verdict.ALLOW
+    allow, engine.answer, engine.answering = engine.answer, EngineUnavailable("down"), False
+    assert (await decider.decide_syscall(call)).failed
+    engine.answer, engine.answering = allow, True
+    assert (await decider.decide_syscall(call)).effect is Verdict.ALLOW
+    assert engine.asked == 2

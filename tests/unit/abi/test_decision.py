@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from agentos.abi.assets import asset
 from agentos.abi.decision import Decision, Verdict, parse_decision
+from agentos.abi.obligation import parse_obligation
 
 SCHEMA = jsonschema.Draft202012Validator(json.loads((asset("schemas") / "v1" / "policy-decision.json").read_text()))
 
@@ -23,6 +24,22 @@ DECISIONS = st.builds(
     st.lists(TEXT, min_size=1, max_size=3).map(tuple),
     st.lists(TEXT, max_size=3).map(tuple),
     OBSERVED.map(tuple),
+    st.lists(
+        st.sampled_from(
+            [
+                {"kind": "redact", "rule": "r.a", "in": "args", "path": "/a/*/b"},
+                {"kind": "mask", "rule": "r.a", "in": "result", "path": "/iban", "keep": 4},
+                {"kind": "cap", "rule": "r.a", "path": "/amount", "maximum": -1},
+                {"kind": "sandbox", "rule": "r.a", "profile": "tight"},
+                {"kind": "label", "rule": "r.a", "labels": ["pii"]},
+                {"kind": "rate", "rule": "r.a", "name": "n", "limit": 0, "seconds": 1, "per": "tenant"},
+                {"kind": "uses", "rule": "r.a", "grants": [{"name": "g", "digest": "sha256:1", "maximum": 1}]},
+                {"kind": "approvers", "rule": "r.a", "count": 2},
+                {"kind": "notify", "rule": "r.a", "to": ["ciso"], "text": "look"},
+            ]
+        ),
+        max_size=3,
+    ).map(lambda bodies: tuple(one for body in bodies if (one := parse_obligation(body)) is not None)),
 )
 NEARLY = st.fixed_dictionaries(
     {},
@@ -40,7 +57,8 @@ def is_allow(value: Any) -> bool:
     """Whether `value` is exactly an allow, said a second time and in other words than the code."""
     return (
         isinstance(value, dict)
-        and {"effect", "rules", "reasons"} <= set(value) <= {"effect", "rules", "reasons", "observed"}
+        and {"effect", "rules", "reasons"} <= set(value) <= {"effect", "rules", "reasons", "observed", "obligations"}
+        and value.get("obligations", []) == []
         and value["effect"] == "allow"
         and all(
             isinstance(value[key], list) and all(isinstance(item, str) for item in value[key]) for key in ("rules", "reasons")
@@ -77,4 +95,34 @@ def test_what_is_read_as_itself_fits_the_published_schema(value: Any) -> None:
 def test_a_no_that_names_no_rule_is_a_malformed_denial(effect: str) -> None:
     """Who is refused can always be told by which rule."""
     decision = parse_decision({"effect": effect, "rules": [], "reasons": []})
-    assert (decision.effect, decision.rules) == (Verdict.DENY, ("kernel.malformed-decision",))
+    assert (decision.effect, decision.rules) == (Verdict.DENY, ("policy.failed",))
+
+
+BODY = {"kind": "mask", "rule": "r.a", "in": "args", "path": "/iban", "keep": 4}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "erase"},
+        {"kind": None},
+        {"rule": ""},
+        {"in": "reply"},
+        {"path": "iban"},
+        {"path": "/~2"},
+        {"keep": -1},
+        {"keep": True},
+        {"keep": 1.0},
+        {"more": 1},
+    ],
+)
+def test_an_obligation_that_is_not_known_denies(change: dict[str, Any]) -> None:
+    """Another kind, another field, another type: the whole decision is a denial, and so says the schema where it can tell."""
+    whole = {"effect": "allow", "rules": ["r.a"], "reasons": [], "obligations": [BODY | change]}
+    decision = parse_decision(whole)
+    assert (decision.effect, decision.rules) == (Verdict.DENY, ("policy.failed",))
+    lost = {key: value for key, value in BODY.items() if key != "keep"}
+    assert parse_decision({**whole, "obligations": [lost]}).failed
+    assert not parse_decision({**whole, "obligations": [BODY]}).failed
+    assert parse_decision({**whole, "obligations": {}}).failed
+    assert parse_decision({**whole, "obligations": [BODY] * 101}).failed

@@ -38,14 +38,23 @@ def test_the_whole_document() -> None:
             resource("Tool", "read", READ),
             resource("Tool", "git", GIT),
             resource("ToolGrant", "g", grant),
-            resource("ToolGrant", "h", {"agents": ["a"], "tools": ["git"], "args": {"repo": {"equals": "x"}}}),
+            resource("ToolGrant", "h", {"agents": ["a"], "tools": ["git"], "args": {"repo": {"equals": "x"}}, "maxUses": 3}),
             resource("Agent", "other", AGENT, "acme"),
         ],
         "default",
         granted_by={Key("ToolGrant", "default", "g"): "principal/al"},
     )
-    g = {"name": "g", "args": {}, "approval": True, "by": "principal/al", "until": 1000}
-    h = {"name": "h", "args": {"repo": {"equals": "x"}}, "approval": False, "by": "unknown"}
+    limited = {"agents": ["a"], "tools": ["git"], "args": {"repo": {"equals": "x"}}, "maxUses": 3}
+    digests = {name: resource("ToolGrant", name, spec).digest() for name, spec in (("g", grant), ("h", limited))}
+    g = {"name": "g", "args": {}, "approval": True, "by": "principal/al", "digest": digests["g"], "until": 1000}
+    h = {
+        "name": "h",
+        "args": {"repo": {"equals": "x"}},
+        "approval": False,
+        "by": "unknown",
+        "digest": digests["h"],
+        "max_uses": 3,
+    }
     assert built == {
         "agentos": {
             "tenant": {"name": "default", "limits": {"sessions": 7}},
@@ -70,6 +79,11 @@ def test_the_whole_document() -> None:
             },
             "grants": {"a": {"git": [g, h], "read": [g]}, "b": {"git": [g], "read": [g]}},
             "policies": {},
+            "rules": {
+                "syscall": ["budget", "declassify", "grants", "model", "workspace"],
+                "admission": ["high_risk", "model_key", "tenant"],
+                "approval": ["distinct", "requester"],
+            },
             "roles": {},
         }
     }
@@ -95,6 +109,41 @@ def test_policies_that_share_a_package_take_the_strictest_mode(modes: list[str],
 def test_a_package_that_cannot_be_read_binds() -> None:
     """A mode that is not known for sure to belong to a package does not apply: the policy is enforced."""
     built = build_data([policy("p", 'agentos.syscall["rules"].care', "dryrun")], "default", granted_by={})
+    assert built["agentos"]["policies"] == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'package agentos.syscall["rules"].care\n',
+        " package agentos.syscall.rules.care\n",
+        "package agentos . syscall.rules.care\nx := `\npackage agentos.syscall.rules.other\n`\n",
+    ],
+)
+def test_where_a_package_cannot_be_read_every_package_is_evaluated(source: str) -> None:
+    """The list of what is loaded is whole, or there is none: a policy that is not listed would not be asked."""
+    spec = {"mode": "dryrun", "modules": [{"path": "p.rego", "source": source}]}
+    built = build_data([resource("Policy", "p", spec)], "default", granted_by={})["agentos"]
+    assert "rules" not in built
+    assert built["policies"] == {}
+
+
+def test_what_is_declared_travels() -> None:
+    """Scope and parameters stand by the package; two policies of one package with two scopes have none."""
+    scoped = {"scope": {"agents": ["a"]}, "parameters": {"limit": 3}}
+    one, other = policy("p", "agentos.syscall.rules.care", "enforce"), policy("q", "agentos.syscall.rules.care", "enforce")
+    alone = resource("Policy", "p", {**one.spec, **scoped})
+    assert build_data([alone], "default", granted_by={})["agentos"]["policies"] == {
+        "care": {"mode": "enforce", "name": "p", **scoped}
+    }
+    shared = build_data([alone, other], "default", granted_by={})["agentos"]["policies"]["care"]
+    assert "scope" not in shared
+
+
+@pytest.mark.parametrize("target", ["syscall", "admission", "approval"])
+def test_no_policy_changes_the_mode_of_an_axiom(target: str) -> None:
+    """A tenant's policy that bears the name of an axiom, for whatever target, watches nothing and scopes nothing."""
+    built = build_data([policy("p", f"agentos.{target}.rules.grants", "dryrun")], "default", granted_by={})
     assert built["agentos"]["policies"] == {}
 
 

@@ -21,8 +21,22 @@ INPUT: dict[str, Any] = {
     "agent": {"name": "triage", "labels": {"team": "ops"}},
     "session": {"id": "s-1", "tenant": "default", "actor": "principal/al", "labels": ["pii"], "delegation": []},
     "budget": {"calls": 0, "tokens": 12},
-    "approvals": [{"tool": "read", "args_digest": DIGEST, "by": "principal/bo", "reason": "fine"}],
+    "approvals": [
+        {
+            "tool": "read",
+            "args_digest": DIGEST,
+            "by": "principal/bo",
+            "reason": "fine",
+            "at": 1,
+            "expires": 2,
+            "policy_digest": DIGEST,
+            "scope": "once",
+            "rules": ["a.b"],
+            "uses_left": 1,
+        }
+    ],
     "config_revision": 3,
+    "policy_digest": DIGEST,
     "now": 1_700_000_000_000,
 }
 DECISION: dict[str, Any] = {
@@ -79,6 +93,9 @@ CASES: list[tuple[str, dict[str, Any], bool]] = [
             ("budget.calls", -1),
             ("budget.calls", 1.5),
             ("approvals.0.by", ...),
+            ("approvals.0.scope", "for ever"),
+            ("approvals.0.expires", ...),
+            ("policy_digest", ...),
             ("config_revision", "3"),
             ("now", None),
             ("extra", 1),
@@ -86,6 +103,7 @@ CASES: list[tuple[str, dict[str, Any], bool]] = [
     ),
     ("policy-decision", DECISION, True),
     ("policy-decision", {"effect": "allow", "rules": [], "reasons": []}, True),
+    ("policy-decision", changed(DECISION, "obligations", [{"kind": "label", "rule": "a.b", "labels": ["x"]}]), True),
     *(
         ("policy-decision", changed(DECISION, path, value), False)
         for path, value in [
@@ -96,7 +114,10 @@ CASES: list[tuple[str, dict[str, Any], bool]] = [
             ("reasons", [1]),
             ("observed.0.mode", "enforce"),
             ("observed.0.rule", ...),
-            ("obligations", []),
+            ("obligations", {}),
+            ("obligations", [{"kind": "erase", "rule": "a.b"}]),
+            ("obligations", [{"kind": "label", "rule": "a.b", "labels": []}]),
+            ("obligations", [{"kind": "label", "rule": "a.b", "labels": ["x"], "more": 1}]),
         ]
     ),
     ("control-input", CONTROL, True),

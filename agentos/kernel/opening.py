@@ -1,0 +1,31 @@
+"""The first event of a session: who is to do what, with which input, and what is known of both from the start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from agentos.abi.canonical import Json
+from agentos.abi.errors import UsageError
+from agentos.kernel.port import AgentSpec
+from agentos.kernel.provenance import place_holds
+from agentos.kernel.workspace import InputFile
+
+
+def opening(
+    agent: AgentSpec, goal: str, inputs: Sequence[InputFile], labels: Sequence[str], file_labels: Mapping[str, Sequence[str]]
+) -> dict[str, Json]:
+    """The payload of `session.created`.
+
+    `labels` are on the session at once, `file_labels` on the input files below a place (`.`: all); what the Agent declares is
+    added to both. Raises UsageError for labels of a place where no input file is.
+    """
+    for place in sorted(file_labels):
+        if not any(place_holds(place, item.path) for item in inputs):
+            raise UsageError(f"no input file at {place!r} could carry a label", mend="name a file or folder of the input, or .")
+    data: dict[str, Json] = {"agent": agent.name, "goal": goal, "inputs": []}
+    for item in inputs:
+        places = [*agent.file_labels.items(), *file_labels.items()]
+        found = sorted({label for place, named in places if place_holds(place, item.path) for label in named})
+        data["inputs"].append({**item.to_dict(), "labels": found} if found else item.to_dict())
+    carried = sorted({*agent.goal_labels, *labels})
+    return {**data, "labels": carried} if carried else data
