@@ -9,6 +9,7 @@ log is not what it was is an alarm: from then on nothing is signed, and `status`
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 from collections.abc import Sequence
@@ -44,6 +45,9 @@ IDLE_S: Final = 3600.0
 AGAIN_S: Final = 86_400.0
 """Seconds between two readings of the whole log."""
 
+GATHER_S: Final = 0.05
+"""Seconds in which events gather before they are hashed and stored together."""
+
 PAUSE_S: Final = 0.5
 """Seconds until something that failed is tried again."""
 
@@ -65,6 +69,7 @@ class Notary:
         self._tasks: list[asyncio.Task[None]] = []
         self._sizes: dict[str, int] = {}
         self._moved = asyncio.Condition()
+        self._hurry = asyncio.Event()
         self._signed_us: int | None = None
         self._first_us: int | None = None
 
@@ -77,10 +82,12 @@ class Notary:
 
     async def stop(self) -> None:
         """End, with a checkpoint over all that there is. What cannot be signed now is signed at the next start."""
-        for task in self._tasks:
-            task.cancel()
+        running = set(self._tasks)
+        while running:
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=PAUSE_S)
         if self._tasks:
-            await asyncio.wait(self._tasks)
             await self._finish()
         self._tasks = []
         await asyncio.to_thread(self.prover.tiles.close)
@@ -91,6 +98,7 @@ class Notary:
         Raises ChainBroken when there is an alarm, Unavailable when it takes too long.
         """
         ends = {stream: await self.prover.log.end(stream) for stream in self.prover.streams}
+        self._hurry.set()
         try:
             async with asyncio.timeout(PATIENCE_S):
                 async with self._moved:
@@ -192,6 +200,8 @@ class Notary:
                 self.prover.check()
                 self._first_us = self._first_us or self._timer.monotonic_us()
                 await self._reached()
+            if queue.empty():
+                self._hurry.clear()
             self.problem = None
             if waiting >= EVENTS or self._left_us() <= 0:
                 await self.sign()
@@ -200,9 +210,15 @@ class Notary:
     async def _batch(self, queue: asyncio.Queue[tuple[str, Stored]], room: int) -> list[tuple[str, Stored]]:
         """What there is to take, at most `room`; nothing when it is time to sign."""
         try:
-            batch = [await asyncio.wait_for(queue.get(), max(0.0, self._left_us() / 1e6))]
+            # Not `wait_for`, which may swallow a cancellation when an item comes at the same moment.
+            async with asyncio.timeout(max(0.0, self._left_us() / 1e6)):
+                batch = [await queue.get()]
         except TimeoutError:
             return []
+        with contextlib.suppress(TimeoutError):
+            # One transaction for many events costs little more than for one; who asks for a checkpoint now does not wait.
+            async with asyncio.timeout(GATHER_S):
+                await self._hurry.wait()
         while len(batch) < room and not queue.empty():
             batch.append(queue.get_nowait())
         return batch

@@ -90,6 +90,8 @@ class AuditVerbs:
             raise UsageError(f"parameter sessions: expected 1 to {MAX_SESSIONS} ids")
         since_ms = None if since is None else parse_moment(since, now_ms=self._clock.now_ms())
         scope = Scope(None if named is None else tuple(dict.fromkeys(named)), since_ms)
+        # Behind a log that was changed there is nothing to sign, whatever is left in it.
+        self._notaries.get(caller.tenant).prover.check()
         found = await gather(self._logs(caller.tenant), self._registry, tenant=caller.tenant, scope=scope)
         if not found.sessions:
             raise NotFound("there is no session to export", mend="list them: agentos ps --all")

@@ -47,10 +47,11 @@ class Payer:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a call could not be charged: the kind of the obligation, and a sentence."""
+    """Why a call could not be charged: the kind of the obligation, and a sentence; of `uses` also the digests of the grants."""
 
     kind: str
     reason: str
+    spent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ class Charges:
         for one in (one for one in obligations if one.kind == "uses"):
             paying = _paying(book, one.fields["grants"], call)
             if paying is None:
-                return Refusal("uses", _used_up(one))
+                return Refusal("uses", _used_up(one), tuple(grant["digest"] for grant in one.fields["grants"]))
             plan.append((book.uses[_use_key(paying)], {"kind": "uses", "grant": paying["name"], "digest": paying["digest"]}))
         undo = [(counter, counter.put(call, now_ms)) for counter, _ in plan]
         book.sweep(now_ms)

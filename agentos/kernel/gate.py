@@ -10,7 +10,6 @@ it. A denial, a question to people and a halt are recorded in the same way and a
 from __future__ import annotations
 
 import asyncio
-import difflib
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,12 +22,13 @@ from agentos.abi.errors import Conflict, DriverError, OutcomeUnknown, SequenceCo
 from agentos.abi.syscall import MODEL_CALL, Result, Syscall, ToolEffect
 from agentos.drivers.port import CallContext, Driver, ModelProvider, ModelRequest, ModelUnavailable, ToolSpec
 from agentos.kernel import consent, obligations
-from agentos.kernel.charges import CHARGED, NOTHING, Charges, Payer, Receipt, Refusal
+from agentos.kernel.charges import CHARGED, NOTHING, Charges, Payer, Receipt
 from agentos.kernel.journal import Journal
 from agentos.kernel.port import Configuration, Timer
 from agentos.kernel.provenance import input_labels
 from agentos.kernel.reply import MODEL_IDS, UNREADABLE, check_reply, recordable
 from agentos.kernel.ruling import Check, Ruling, rule
+from agentos.kernel.tools import offer, repeatable, unknown_tool
 from agentos.kernel.workspace import Workspaces
 from agentos.projections import context
 from agentos.projections.question import question
@@ -92,7 +92,7 @@ class Gate:
             return await self._refuse(journal, configuration, syscall, unreadable)
         tool = configuration.tools.get(syscall.tool)
         if tool is None:
-            return await self._refuse(journal, configuration, syscall, _unknown_tool(syscall.tool, configuration))
+            return await self._refuse(journal, configuration, syscall, unknown_tool(syscall.tool, configuration))
         try:
             arguments = canonical(syscall.args)
         except NotCanonical as error:
@@ -109,7 +109,7 @@ class Gate:
             syscall,
             tool.effect,
             args_digest,
-            once=not _repeatable(tool),
+            once=not repeatable(tool),
             check=lambda args: _too_large(len(canonical(args))) or fits(args),
             act=self._tool_act(journal, tool, syscall.call),
             declassifies=tool.driver.get("builtin", {}).get("primitive") == "declassify",
@@ -149,7 +149,7 @@ class Gate:
             if call.step is not Step.ALLOWED:
                 continue
             tool = configuration.tools.get(call.tool)
-            if call.tool == MODEL_CALL or tool is None or not _repeatable(tool):
+            if call.tool == MODEL_CALL or tool is None or not repeatable(tool):
                 data = {"call": call.call, "tool": call.tool}
                 await self._record(journal, configuration, ev.SYSCALL_UNKNOWN, data)
 
@@ -173,32 +173,7 @@ class Gate:
             "turn": state.turn + (tool == MODEL_CALL),
         }
 
-        async def decide(args: dict[str, Json], args_digest: str) -> Decision:
-            if agent is None:
-                return deny("kernel.agent-gone", f"agent {state.agent} is not declared in revision {configuration.revision}")
-            data["args"], data["args_digest"] = args, args_digest
-            asked = question(
-                state,
-                agent=data["agent"],
-                call=data,
-                revision=configuration.revision,
-                policy_digest=configuration.policy_digest,
-                now_ms=now,
-            )
-            return await configuration.decider.decide_syscall(asked)
-
-        ruling = await rule(decide, request.syscall.args, request.args_digest, request.check)
-        if ruling.obliged("sandbox", "redact", "mask") and ruling.decision.effect in {Verdict.ALLOW, Verdict.ASK}:
-            # A model is asked over its endpoint, which no sandbox of ours is around.
-            ruling = obligations.feasible(ruling, tool, () if tool == MODEL_CALL else self._drivers.profiles)
-        receipt = NOTHING
-        if ruling.decision.effect is Verdict.ALLOW and ruling.obliged(*CHARGED):
-            payer = Payer(journal.tenant, journal.session, state.agent, call)
-            charged = await self._charges.charge(payer, ruling.obliged(*CHARGED), now)
-            if isinstance(charged, Refusal):
-                ruling = ruling.denied(charged.kind, charged.reason)
-            else:
-                receipt = charged
+        ruling, receipt = await self._rule(journal, configuration, request, data)
         data |= self._told(journal, configuration, request, ruling, receipt, now)
         if ruling.policy.failed:
             failure = {"call": call, "tool": tool, "reason": ruling.policy.reasons[0], "engine": configuration.decider.engine}
@@ -225,6 +200,49 @@ class Gate:
             case Verdict.DENY:
                 pass
         return journal.state.calls[call]
+
+    async def _rule(
+        self, journal: Journal, configuration: Configuration, request: _Request, data: dict[str, Json]
+    ) -> tuple[Ruling, Receipt]:
+        """What holds for the call, and what it was charged. `data` gets arguments and spent grants of the last question."""
+        state, now = journal.state, data["now"]
+        spent: list[str] = []
+
+        async def decide(args: dict[str, Json], args_digest: str) -> Decision:
+            if state.agent not in configuration.agents:
+                return deny("kernel.agent-gone", f"agent {state.agent} is not declared in revision {configuration.revision}")
+            data["args"], data["args_digest"] = args, args_digest
+            asked = question(
+                state,
+                agent=data["agent"],
+                call=data,
+                revision=configuration.revision,
+                policy_digest=configuration.policy_digest,
+                now_ms=now,
+                spent=spent,
+            )
+            return await configuration.decider.decide_syscall(asked)
+
+        while True:
+            ruling = await rule(decide, request.syscall.args, request.args_digest, request.check)
+            if ruling.obliged("sandbox", "redact", "mask") and ruling.decision.effect in {Verdict.ALLOW, Verdict.ASK}:
+                # A model is asked over its endpoint, which no sandbox of ours is around.
+                ruling = obligations.feasible(ruling, data["tool"], () if data["tool"] == MODEL_CALL else self._drivers.profiles)
+            receipt = NOTHING
+            if ruling.decision.effect is Verdict.ALLOW and ruling.obliged(*CHARGED):
+                payer = Payer(journal.tenant, journal.session, state.agent, data["call"])
+                charged = await self._charges.charge(payer, ruling.obliged(*CHARGED), now)
+                if isinstance(charged, Receipt):
+                    receipt = charged
+                elif fresh := [digest for digest in charged.spent if digest not in spent]:
+                    # Without the grants that are used up another one may cover the call, or ask a person.
+                    spent += fresh
+                    continue
+                else:
+                    ruling = ruling.denied(charged.kind, charged.reason)
+            if spent:
+                data["spent"] = spent
+            return ruling, receipt
 
     def _told(
         self, journal: Journal, configuration: Configuration, request: _Request, ruling: Ruling, receipt: Receipt, now: int
@@ -340,7 +358,7 @@ class Gate:
             request = ModelRequest(
                 system=agent.instructions,
                 messages=context.messages(journal.state),
-                tools=[_offer(configuration.tools[name]) for name in agent.tools],
+                tools=[offer(configuration.tools[name]) for name in agent.tools],
             )
             reply = await self._models.complete(configuration.models[agent.model], request)
             check_reply(reply, taken=journal.state.calls)
@@ -428,18 +446,3 @@ def _error(error: DriverError) -> dict[str, Json]:
 
 def _unfit(why: str) -> dict[str, Json]:
     return {"code": "result", "message": f"the call was performed, but its result cannot be recorded: {why}", "retryable": False}
-
-
-def _repeatable(tool: ToolSpec) -> bool:
-    return tool.idempotent or tool.effect is ToolEffect.READ
-
-
-def _offer(tool: ToolSpec) -> dict[str, Json]:
-    """A tool as the model is told of it."""
-    return {"name": tool.name, "description": tool.description, "input_schema": dict(tool.input_schema)}
-
-
-def _unknown_tool(name: str, configuration: Configuration) -> str:
-    near = difflib.get_close_matches(name[:128], configuration.tools, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"no tool is called {name[:128]!r}{hint}"

@@ -6,7 +6,7 @@ again from the events, byte for byte, so that a decision can be explained and tr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agentos.abi import event as ev
@@ -23,8 +23,11 @@ def question(
     revision: int,
     policy_digest: str | None,
     now_ms: int,
+    spent: Sequence[str] = (),
 ) -> dict[str, Json]:
     """The policy input for a call of the session as it stands before the decision.
+
+    `spent` are the digests of grants that have no use left.
 
     `agent` is `{name, labels}`; `call` is `{call, tool, effect, args, args_digest}`. The approvals that the call has, and those
     of the session that are for its tool, are part of it; whether they cover it is for policy to say.
@@ -44,6 +47,7 @@ def question(
         "approvals": [_approval(one) for one in approvals(state, call["call"], call["tool"])],
         "config_revision": revision,
         "policy_digest": policy_digest or "",
+        "spent": list(spent),
         "now": now_ms,
     }
 
@@ -86,6 +90,7 @@ def recorded(events: Iterable[Event]) -> Iterator[Recorded]:
                 revision=event.config_revision,
                 policy_digest=event.policy_digest,
                 now_ms=data["now"],
+                spent=data.get("spent") or (),
             )
             yield Recorded(
                 session=event.subject,

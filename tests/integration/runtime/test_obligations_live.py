@@ -101,7 +101,7 @@ async def test_uses_of_a_grant_hold_across_a_restart(house: House) -> None:
     async with house.open() as door:
         second = await door.run()
         await door.until(second)
-        assert await writes(door, second) == [("allow", ["grants.counted"]), *[("deny", ["obligation.uses"])] * 2]
+        assert await writes(door, second) == [("allow", ["grants.counted"]), *[("deny", ["grants.spent"])] * 2]
         manifests[-1]["spec"]["maxUses"] = 5
         await door.apply(*manifests)
         third = await door.run()

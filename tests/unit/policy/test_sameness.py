@@ -59,6 +59,7 @@ CALL: dict[str, Any] = {
     "approvals": [],
     "config_revision": 1,
     "policy_digest": "sha256:b",
+    "spent": [],
     "now": 900,
 }
 
@@ -201,7 +202,7 @@ def test_modules_that_are_not_reached_read_nothing() -> None:
     """What admission and approval read does not keep syscalls apart."""
     told = reads(axioms(), SYSCALL)
     assert told is not None
-    assert {path[0] for path in told.exact} <= {"agent", "session", "syscall", "approvals"}
+    assert {path[0] for path in told.exact} <= {"agent", "session", "syscall", "approvals", "spent"}
     assert told.named == {"labels", "model"}
     control = reads(axioms("control"), CONTROL)
     assert control is not None

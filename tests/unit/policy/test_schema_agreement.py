@@ -37,6 +37,7 @@ INPUT: dict[str, Any] = {
     ],
     "config_revision": 3,
     "policy_digest": DIGEST,
+    "spent": [],
     "now": 1_700_000_000_000,
 }
 DECISION: dict[str, Any] = {

@@ -72,9 +72,23 @@ results contains {"rule": "grants.model", "effect": "allow", "reason": reason} i
 # title: none
 # description: no grant names this agent and this tool
 results contains {"rule": "grants.none", "effect": "deny", "reason": reason} if {
-	count(named) == 0
+	count(given) == 0
 	not tool == "model-call"
 	reason := sprintf("no grant lets agent %s call tool %s; an operator can add a ToolGrant", [agent, tool])
+}
+
+# METADATA
+# title: spent
+# description: the grants for this agent and this tool have no use left
+results contains {"rule": "grants.spent", "effect": "deny", "reason": reason} if {
+	count(given) > 0
+	count(applicable) == 0
+	some grant in given
+	grant.digest in spent
+	reason := sprintf(
+		"grant %s let agent %s call tool %s %d times; an operator can renew the ToolGrant",
+		[grant.name, agent, tool, grant.max_uses],
+	)
 }
 
 # METADATA
@@ -113,9 +127,18 @@ default tool := "(unnamed)"
 
 tool := input.syscall.tool
 
-default named := []
+default given := []
 
-named := data.agentos.grants[agent][tool]
+given := data.agentos.grants[agent][tool]
+
+# A grant without a use left is as good as none.
+named := [grant | some grant in given; not used_up(grant)]
+
+used_up(grant) if grant.digest in spent
+
+default spent := []
+
+spent := input.spent
 
 applicable := [grant |
 	some grant in named

@@ -190,3 +190,37 @@ test_among_grants_that_ask_one_without_a_count_will_do if {
 	free := object.remove(limited("free", 1, true), ["max_uses"])
 	{result.rule | some result in of([limited("one", 3, true), free])} == {"grants.approval"}
 }
+
+spent_of(offered, digests) := {result.rule | some result in results} if {
+	results := grants.results with input as {
+		"agent": {"name": "a"},
+		"syscall": {"tool": "send", "args": {}},
+		"now": 1,
+		"spent": digests,
+	}
+		with data.agentos.grants as {"a": {"send": offered}}
+}
+
+test_a_grant_without_a_use_left_is_as_good_as_none if {
+	spent_of([limited("one", 3, false)], ["sha256:one"]) == {"grants.spent"}
+}
+
+test_after_one_grant_is_used_up_the_next_pays if {
+	spent_of([limited("one", 3, false), limited("two", 1, false)], ["sha256:one"]) == {"grants.counted"}
+}
+
+test_after_a_grant_is_used_up_a_person_is_asked_where_a_grant_says_so if {
+	asking := object.remove(limited("asking", 1, true), ["max_uses"])
+	spent_of([limited("one", 3, false), asking], ["sha256:one"]) == {"grants.approval"}
+}
+
+test_the_reason_says_how_many_uses_there_were if {
+	some result in grants.results with input as {
+		"agent": {"name": "a"},
+		"syscall": {"tool": "send", "args": {}},
+		"now": 1,
+		"spent": ["sha256:one"],
+	}
+		with data.agentos.grants as {"a": {"send": [limited("one", 3, false)]}}
+	result.reason == "grant one let agent a call tool send 3 times; an operator can renew the ToolGrant"
+}
