@@ -93,6 +93,7 @@ def question(number: int) -> dict[str, Any]:
         "approvals": [],
         "config_revision": 1,
         "policy_digest": "sha256:" + "1" * 64,
+        "spent": [],
         "now": 1_700_000_000_000,
     }
 

@@ -179,5 +179,6 @@ def _document(path: str) -> dict[str, Any]:
         "approvals": [],
         "config_revision": 1,
         "policy_digest": "sha256:" + "1" * 64,
+        "spent": [],
         "now": 1_700_000_000_000,
     }

@@ -215,10 +215,11 @@ class Notary:
                 batch = [await queue.get()]
         except TimeoutError:
             return []
-        with contextlib.suppress(TimeoutError):
+        if queue.qsize() < room - 1:
             # One transaction for many events costs little more than for one; who asks for a checkpoint now does not wait.
-            async with asyncio.timeout(GATHER_S):
-                await self._hurry.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GATHER_S):
+                    await self._hurry.wait()
         while len(batch) < room and not queue.empty():
             batch.append(queue.get_nowait())
         return batch
