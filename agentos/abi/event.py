@@ -26,6 +26,8 @@ SESSION_CREATED: Final = "agentos.session.created"  # agent, goal, inputs [{path
 SESSION_OWNED: Final = "agentos.session.owned"  # epoch: the runtime (re)took the session
 SESSION_REVISED: Final = "agentos.session.revised"  # from, to: the session moved to another revision
 SESSION_WAITING: Final = "agentos.session.waiting"  # call, args_digest, expires, needed, given: parked at no cost
+SESSION_PAUSED: Final = "agentos.session.paused"  # reason: a person keeps it from making another syscall
+SESSION_RESUMED: Final = "agentos.session.resumed"  # reason: and lets it go on
 SESSION_FINISHED: Final = "agentos.session.finished"  # result
 SESSION_FAILED: Final = "agentos.session.failed"  # error {code, message}
 SESSION_CANCELLED: Final = "agentos.session.cancelled"  # reason
@@ -37,6 +39,7 @@ SYSCALL_DECIDED: Final = "agentos.syscall.decided"  # call, tool, effect, args, 
 SYSCALL_FINISHED: Final = "agentos.syscall.finished"  # call, tool, result {...}, result_digest, duration_us
 SYSCALL_FAILED: Final = "agentos.syscall.failed"  # call, tool, error {code, message}, duration_us
 SYSCALL_UNKNOWN: Final = "agentos.syscall.unknown"  # call, tool: a crash hid the outcome
+SYSCALL_RECONCILED: Final = "agentos.syscall.reconciled"  # call, tool, outcome, reason, result?: a person found out
 
 # Policy.
 POLICY_FAILED: Final = "agentos.policy.failed"  # call, tool, reason, engine: policy gave no decision, so the call is denied

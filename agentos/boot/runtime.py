@@ -38,6 +38,7 @@ from agentos.control.identity import Identity
 from agentos.control.policy_verbs import PolicyVerbs
 from agentos.control.principal import Caller, Handler
 from agentos.control.principal_verbs import PrincipalVerbs
+from agentos.control.session_life_verbs import SessionLifeVerbs
 from agentos.control.session_verbs import SessionVerbs
 from agentos.drivers.adapters.play import check_play
 from agentos.drivers.dispatch import Drivers, Providers
@@ -46,6 +47,7 @@ from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
 from agentos.eventlog.subject import REGISTRY_STREAM
 from agentos.kernel.charges import Charges
 from agentos.kernel.gate import SYSTEM, Gate
+from agentos.kernel.life import Life
 from agentos.kernel.sessions import Sessions
 from agentos.kernel.turn import Runner
 from agentos.kernel.workspace import Workspaces
@@ -103,6 +105,7 @@ class Runtime:
             timer=self.timer,
             random=self.random,
         )
+        self.life = Life(self.sessions, self.configurations, gate)
         self._stop = asyncio.Event()
         self._changing = asyncio.Lock()
         self._created: str | None = None
@@ -204,6 +207,7 @@ class Runtime:
             **SessionVerbs(
                 self.sessions, self.tenants.log, self.tenants, self.workspaces, self.timer, self.random
             ).handlers(),
+            **SessionLifeVerbs(self.life).handlers(),
             **PrincipalVerbs(
                 principals, lambda: self.configurations.tenants, principals_changed, self.backend.user_stanza
             ).handlers(),
@@ -291,7 +295,7 @@ class Runtime:
         """Take over the sessions that a runtime before us left running. One that cannot be read holds up no other."""
         await tenant.projector.caught_up()
         for row in await self.tenants.sessions(tenant.name, live_only=True, limit=10_000):
-            if row["state"] == "waiting":
+            if row["state"] in {"waiting", "paused"}:
                 self.sessions.adopt(tenant.name, row["id"])
                 continue
             log.info("resuming session %s", row["id"])

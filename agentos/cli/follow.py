@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agentos.control.client import Client
 
 WAIT_MS: Final = 10_000
-PAUSES: Final = frozenset({"agentos.session.waiting"})
+PAUSES: Final = frozenset({"agentos.session.waiting", "agentos.session.paused"})
 ENDS: Final = frozenset(
     {"agentos.session.finished", "agentos.session.failed", "agentos.session.cancelled", "agentos.session.halted"}
 )
@@ -25,7 +25,7 @@ COLOURS: Final = {"allow": "green", "deny": "red", "halt": "red", "ask": "yellow
 async def follow(
     client: Client, session: str, *, tell: Callable[[str], None] = emit, err: bool = False, through_waits: bool = False
 ) -> None:
-    """Tell the session's events as they come; return when it ends, or waits for a person (unless `through_waits`).
+    """Tell the session's events as they come; return when it ends, waits for a person or is paused (unless `through_waits`).
 
     `tell` gets each line; `err` says that it goes to standard error, where colour is another question.
     """
@@ -64,6 +64,10 @@ def show_end(session: Json) -> int:
         say("the session waits for approval")
         say(f"next: agentos approvals list; agentos approvals approve {name} --reason '…' (or deny)")
         return 5
+    if state == "paused":
+        say(f"the session is paused, by {session['paused']['by']}: {plain(session['paused']['reason'])}")
+        say(f"next: agentos session resume {session['session']} --reason '…'")
+        return 5
     error = session.get("error", {})
     say(f"{state}: {plain(str(error.get('message', '')))}".rstrip(": "))
     return 3 if state == "halted" else 1
@@ -82,6 +86,8 @@ def lines(event: Json, *, err: bool = False) -> list[str]:
         case "session.waiting":
             others = f", {data['given']} of {data['needed']} have approved" if data["needed"] > 1 else ""
             text = f"waits for a person until {rfc3339(data['expires'])[:19]}Z: call {data['call']}{others}"
+        case "session.paused" | "session.resumed" as word:
+            text = f"{word.removeprefix('session.')} by {event['actor']}: {data['reason']}"
         case "session.finished":
             text = f"finished: {data['result']}"
         case "session.failed":
@@ -93,7 +99,7 @@ def lines(event: Json, *, err: bool = False) -> list[str]:
         case "syscall.decided":
             return [f"{clock} #{event['seq']:<4} {_decided(data, err)}"]
         case syscall if syscall.startswith("syscall."):
-            text = _outcome(syscall, data)
+            text = _outcome(syscall, event)
         case answer if answer.startswith(("approval.", "policy.")):
             text = _people(answer, event)
         case other:
@@ -135,8 +141,12 @@ def _decided(data: Json, err: bool) -> str:
     return f"{text}  {plain(', '.join(data['decision']['rules']))}: {plain('; '.join(data['decision']['reasons']))}"
 
 
-def _outcome(kind: str, data: Json) -> str:
+def _outcome(kind: str, event: Json) -> str:
+    data = event["data"]
     match kind:
+        case "syscall.reconciled":
+            words = {"finished": "done", "failed": "failed", "not-run": "was not run"}
+            return f"{data['tool']} {words[data['outcome']]}, as {event['actor']} found out: {data['reason']}"
         case "syscall.refused":
             return f"{data['tool']} refused: {data['error']['message']}"
         case "syscall.finished":

@@ -41,6 +41,7 @@ VERB_FILES = (
     "principal",
     "run",
     "sessions",
+    "session",
     "approvals",
     "policy",
     "audit",

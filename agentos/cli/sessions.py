@@ -91,9 +91,9 @@ def logs(
 
 
 def wait(session: Annotated[str, typer.Argument(metavar="SESSION", help="the session")]) -> int:
-    """Block until a session ends, or waits for a person.
+    """Block until a session ends, waits for a person, or is paused.
 
-    Exit codes: 0 finished, 1 failed or cancelled, 3 halted by policy, 5 waits for approval.
+    Exit codes: 0 finished, 1 failed or cancelled, 3 halted by policy, 5 waits for approval or is paused.
     """
 
     async def work(client: Client) -> Json:

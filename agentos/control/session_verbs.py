@@ -224,6 +224,8 @@ def describe(state: SessionState) -> dict[str, Json]:
         "tokens": state.input_tokens + state.output_tokens,
         "labels": sorted(state.labels),
     }
+    if state.paused is not None:
+        body["paused"] = dict(state.paused)
     if state.waiting_for is not None and state.waiting is not None:
         waiting = state.calls[state.waiting_for]
         body["waiting_for"] = {

@@ -141,7 +141,7 @@ class Sessions:
 
     async def resume(self, tenant: str, session: str) -> None:
         """Take a session over after a restart and run it on, unless it is over or waits for a person."""
-        async with self._journal(tenant, session) as journal:
+        async with self.journal(tenant, session) as journal:
             if (tenant, session) not in self._tasks:
                 await self._take_over(journal)
 
@@ -188,7 +188,7 @@ class Sessions:
         that this yes does not count. That refusal is told to the person and not recorded: the session's log is what happened
         to the session, and nothing did; whoever may not approve could otherwise fill it.
         """
-        async with self._journal(tenant, session) as journal:
+        async with self.journal(tenant, session) as journal:
             seen, state, now = journal.head.seq, journal.state, self._timer.now_ms()
             asked = asked_call(state, call, digest, now)
             configuration = self._source.current(tenant)
@@ -215,7 +215,7 @@ class Sessions:
                 if meanwhile is not None:
                     await meanwhile()
             finally:
-                self._wake(journal)
+                self.wake(journal)
             return state
 
     async def expire(self, tenant: str, session: str) -> bool:
@@ -223,7 +223,7 @@ class Sessions:
 
         An answer that comes at the same moment is either before it, and stands, or finds nothing that waits.
         """
-        async with self._journal(tenant, session) as journal:
+        async with self.journal(tenant, session) as journal:
             state = journal.state
             asked = state.calls.get(state.waiting_for or "")
             if state.state is not State.WAITING or asked is None or self._timer.now_ms() < question_ends(state):
@@ -237,17 +237,21 @@ class Sessions:
                 policy=configuration.policy_digest,
                 only_if_seq=state.seq,
             )
-            self._wake(journal)
+            self.wake(journal)
             return True
 
-    def _wake(self, journal: Journal) -> None:
+    def wake(self, journal: Journal) -> None:
         """Run a parked session on. While its harness is still leaving, its task goes on by itself: the session runs again."""
-        if (journal.tenant, journal.session) not in self._tasks:
+        if (journal.tenant, journal.session) not in self._tasks and journal.state.state is State.RUNNING:
             self._start(journal)
+
+    def runs(self, tenant: str, session: str) -> bool:
+        """Whether a session runs, or is about to."""
+        return (tenant, session) in self._tasks
 
     async def cancel(self, tenant: str, session: str, *, reason: str, actor: str) -> SessionState:
         """Stop a session for good. Raises Conflict when it is already over."""
-        async with self._journal(tenant, session) as journal:
+        async with self.journal(tenant, session) as journal:
             task = self._tasks.get((tenant, session))
             if task is not None:
                 task.cancel()
@@ -264,7 +268,7 @@ class Sessions:
 
     async def state(self, tenant: str, session: str) -> SessionState:
         """The session as it stands. Raises NotFound."""
-        async with self._journal(tenant, session) as journal:
+        async with self.journal(tenant, session) as journal:
             return journal.state
 
     async def wait_beyond(self, tenant: str, session: str, seq: int) -> None:
@@ -292,7 +296,7 @@ class Sessions:
             await asyncio.wait(tasks)
 
     @asynccontextmanager
-    async def _journal(self, tenant: str, session: str) -> AsyncIterator[Journal]:
+    async def journal(self, tenant: str, session: str) -> AsyncIterator[Journal]:
         """The session's one journal, loaded from the log if nobody holds it; commands on one session take turns."""
         key = (tenant, session)
         turnstile = self._turnstiles.setdefault(key, asyncio.Lock())
@@ -388,9 +392,10 @@ class Sessions:
                 await self._timer.sleep(delay)
                 delay = min(delay * 2, LONGEST_PAUSE_S)
                 try:
-                    async with self._journal(tenant, session) as journal:
+                    async with self.journal(tenant, session) as journal:
                         await self._take_over(journal)
-                except LogUnavailable:
+                except (LogUnavailable, SequenceConflict):
+                    # A conflict: what was sent before and not answered has come in meanwhile.
                     continue
                 except NotFound:
                     # It was never stored, or its tenant is not declared any more: then it is resumed when that is back.

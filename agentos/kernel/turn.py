@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 from agentos.abi import event as ev
 from agentos.abi import rpc
@@ -21,7 +21,7 @@ from agentos.kernel.journal import Journal
 from agentos.kernel.port import Configuration, ConfigurationSource, HarnessProcess, HarnessSilent, Spawner, Timer
 from agentos.kernel.reply import is_call_id
 from agentos.projections import context
-from agentos.projections.session import Call, State, Step
+from agentos.projections.session import Call, SessionState, State, Step
 
 log = logging.getLogger(__name__)
 
@@ -42,19 +42,30 @@ MAX_REFUSED: Final = 1000
 
 
 class Pause(StrEnum):
-    """Why a session stopped running."""
+    """Why a session stopped running. A paused one waits as well."""
 
     ENDED = "ended"
     WAITING = "waiting"
 
 
-class _Leave(Exception):
-    """The harness is told to go: the session is parked or over."""
+class Leave(Exception):
+    """The harness is told to go: the session is parked or over. `code` is one of the ABI's."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+class Answers(Protocol):
+    """Who answers a harness's requests: the kernel, or a replay of what it once answered."""
+
+    @property
+    def session(self) -> str:
+        """The session that the harness drives."""
+
+    async def handle(self, method: str, params: dict[str, Json]) -> dict[str, Json]:
+        """Serve one request. Raises Leave when the harness must go, Conflict for a request that is off."""
 
 
 class Runner:
@@ -77,7 +88,7 @@ class Runner:
             turns = _Turns(self._gate, self._source, self._timer, journal)
             process = await self._spawner.spawn(journal.session)
             try:
-                problem = await _serve(process, turns)
+                problem = await serve(process, turns)
             except HarnessSilent as silent:
                 problem = str(silent)
             finally:
@@ -93,12 +104,12 @@ class Runner:
 def _pause(journal: Journal) -> Pause | None:
     if journal.state.over:
         return Pause.ENDED
-    return Pause.WAITING if journal.state.state is State.WAITING else None
+    return None if journal.state.state is State.RUNNING else Pause.WAITING
 
 
-async def _serve(process: HarnessProcess, turn: _Turns) -> str:
+async def serve(process: HarnessProcess, turn: Answers) -> str:
     """Answer the harness's requests until it closes its end or must leave; return why it ended."""
-    hello = {"abi": rpc.ABI, "session": turn.journal.session}
+    hello = {"abi": rpc.ABI, "session": turn.session}
     await process.write_frame(rpc.request(0, "initialize", hello))
     greeted = False
     faults = 0
@@ -130,7 +141,7 @@ async def _serve(process: HarnessProcess, turn: _Turns) -> str:
             return "a frame was no request"
         try:
             answer = rpc.response(number, await turn.handle(method, params))
-        except _Leave as leave:
+        except Leave as leave:
             await process.write_frame(rpc.error(number, leave.code, leave.message))
             return leave.message
         except SequenceConflict:
@@ -152,8 +163,12 @@ class _Turns:
         self.journal = journal
         self._configuration: Configuration | None = None
 
+    @property
+    def session(self) -> str:
+        return self.journal.session
+
     async def handle(self, method: str, params: dict[str, Json]) -> dict[str, Json]:
-        """Serve one request. Raises _Leave when the harness must go, Conflict for a request that is off."""
+        """Serve one request. Raises Leave when the harness must go, Conflict for a request that is off."""
         match method:
             case "session.view":
                 return self._view(params)
@@ -172,17 +187,7 @@ class _Turns:
         await self._record(ev.SESSION_FAILED, {"error": {"code": code, "message": message}})
 
     def _view(self, params: dict[str, Json]) -> dict[str, Json]:
-        state = self.journal.state
-        view: dict[str, Json] = {
-            "session": state.id,
-            "agent": state.agent,
-            "goal": state.goal,
-            "pending": context.pending(state),
-            "final": _final_text(self.journal),
-        }
-        if params.get("messages"):
-            view["messages"] = context.messages(state)
-        return view
+        return view(self.journal.state, messages=bool(params.get("messages")))
 
     async def _model_call(self) -> dict[str, Json]:
         waiting = context.pending(self.journal.state)
@@ -197,7 +202,7 @@ class _Turns:
             error = call.error or {"code": "denied", "message": _denial(call), "retryable": _undecided(call)}
             if not error.get("retryable") or attempt == MODEL_TRIES:
                 await self.fail(str(error["code"]), f"the model could not be called: {error['message']}")
-                raise _Leave(rpc.ENDED, "the session failed")
+                raise Leave(rpc.ENDED, "the session failed")
             asked = error.get("retry_after_ms", 0) / 1000
             await self._timer.sleep(min(max(asked, 0.25 * 2**attempt), MAX_PAUSE_S))
         raise AssertionError("the last try either returned or left")
@@ -219,14 +224,16 @@ class _Turns:
         result = params.get("result")
         if not isinstance(result, str):
             raise Conflict("finish: `result` is text")
+        self._leave_if_paused()
         if len(canonical(result)) > MAX_OUTCOME:
             raise Conflict(f"finish: `result` has more than {MAX_OUTCOME} bytes")
         await self._gate.abandon(self.journal, self._latest())
         await self._record(ev.SESSION_FINISHED, {"result": result})
-        raise _Leave(rpc.ENDED, "the session is finished")
+        raise Leave(rpc.ENDED, "the session is finished")
 
     async def _in_force(self) -> Configuration:
         """The configuration for the coming syscall; the log says when it is another than before."""
+        self._leave_if_paused()
         newest = self._source.current(self.journal.tenant)
         state = self.journal.state
         if newest.revision != state.config_revision:
@@ -238,7 +245,7 @@ class _Turns:
         if agent is None or agent.model not in newest.models:
             self._configuration = newest
             await self.fail("agent-gone", f"agent {state.agent} is not declared in revision {newest.revision}")
-            raise _Leave(rpc.ENDED, "the agent is not declared any more")
+            raise Leave(rpc.ENDED, "the agent is not declared any more")
         self._configuration = newest
         return newest
 
@@ -247,13 +254,17 @@ class _Turns:
         refused = sum(1 for call in self.journal.state.calls.values() if call.step in {Step.REFUSED, Step.DENIED})
         if refused >= MAX_REFUSED:
             await self.fail("refused", f"{refused} calls of the session were refused or denied")
-            raise _Leave(rpc.ENDED, "the session failed")
+            raise Leave(rpc.ENDED, "the session failed")
+
+    def _leave_if_paused(self) -> None:
+        if self.journal.state.paused is not None:
+            raise Leave(rpc.PARKED, "a person has paused the session")
 
     def _leave_if_stopped(self, call: Call) -> None:
         if self.journal.state.over:
-            raise _Leave(rpc.ENDED, "policy has halted the session")
+            raise Leave(rpc.ENDED, "policy has halted the session")
         if call.step is Step.ASKED:
-            raise _Leave(rpc.PARKED, "the session waits for a person")
+            raise Leave(rpc.PARKED, "the session waits for a person")
 
     def _latest(self) -> Configuration:
         """The configuration of the last syscall."""
@@ -264,9 +275,23 @@ class _Turns:
         await self.journal.record(kind, data, actor=SYSTEM, revision=configuration.revision, policy=configuration.policy_digest)
 
 
-def _final_text(journal: Journal) -> str | None:
+def view(state: SessionState, *, messages: bool = False) -> dict[str, Json]:
+    """What a harness is told of a session: what is still to do, and with `messages` the whole conversation."""
+    told: dict[str, Json] = {
+        "session": state.id,
+        "agent": state.agent,
+        "goal": state.goal,
+        "pending": context.pending(state),
+        "final": _final_text(state),
+    }
+    if messages:
+        told["messages"] = context.messages(state)
+    return told
+
+
+def _final_text(state: SessionState) -> str | None:
     """The model's closing words if its last reply called no tool, else None."""
-    reply = context.last_reply(journal.state)
+    reply = context.last_reply(state)
     if reply is None or any(block.get("type") == "tool_use" for block in reply["content"]):
         return None
     return "\n".join(str(block["text"]) for block in reply["content"] if block.get("type") == "text")

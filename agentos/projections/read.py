@@ -14,7 +14,7 @@ from agentos.projections.store import Store
 JSON_COLUMNS: Final = frozenset({"rules", "reasons", "observed", "args", "approvals", "obligations", "rewritten", "answers"})
 """Columns that hold JSON text; answers hold the value."""
 
-_INTERNAL: Final = frozenset({"head"})
+_INTERNAL: Final = frozenset({"head", "paused"})
 
 
 def plain(row: Json) -> dict[str, Json]:
@@ -30,11 +30,11 @@ def plain(row: Json) -> dict[str, Json]:
 def sessions(
     store: Store, *, state: str | None = None, agent: str | None = None, live_only: bool = False, limit: int = 100
 ) -> list[dict[str, Json]]:
-    """Rows of `sessions`, newest first, at most `limit`. `live_only`: the running and the waiting ones."""
+    """Rows of `sessions`, newest first, at most `limit`. `live_only`: those that have not ended."""
     wanted = [(column, value) for column, value in (("state", state), ("agent", agent)) if value is not None]
     conditions = [f"{column} = ?" for column, _ in wanted]
     if live_only:
-        conditions.append("state IN ('running', 'waiting')")
+        conditions.append("state IN ('running', 'waiting', 'paused')")
     # Only the column names above get into the text.
     statement = f"SELECT * FROM sessions WHERE {' AND '.join(conditions) or '1'} ORDER BY created_ms DESC, id DESC LIMIT ?"  # noqa: S608
     return _rows(store, statement, (*(value for _, value in wanted), limit))

@@ -20,18 +20,15 @@ from agentos.abi.event import Event
 from agentos.abi.syscall import MODEL_CALL
 from agentos.eventlog.port import Stored
 from agentos.eventlog.subject import session_of
+from agentos.projections.cells import bounded as _bounded
+from agentos.projections.cells import clip as _clip
+from agentos.projections.cells import dump as _dump
+from agentos.projections.cells import error as _error
+from agentos.projections.cells import text as _text
+from agentos.projections.cells import texts as _texts
 
 Row = dict[str, Json]
 """One row, by column name."""
-
-MAX_ARGS: Final = 4096
-"""Longest JSON text of a call's arguments kept in a row, in characters; the log keeps them whole."""
-
-MAX_TEXT: Final = 4096
-"""Longest free text (goal, result, error, reason) kept in a row, in characters."""
-
-MAX_ARGUMENT: Final = 256
-"""Longest single text among the arguments, once the whole is too long, in characters."""
 
 OUTCOMES: Final = ("pending", "waiting", "withdrawn", "denied", "refused", "finished", "failed", "unknown")
 """`pending`: decided, no outcome yet. `waiting`: for a person. `withdrawn`: the session ended before the person answered."""
@@ -136,12 +133,12 @@ def fold(rows: Rows, session: Row, event: Event) -> None:
             agent, goal = _text(data, "agent"), _text(data, "goal")
             session.update(agent=agent, goal=_clip(goal), created_ms=event.time_ms, actor=event.actor)
             session.update(state="running", config_revision=event.config_revision)
-        case ev.SESSION_OWNED:
-            pass
         case ev.SESSION_REVISED:
             session["config_revision"] = event.config_revision
         case ev.SESSION_WAITING:
             _waiting(rows, session, event)
+        case ev.SESSION_PAUSED | ev.SESSION_RESUMED:
+            _paused(session, event)
         case ev.SESSION_FINISHED:
             _over(rows, session, event, "finished", result=_clip(_text(data, "result")))
         case ev.SESSION_FAILED:
@@ -156,10 +153,12 @@ def fold(rows: Rows, session: Row, event: Event) -> None:
             _decided(rows, session, event)
         case ev.SYSCALL_FINISHED | ev.SYSCALL_FAILED | ev.SYSCALL_UNKNOWN:
             _outcome(rows, session, event)
+        case ev.SYSCALL_RECONCILED:
+            _reconciled(rows, session, event)
         case ev.APPROVAL_GRANTED | ev.APPROVAL_DENIED | ev.APPROVAL_EXPIRED:
             _answered(rows, session, event)
-        case ev.POLICY_FAILED | ev.POLICY_NOTIFIED:
-            # The decision that they come with says what held.
+        case ev.SESSION_OWNED | ev.POLICY_FAILED | ev.POLICY_NOTIFIED:
+            # Who runs it changes nothing; and the decision that the others come with says what held.
             pass
         case _:
             raise ValueError("a type that this version does not know")
@@ -273,6 +272,14 @@ def _waiting(rows: Rows, session: Row, event: Event) -> None:
     session.update(state="waiting", waiting_call=call)
 
 
+def _paused(session: Row, event: Event) -> None:
+    """Kept from going on by a person, or no longer. A session that waits goes on waiting."""
+    _text(event.data, "reason")
+    paused = event.type == ev.SESSION_PAUSED
+    before, after = ("running", "paused") if paused else ("paused", "running")
+    session.update(paused=int(paused), state=after if session["state"] == before else session["state"])
+
+
 def _outcome(rows: Rows, session: Row, event: Event) -> None:
     data = event.data
     call, tool = _text(data, "call"), _text(data, "tool")
@@ -301,6 +308,21 @@ def _outcome(rows: Rows, session: Row, event: Event) -> None:
     row.update(outcome="finished", duration_us=duration, error=error)
 
 
+def _reconciled(rows: Rows, session: Row, event: Event) -> None:
+    """What a person found out about a call. Of one that happened before a fork there is no row: it is the other session's."""
+    data = event.data
+    call, outcome, reason = _text(data, "call"), _text(data, "outcome"), _text(data, "reason")
+    row = rows.syscall(session["id"], call)
+    if row is None:
+        return
+    if row["outcome"] != "unknown":
+        raise ValueError(f"call {call!r} was {row['outcome']}, and nobody has to find out what came of it")
+    if outcome == "finished":
+        row.update(outcome="finished", error=None)
+    else:
+        row.update(outcome="failed", error=_clip(f"{outcome}: {event.actor}: {reason}"))
+
+
 def _answered(rows: Rows, session: Row, event: Event) -> None:
     call, granted = _text(event.data, "call"), event.type == ev.APPROVAL_GRANTED
     row, approval = rows.syscall(session["id"], call), rows.approval(session["id"], call)
@@ -322,7 +344,7 @@ def _answered(rows: Rows, session: Row, event: Event) -> None:
         session["denied"] += row["outcome"] != "denied"
         row["decision"] = "deny"
     row["outcome"] = "pending" if granted else "denied"
-    session.update(state="running", waiting_call=None)
+    session.update(state="paused" if session["paused"] else "running", waiting_call=None)
 
 
 def _answer(body: Json, *, granted: bool) -> Row:
@@ -355,6 +377,7 @@ def _blank_session(name: str) -> Row:
         "actor": "",
         "config_revision": 0,
         "waiting_call": None,
+        "paused": 0,
         "result": None,
         "error": None,
         "seq": 0,
@@ -403,47 +426,3 @@ APPROVAL_COLUMNS: Final = (
     *("state", "by", "reason", "decided_ms"),
 )
 """Columns of `approvals`, in order."""
-
-
-def _text(body: Json, key: str) -> str:
-    value = body[key]
-    if type(value) is not str:
-        raise ValueError(f"{key} is not text")
-    return value
-
-
-def _texts(value: Json) -> list[str]:
-    if not isinstance(value, list) or not all(type(item) is str for item in value):
-        raise ValueError("expected a list of texts")
-    return value
-
-
-def _error(body: Json) -> str:
-    return _clip(f"{_text(body, 'code')}: {_text(body, 'message')}") if isinstance(body, dict) else _clip(str(body))
-
-
-def _clip(text: str, limit: int = MAX_TEXT) -> str:
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
-
-
-def _dump(value: Json) -> str:
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
-
-
-def _bounded(args: Json) -> str:
-    """Arguments as JSON text of bounded length: long texts are shortened first, then the whole is replaced by its size."""
-    text = _dump(args)
-    if len(text) <= MAX_ARGS:
-        return text
-    short = _dump(_shorten(args))
-    return short if len(short) <= MAX_ARGS else _dump(f"… ({len(text)} characters: see the log)")
-
-
-def _shorten(value: Json) -> Json:
-    if isinstance(value, str):
-        return _clip(value, MAX_ARGUMENT)
-    if isinstance(value, dict):
-        return {key: _shorten(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_shorten(item) for item in value]
-    return value

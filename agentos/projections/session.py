@@ -21,6 +21,7 @@ class State(StrEnum):
 
     RUNNING = "running"
     WAITING = "waiting"
+    PAUSED = "paused"
     FINISHED = "finished"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -102,13 +103,15 @@ class SessionState:
     waiting_for: str | None = None
     waiting: Mapping[str, Json] | None = None
     """The question that it waits with: `{call, args_digest, expires, needed, given}`."""
+    paused: Mapping[str, Json] | None = None
+    """`{by, reason, at}` while a person keeps it from going on; it may wait for an answer at the same time."""
     result: str | None = None
     error: Mapping[str, Json] | None = None
 
     @property
     def over(self) -> bool:
         """Whether the session has ended for good."""
-        return self.state not in {State.RUNNING, State.WAITING}
+        return self.state not in {State.RUNNING, State.WAITING, State.PAUSED}
 
 
 def fold_all(events: Iterable[Event]) -> SessionState:
@@ -142,6 +145,8 @@ def fold(state: SessionState, event: Event) -> SessionState:
             return replace(state, epoch=data["epoch"])
         case ev.SESSION_WAITING:
             return replace(state, state=State.WAITING, waiting_for=data["call"], waiting=data)
+        case ev.SESSION_PAUSED | ev.SESSION_RESUMED:
+            return _paused(state, event)
         case ev.SESSION_FINISHED | ev.SESSION_FAILED | ev.SESSION_CANCELLED | ev.SESSION_HALTED:
             return _ended(state, event)
         case ev.SYSCALL_REFUSED:
@@ -158,12 +163,22 @@ def fold(state: SessionState, event: Event) -> SessionState:
         case ev.SYSCALL_UNKNOWN:
             message = "the runtime stopped while the tool was acting: whether it took effect is unknown"
             return _step(state, data["call"], Step.UNKNOWN, error={"code": "unknown", "message": message})
+        case ev.SYSCALL_RECONCILED:
+            return _reconciled(state, event)
         case ev.APPROVAL_GRANTED:
             return _running(_approved(state, event))
         case ev.APPROVAL_DENIED | ev.APPROVAL_EXPIRED:
             return _running(_step(state, data["call"], Step.REJECTED, error=_no(event)))
         case _:
             return state
+
+
+def _paused(state: SessionState, event: Event) -> SessionState:
+    """Kept from going on by a person, or no longer. A session that waits goes on waiting."""
+    if event.type == ev.SESSION_RESUMED:
+        return replace(state, paused=None, state=State.RUNNING if state.state is State.PAUSED else state.state)
+    paused = {"by": event.actor, "reason": event.data["reason"], "at": event.time_ms}
+    return replace(state, paused=paused, state=State.PAUSED if state.state is State.RUNNING else state.state)
 
 
 def _ended(state: SessionState, event: Event) -> SessionState:
@@ -263,6 +278,16 @@ def _finished(state: SessionState, data: Mapping[str, Json]) -> SessionState:
     return replace(state, labels=(state.labels - set(data.get("declassified", ()))) | set(result.get("labels", ())))
 
 
+def _reconciled(state: SessionState, event: Event) -> SessionState:
+    """What a person found out about a call of which nobody knew the outcome; the model sees that instead."""
+    data = event.data
+    if data["outcome"] == "finished":
+        return _finished(state, data)
+    word = "it failed" if data["outcome"] == "failed" else "it did not take effect"
+    error = {"code": data["outcome"], "message": f"{word}, as {event.actor} found out: {data['reason']}"}
+    return _step(state, data["call"], Step.FAILED, error=error)
+
+
 def _step(
     state: SessionState,
     call: str,
@@ -279,4 +304,5 @@ def _with(state: SessionState, call: Call) -> SessionState:
 
 
 def _running(state: SessionState) -> SessionState:
-    return replace(state, state=State.RUNNING, waiting_for=None, waiting=None)
+    goes_on = State.RUNNING if state.paused is None else State.PAUSED
+    return replace(state, state=goes_on, waiting_for=None, waiting=None)

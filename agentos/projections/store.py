@@ -17,7 +17,7 @@ from typing import Final
 from agentos.eventlog.port import Stored
 from agentos.projections.rows import APPROVAL_COLUMNS, SESSION_COLUMNS, SYSCALL_COLUMNS, Row, Rows, take
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Stamped into the file (`user_version`). Raise it with any change of tables, of columns or of what they mean."""
 
 APPLICATION_ID: Final = 0x41474F53
@@ -31,7 +31,7 @@ _KEYS: Final = {"sessions": ("id",), "syscalls": ("session", "call"), "approvals
 _INTEGERS: Final = frozenset(
     {
         *("created_ms", "updated_ms", "calls", "denied", "model_calls", "input_tokens", "output_tokens", "config_revision"),
-        *("seq", "asked", "started_ms", "duration_us", "turn", "asked_ms", "decided_ms"),
+        *("seq", "paused", "asked", "started_ms", "duration_us", "turn", "asked_ms", "decided_ms"),
         *("decided", "expires_ms", "needed", "given"),
     }
 )

@@ -94,3 +94,18 @@ test_no_rule_is_a_denial if {
 }
 
 test_everyone_reads_the_public_key if asked([], "acme", "evidence.key", "acme").effect == "allow"
+
+test_everyone_reads_the_keys_of_checkpoints if asked([], "acme", "audit.keys", "acme").effect == "allow"
+
+test_who_reads_the_record_verifies_it if {
+	every role in ["operator", "compliance", "auditor"] {
+		every verb in ["audit.checkpoint", "audit.prove", "audit.verify"] {
+			asked([role], "*", verb, "default").effect == "allow"
+		}
+	}
+	asked(["approver"], "*", "audit.verify", "default").effect == "deny"
+}
+
+test_operators_alone_replace_the_signing_key if {
+	asked([], "*", "audit.rotate", "default").reasons == ["principal al may not use audit.rotate; role operator can"]
+}

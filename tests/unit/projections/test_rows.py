@@ -10,7 +10,8 @@ from agentos.abi import event as ev
 from agentos.abi.canonical import canonical
 from agentos.eventlog.port import Stored
 from agentos.eventlog.subject import session_subject, stream_of
-from agentos.projections.rows import MAX_ARGS, Rows, take
+from agentos.projections.cells import MAX_ARGS
+from agentos.projections.rows import Rows, take
 
 
 @pytest.fixture

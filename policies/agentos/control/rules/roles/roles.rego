@@ -61,7 +61,7 @@ able contains role if {
 	input.verb in verbs[role]
 }
 
-# The public key of evidence is public: who checks a pack must be able to get it.
+# Public keys are public: who checks a pack or a checkpoint must be able to get them.
 everyone := {"audit.keys", "evidence.key", "runtime.status"}
 
 verbs := {
@@ -92,6 +92,9 @@ verbs := {
 		"session.events",
 		"session.get",
 		"session.list",
+		"session.pause",
+		"session.reconcile",
+		"session.resume",
 		"session.upload",
 		"session.workspace",
 	},

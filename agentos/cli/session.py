@@ -1,0 +1,253 @@
+"""`agentos session`: one session, looked at and steered: show, pause, resume, cancel, reconcile."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from difflib import get_close_matches
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from agentos.abi.canonical import Json
+from agentos.abi.errors import AgentOSError, Denied, NotFound, UsageError
+from agentos.abi.event import Event, rfc3339
+from agentos.abi.syscall import MODEL_CALL
+from agentos.cli.command import Facts, emit, say, show, with_client
+from agentos.cli.follow import lines, pages
+from agentos.cli.render.text import arguments, clock, plain
+from agentos.cli.sessions import cancel as cancel_session
+from agentos.cli.verb import examples
+from agentos.projections.session import Step, fold_all
+
+if TYPE_CHECKING:
+    from agentos.control.client import Client
+
+LAST: Final = 8
+"""Lines of the log that the page ends with."""
+
+MAX_RESULT: Final = 1024 * 1024
+
+group = typer.Typer(
+    no_args_is_help=True,
+    help="One session: look at it, pause and resume it, settle a call that was lost.",
+    epilog=examples("agentos session show SESSION", "agentos session pause SESSION --reason 'looking into it'"),
+    rich_markup_mode=None,
+)
+
+Session = Annotated[str, typer.Argument(metavar="SESSION", help="the session")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="why; stands in the log beside your name")]
+Shape = Annotated[Facts, typer.Option("--output", "-o", help="how to print")]
+
+
+class Outcome(StrEnum):
+    """What came of a call."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    NOT_RUN = "not-run"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group."""
+    group.command("cancel", epilog=examples("agentos session cancel SESSION --reason 'wrong folder'"))(cancel_session)
+    app.add_typer(group, name="session")
+
+
+@group.command("show", epilog=examples("agentos session show SESSION", "agentos session show SESSION -o json"))
+def show_(session: Session, output: Shape = Facts.TABLE) -> None:
+    """Show all about one session: where it stands, what it called, what it waits for, what it has used."""
+
+    async def work(client: Client) -> Json:
+        events = await history(client, session)
+        body = await client.call("session.get", {"session": session})
+        return page(body, events, await _limits(client, body["agent"], body["tenant"]))
+
+    body = with_client(work)
+    show(body, output, lambda: _page(body))
+
+
+async def history(client: Client, session: str) -> list[Json]:
+    """All events of a session. Raises NotFound, naming the session that was probably meant."""
+    found: list[Json] = []
+    try:
+        async for events, _ in pages(client, session):
+            found += events
+    except NotFound as error:
+        raise await _meant(client, session, error) from error
+    return found
+
+
+async def _ask(client: Client, verb: str, session: str, **params: Json) -> Json:
+    try:
+        return await client.call(verb, {"session": session, **params})
+    except NotFound as error:
+        raise await _meant(client, session, error) from error
+
+
+async def _meant(client: Client, session: str, error: NotFound) -> NotFound:
+    if f"no session {session}" not in error.message:
+        return error
+    names = [row["id"] for row in await client.call("session.list", {"all": True, "limit": 1000})]
+    near = get_close_matches(session, names, n=1, cutoff=0.8)
+    return NotFound(error.message, mend=f"did you mean {near[0]}? list them: agentos ps --all") if near else error
+
+
+async def _limits(client: Client, agent: str, tenant: str) -> dict[str, Json]:
+    """The budget that is declared for the agent now; nothing where it is not declared, or not for us to see."""
+    try:
+        found = await client.call("registry.get", {"kind": "Agent", "name": agent, "tenant": tenant})
+    except (Denied, NotFound):
+        return {}
+    budget: dict[str, Json] = found["resource"]["spec"].get("budget", {})
+    return budget
+
+
+def page(body: dict[str, Json], events: list[Json], budget: dict[str, Json]) -> dict[str, Json]:
+    """The whole page: the session, and what its events add to it. `budget` is what its agent may use (`{calls?, tokens?}`)."""
+    state = fold_all(Event.from_dict(event) for event in events)
+    tools = [call for call in state.calls.values() if call.tool != MODEL_CALL]
+    models = [call for call in state.calls.values() if call.tool == MODEL_CALL]
+    return {
+        **body,
+        "created": events[0]["time"],
+        "updated": events[-1]["time"],
+        "epoch": state.epoch,
+        "outcomes": _outcomes(call.step for call in tools),
+        "model_calls": _outcomes(call.step for call in models),
+        "unknown": [
+            {"call": call.call, "tool": call.tool, "args": dict(call.args)} for call in tools if call.step is Step.UNKNOWN
+        ],
+        "budget": {
+            "calls": {"used": state.tool_calls, "limit": budget.get("calls")},
+            "tokens": {"used": state.input_tokens + state.output_tokens, "limit": budget.get("tokens")},
+        },
+        "last": [text for event in events[-LAST:] for text in lines(event)],
+    }
+
+
+def _outcomes(steps: Iterable[Step]) -> dict[str, Json]:
+    return dict(sorted(Counter(str(step) for step in steps).items()))
+
+
+def _page(body: Json) -> None:
+    emit(f"session {body['session']}  {body['state']}")
+    rows: list[tuple[str, str]] = [
+        ("agent", body["agent"]),
+        ("goal", body["goal"]),
+        ("tenant", body["tenant"]),
+        ("started by", f"{body['actor']} at {clock(body['created'])}"),
+        ("last event", f"#{body['seq']} at {clock(body['updated'])}"),
+        ("revision", str(body["config_revision"])),
+        ("labels", ", ".join(body["labels"]) or "-"),
+        ("turns", str(body["turn"])),
+        ("tool calls", _counted(body["outcomes"])),
+        ("model calls", _counted(body["model_calls"])),
+        ("calls used", _used(body["budget"]["calls"])),
+        ("tokens used", _used(body["budget"]["tokens"])),
+    ]
+    if "paused" in body:
+        rows.append(
+            ("paused", f"by {body['paused']['by']} at {clock(rfc3339(body['paused']['at']))}: {body['paused']['reason']}")
+        )
+    if "waiting_for" in body:
+        asked = body["waiting_for"]
+        until = clock(rfc3339(asked["expires_ms"]))
+        rows.append(("waits for", f"{asked['given']} of {asked['needed']} have approved, until {until}"))
+        rows.append(("", f"{asked['tool']}({arguments(asked['args'])}), call {asked['call']}"))
+    rows += [("unknown", f"{one['tool']}({arguments(one['args'])}), call {one['call']}") for one in body["unknown"]]
+    if "result" in body:
+        rows.append(("result", body["result"]))
+    if "error" in body:
+        rows.append(("error", f"{body['error'].get('code')}: {body['error'].get('message')}"))
+    for name, text in rows:
+        emit(f"  {name:<12} {plain(text)}".rstrip())
+    emit("  log")
+    for line in body["last"]:
+        emit(f"    {line}")
+    _next(body)
+
+
+def _next(body: Json) -> None:
+    name = body["session"]
+    if body["unknown"] and body["state"] in {"running", "waiting", "paused"}:
+        say(f"next: agentos session reconcile {name} {plain(body['unknown'][0]['call'])} --outcome finished --reason '…'")
+    elif body["state"] == "paused":
+        say(f"next: agentos session resume {name} --reason '…'")
+    elif body["state"] == "waiting":
+        say(f"next: agentos approvals approve {name} --reason '…' (or deny)")
+
+
+def _counted(outcomes: dict[str, Json]) -> str:
+    return ", ".join(f"{number} {word}" for word, number in outcomes.items()) or "none"
+
+
+def _used(budget: Json) -> str:
+    return str(budget["used"]) if budget["limit"] is None else f"{budget['used']} of {budget['limit']}"
+
+
+@group.command(epilog=examples("agentos session pause SESSION --reason 'looking into it'"))
+def pause(session: Session, reason: Reason, output: Shape = Facts.TABLE) -> None:
+    """Keep a session from making another syscall.
+
+    A call that is under way is finished first. A paused session holds no process, and stays paused when the runtime restarts; a
+    question to people stays open meanwhile.
+    """
+    body = with_client(lambda client: _ask(client, "session.pause", session, reason=reason))
+    show(body, output, lambda: say(f"session {session} is paused; next: agentos session resume {session} --reason '…'"))
+
+
+@group.command(epilog=examples("agentos session resume SESSION --reason 'it may go on'"))
+def resume(session: Session, reason: Reason, output: Shape = Facts.TABLE) -> None:
+    """Let a paused session go on from where it was."""
+    body = with_client(lambda client: _ask(client, "session.resume", session, reason=reason))
+    show(body, output, lambda: say(f"session {session} goes on: agentos wait {session}"))
+
+
+@group.command(
+    epilog=examples(
+        "agentos session reconcile SESSION CALL --outcome not-run --reason 'not in the outbox'",
+        "agentos session reconcile SESSION CALL --outcome finished --result 'sent' --reason 'the customer has it'",
+    )
+)
+def reconcile(
+    session: Session,
+    call: Annotated[str, typer.Argument(metavar="CALL", help="the call whose outcome is unknown")],
+    outcome: Annotated[Outcome, typer.Option("--outcome", help="what came of it")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="how you know; the model is told it too")],
+    result: Annotated[
+        str | None, typer.Option("--result", metavar="TEXT", help="what the tool gave back, if it finished")
+    ] = None,
+    result_file: Annotated[
+        Path | None, typer.Option("--result-file", metavar="FILE", help="the same, from a file in UTF-8")
+    ] = None,
+    output: Shape = Facts.TABLE,
+) -> None:
+    """Settle a call whose outcome is unknown.
+
+    A crash hid what came of it, and it was not repeated. From now on the model is told what you found out.
+    """
+    if result is not None and result_file is not None:
+        raise UsageError("--result and --result-file say the same thing", mend="give one of them")
+    params: dict[str, Json] = {"call": call, "outcome": str(outcome), "reason": reason}
+    text = _text_of(result_file) if result_file is not None else result
+    if text:
+        params["result"] = text
+    body = with_client(lambda client: _ask(client, "session.reconcile", session, **params))
+    show(body, output, lambda: say(f"call {plain(call)} of session {session} is settled: {outcome}"))
+
+
+def _text_of(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_RESULT + 1)
+        text = data.decode("utf-8")
+    except OSError as error:
+        raise AgentOSError(f"the file cannot be read: {error.strerror}", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise UsageError("the result is not UTF-8", where=str(path)) from error
+    if len(data) > MAX_RESULT:
+        raise UsageError(f"the result is longer than {MAX_RESULT} bytes", where=str(path))
+    return text

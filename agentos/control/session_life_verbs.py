@@ -1,0 +1,60 @@
+"""The verbs with which people steer a session: pause, resume, reconcile."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agentos.abi.canonical import Json
+from agentos.abi.errors import UsageError
+from agentos.control.params import Params
+from agentos.control.principal import Caller, Handlers
+from agentos.control.session_verbs import describe, take_session
+from agentos.kernel.life import Life, Outcome
+
+MAX_RESULT: Final = 1024 * 1024
+"""Longest result that a person tells, in characters."""
+
+
+class SessionLifeVerbs:
+    """session.pause|resume|reconcile."""
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+
+    def handlers(self) -> Handlers:
+        """The verbs by name."""
+        return {
+            "session.pause": self.pause,
+            "session.resume": self.resume,
+            "session.reconcile": self.reconcile,
+        }
+
+    async def pause(self, caller: Caller, params: dict[str, Json]) -> Json:
+        """Keep a session from going on: {session, reason} → the session."""
+        session, reason = _who_and_why(params)
+        return describe(await self._life.pause(caller.tenant, session, reason=reason, actor=caller.actor))
+
+    async def resume(self, caller: Caller, params: dict[str, Json]) -> Json:
+        """Let a paused session go on: {session, reason} → the session."""
+        session, reason = _who_and_why(params)
+        return describe(await self._life.resume(caller.tenant, session, reason=reason, actor=caller.actor))
+
+    async def reconcile(self, caller: Caller, params: dict[str, Json]) -> Json:
+        """Settle a call of unknown outcome: {session, call, outcome: finished|failed|not-run, reason, result?} → the session."""
+        take = Params(params)
+        session, call, reason = take_session(take), take.text("call", longest=128), take.text("reason")
+        word, result = take.text("outcome"), take.text_or_none("result", longest=MAX_RESULT)
+        take.end()
+        if word not in set(Outcome):
+            raise UsageError(f"parameter outcome: expected one of {', '.join(Outcome)}")
+        state = await self._life.reconcile(
+            caller.tenant, session, call, outcome=Outcome(word), reason=reason, actor=caller.actor, result=result
+        )
+        return describe(state)
+
+
+def _who_and_why(params: dict[str, Json]) -> tuple[str, str]:
+    take = Params(params)
+    session, reason = take_session(take), take.text("reason")
+    take.end()
+    return session, reason

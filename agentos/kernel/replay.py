@@ -1,0 +1,277 @@
+"""Replay: a session driven once more from its log, with a real harness, and with no model and no tool called.
+
+The harness proposes as it did; every answer comes from the log. Each proposal must be the recorded one: the same call, tool and
+arguments, the same closing words. What the harness proposes is folded in place of what was recorded of it, and the state that
+is reached must be, byte for byte, the one that the log adds up to. The first event at which this fails is reported.
+
+What people, other runtimes and policy did to the session meanwhile is taken from the log as it stands.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from agentos.abi import event as ev
+from agentos.abi import rpc
+from agentos.abi.canonical import Json, NotCanonical, digest_of
+from agentos.abi.chain import Head, follow
+from agentos.abi.decision import Verdict
+from agentos.abi.errors import ChainBroken, Conflict
+from agentos.abi.event import Event
+from agentos.abi.syscall import MODEL_CALL
+from agentos.kernel.port import HarnessSilent, Spawner
+from agentos.kernel.turn import Leave, serve, view
+from agentos.projections import context
+from agentos.projections.session import OPEN, SessionState, State, Step, fold, fold_all
+from agentos.projections.state_document import digest_of_state
+
+PROPOSALS: Final = frozenset({ev.SYSCALL_DECIDED, ev.SYSCALL_REFUSED, ev.SESSION_FINISHED})
+"""Events that a harness's request led to; the others happen to the session."""
+
+_BESIDE: Final = frozenset({ev.POLICY_FAILED, ev.SESSION_PAUSED, ev.SESSION_RESUMED, ev.SYSCALL_RECONCILED})
+"""Events that can come between the view that a model was shown and the decision about showing it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first event at which a replay went another way."""
+
+    seq: int
+    recorded: str
+    replayed: str
+
+    def to_dict(self) -> dict[str, Json]:
+        return {"seq": self.seq, "recorded": self.recorded, "replayed": self.replayed}
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a replay came to. `state` is the digest of the canonical state that it reached, `recorded` that of the log."""
+
+    session: str
+    events: int
+    model_calls: int
+    tool_calls: int
+    harnesses: int
+    state: str
+    recorded: str
+    difference: Difference | None
+
+    @property
+    def same(self) -> bool:
+        """Whether the session is the one that was recorded."""
+        return self.difference is None
+
+    def to_dict(self) -> dict[str, Json]:
+        """For programs."""
+        return {
+            "session": self.session,
+            "same": self.same,
+            "events": self.events,
+            "model_calls": self.model_calls,
+            "tool_calls": self.tool_calls,
+            "harnesses": self.harnesses,
+            "state": self.state,
+            "recorded": self.recorded,
+            "difference": self.difference.to_dict() if self.difference is not None else None,
+        }
+
+
+def read_history(session: str, stored: Iterable[bytes]) -> list[Event]:
+    """The events of a session from their stored bytes. Raises ChainBroken where they are not one whole chain."""
+    head, events = Head.empty(), []
+    for data in stored:
+        head, body = follow(head, data, subject=session)
+        try:
+            events.append(Event.from_dict(body))
+        except (LookupError, TypeError, ValueError) as error:
+            raise ChainBroken(f"is no event that this version can read: {error!r}", where=f"{session}#{head.seq}") from error
+    return events
+
+
+async def replay(events: Sequence[Event], spawner: Spawner) -> Replayed:
+    """Drive the session of `events` (from its first one, in order, at least one) again. Raises Unavailable without a harness."""
+    again = _Again(events)
+    harnesses = 0
+    while again.goes_on():
+        before = again.at
+        process = await spawner.spawn(again.session)
+        harnesses += 1
+        try:
+            problem = await serve(process, again)
+        except HarnessSilent as silent:
+            problem = str(silent)
+        finally:
+            await process.stop()
+        if again.at == before and again.difference is None:
+            again.differs(f"the harness did nothing ({problem})")
+    reached, recorded = digest_of_state(again.state), digest_of_state(fold_all(events[: again.at]))
+    if reached != recorded and again.difference is None:
+        again.difference = Difference(again.at, f"state {recorded}", f"state {reached}")
+    return Replayed(again.session, again.at, again.model_calls, again.tool_calls, harnesses, reached, recorded, again.difference)
+
+
+class _Again:
+    """The kernel's side of the ABI, answering from the log. `at` is how many events are behind us."""
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self._events = events
+        self.session = events[0].subject
+        self.state = SessionState()
+        self.at = 0
+        self.model_calls = self.tool_calls = 0
+        self.difference: Difference | None = None
+
+    def goes_on(self) -> bool:
+        """Take in what happened to the session; return whether a harness is needed for what comes then."""
+        while self.difference is None and self.at < len(self._events):
+            if self._events[self.at].type not in PROPOSALS:
+                self._fold()
+            elif self.state.state is State.RUNNING:
+                return True
+            else:
+                self.differs(f"the session is {self.state.state}, and proposes nothing")
+        return False
+
+    def differs(self, replayed: str) -> None:
+        """The next event is not what the replay came to."""
+        self.difference = Difference(self._events[self.at].seq, _said(self._events[self.at]), replayed)
+
+    async def handle(self, method: str, params: dict[str, Json]) -> dict[str, Json]:
+        """Serve one request. Raises Leave when the log says that the harness went, or went another way."""
+        match method:
+            case "session.view":
+                return view(self.state, messages=bool(params.get("messages")))
+            case "model.call":
+                return self._model_call()
+            case "tool.call":
+                return self._tool_call(params["call"], params["tool"], params["args"])
+            case "finish":
+                return self._finish(params["result"])
+            case _:
+                raise Conflict(f"the kernel has no method {method[:64]!r}")
+
+    def _model_call(self) -> dict[str, Json]:
+        waiting = context.pending(self.state)
+        if waiting:
+            raise Conflict(f"model.call: call {waiting[0]['call']} of the last reply has no result yet")
+        while True:  # a call that fails in passing is made again without asking the harness
+            event, words = self._next(), "a model call"
+            data = event.data
+            number = 1 + sum(1 for call in self.state.calls.values() if call.tool == MODEL_CALL)
+            if event.type != ev.SYSCALL_DECIDED or data["tool"] != MODEL_CALL:
+                raise self._left(words)
+            if data["call"] != f"model-{number}" or data["turn"] != self.state.turn + 1:
+                raise self._left(f"model call model-{number} in turn {self.state.turn + 1}")
+            if data["args"]["input_digest"] not in self._shown():
+                raise self._left("a model call that is shown the session as it stands")
+            self.model_calls += 1
+            self._fold()
+            self._settle(data["call"])
+            call = self.state.calls[data["call"]]
+            if call.step is Step.FINISHED and call.result is not None:
+                return {"content": call.result["data"]["content"], "stop_reason": call.result["data"]["stop_reason"]}
+
+    def _tool_call(self, name: str, tool: str, args: dict[str, Json]) -> dict[str, Json]:
+        known = self.state.calls.get(name)
+        if known is None or known.step in OPEN:
+            event = self._next()
+            data, words = event.data, f"call {name}: {tool} {_digest(args)}"
+            if event.type == ev.SYSCALL_REFUSED:
+                text = json.dumps(args, ensure_ascii=True, default=str)[:4096]
+                if (data["call"], data["tool"], data["args_text"]) != (name, tool[:128], text):
+                    raise self._left(words)
+                self._fold({"call": name, "tool": tool[:128], "args_text": text})
+            elif event.type == ev.SYSCALL_DECIDED:
+                digest = data.get("proposed", data["args_digest"])
+                if (data["call"], data["tool"], digest, data["turn"]) != (name, tool, _digest(args), self.state.turn):
+                    raise self._left(words)
+                self.tool_calls += 1
+                # What was rewritten for an obligation is the kernel's doing, and is taken as recorded.
+                self._fold({"call": name, "tool": tool, **({} if "proposed" in data else {"args": args, "args_digest": digest})})
+                self._settle(name)
+            else:
+                raise self._left(words)
+        text, is_error = context.outcome(self.state.calls[name])
+        return {"call": name, "content": text, "is_error": is_error}
+
+    def _finish(self, result: str) -> dict[str, Json]:
+        event = self._next()
+        if event.type != ev.SESSION_FINISHED or event.data["result"] != result:
+            raise self._left(f"finished: {result}")
+        self._fold({"result": result})
+        raise Leave(rpc.ENDED, "the session is finished")
+
+    def _next(self) -> Event:
+        """The next event that a request led to, once everything before it is taken in."""
+        while self.at < len(self._events):
+            event = self._events[self.at]
+            if event.type in PROPOSALS:
+                return event
+            self._happens()
+        raise Leave(rpc.PARKED, "the log ends here")
+
+    def _settle(self, name: str) -> None:
+        """Take in what came of a decided call."""
+        while True:
+            call = self.state.calls[name]
+            asked = call.step is Step.ASKED and self.state.state is not State.WAITING
+            halted = call.decision is not None and call.decision["effect"] == Verdict.HALT
+            if not (asked or halted or call.step is Step.ALLOWED):
+                break
+            if self.at == len(self._events):
+                raise Leave(rpc.PARKED, "the log ends here")
+            if self._events[self.at].type in PROPOSALS:
+                raise self._left(f"an outcome of call {name}")
+            self._happens()
+        if call.step is Step.ASKED:
+            raise Leave(rpc.PARKED, "the session waits for a person")
+
+    def _happens(self) -> None:
+        """Take in something that happened to the session. Raises Leave when its harness did not outlive that."""
+        event = self._events[self.at]
+        self._fold()
+        if self.state.over:
+            raise Leave(rpc.ENDED, f"the session is {self.state.state}")
+        if event.type == ev.SESSION_OWNED:
+            raise Leave(rpc.PARKED, "another runtime took the session over")
+
+    def _fold(self, replayed: dict[str, Json] | None = None) -> None:
+        """Take in the next event, with what the harness said in place of what was recorded of that."""
+        event = self._events[self.at]
+        self.state = fold(self.state, replace(event, data={**event.data, **replayed}) if replayed else event)
+        self.at += 1
+
+    def _shown(self) -> set[str]:
+        """Heads of the chain that a model that is called by the next event may have been shown."""
+        heads, at = {self._events[self.at].prev}, self.at
+        while at > 0 and self._events[at - 1].type in _BESIDE:
+            at -= 1
+            heads.add(self._events[at].prev)
+        return heads
+
+    def _left(self, replayed: str) -> Leave:
+        self.differs(replayed)
+        return Leave(rpc.ENDED, "the replay went another way")
+
+
+def _digest(args: Json) -> str:
+    try:
+        return digest_of(args)
+    except NotCanonical:
+        return "(arguments that cannot be recorded)"
+
+
+def _said(event: Event) -> str:
+    """An event in a few words."""
+    data = event.data
+    match event.type:
+        case ev.SYSCALL_DECIDED:
+            return f"call {data['call']}: {data['tool']} {data.get('proposed', data['args_digest'])}"
+        case ev.SESSION_FINISHED:
+            return f"finished: {data['result']}"
+        case _:
+            return f"{event.type} {data.get('call', '')}".rstrip()

@@ -1,0 +1,117 @@
+"""A harness in the loop of the simulation: it speaks the ABI as the built-in loop does, or breaks it as its seed says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+from agentos.abi import rpc
+
+if TYPE_CHECKING:
+    from sim_runtime import Runtime
+
+HOSTILE = ("not json", "[1]", '{"id": true}', '{"id": 1, "method": "fly", "params": {}}', '{"id":1,"method":"finish","params":{}}')
+
+
+class _Gone(Exception):
+    """The kernel told it to leave, or it has crashed."""
+
+
+class SimulatedHarness:
+    """A `HarnessProcess`. Its own end runs as a task of the runtime's machine and dies with it."""
+
+    def __init__(self, runtime: Runtime, session: str) -> None:
+        self._runtime = runtime
+        self._world = runtime.world
+        self._session = session
+        self._to_kernel: asyncio.Queue[bytes] = asyncio.Queue()
+        self._to_harness: asyncio.Queue[bytes] = asyncio.Queue()
+        self._number = 0
+        self._task = asyncio.create_task(self._main())
+
+    async def read_frame(self) -> bytes:
+        frame = await self._to_kernel.get()
+        await self._runtime.step("frame")
+        return frame
+
+    async def write_frame(self, frame: bytes) -> None:
+        await self._runtime.step("reply")
+        self._to_harness.put_nowait(frame)
+
+    async def stop(self) -> int:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        await self._runtime.step("stopped")
+        return 0
+
+    async def _main(self) -> None:
+        try:
+            await self._run()
+        except _Gone:
+            pass
+        finally:
+            self._to_kernel.put_nowait(b"")
+
+    async def _run(self) -> None:
+        hello = json.loads(await self._to_harness.get())
+        answer = {"abi": "elsewhere/v9" if self._world.fault("harness", 0.01) else rpc.ABI, "name": "simulated"}
+        self._say(rpc.response(hello["id"], answer))
+        view = await self._call("session.view", {"messages": True})
+        pending, final = view["pending"], view["final"]
+        while final is None:
+            for proposal in pending:
+                await self._propose(proposal)
+            content = (await self._call("model.call", {}))["content"]
+            pending = [
+                {"call": block["id"], "tool": block["name"], "args": block["input"]}
+                for block in content
+                if block["type"] == "tool_use"
+            ]
+            if not pending:
+                final = "".join(block["text"] for block in content if block["type"] == "text")
+        await self._call("finish", {"result": final})
+
+    async def _propose(self, proposal: dict[str, Any]) -> None:
+        """One call as the model proposed it; a hostile harness also repeats it, changes it, or makes one up."""
+        trick = self._world.fate("harness", repeats=0.05, changes=0.02, invents=0.02, early=0.02)
+        if trick == "early":
+            await self._call("model.call", {})
+        if trick == "invents":
+            args = {"path": "made up", "n": self._world.dice("harness").randrange(40)}
+            await self._call("tool.call", {"call": f"x{self._number}", "tool": "send", "args": args})
+        await self._call("tool.call", proposal)
+        if trick == "repeats":
+            await self._call("tool.call", proposal)
+        if trick == "changes":
+            await self._call("tool.call", {**proposal, "args": {**proposal["args"], "path": "another"}})
+
+    async def _call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        match self._world.fate("harness", crash=0.02, hostile=0.01):
+            case "crash":
+                raise _Gone
+            case "hostile":
+                self._say(self._world.dice("harness").choice(HOSTILE).encode() + b"\n")
+        await asyncio.sleep(self._world.slow("harness"))
+        self._number += 1
+        self._say(rpc.request(self._number, method, params))
+        while True:
+            frame = json.loads(await self._to_harness.get())
+            if frame.get("id") != self._number or "method" in frame:
+                continue
+            if "result" in frame:
+                result: dict[str, Any] = frame["result"]
+                return result
+            if frame["error"]["code"] in {rpc.PARKED, rpc.ENDED}:
+                raise _Gone
+            if method != "tool.call":
+                return await self._refused(method)
+            return {}
+
+    async def _refused(self, method: str) -> dict[str, Any]:
+        """The kernel refused a request: look again and go on as the view says, or leave."""
+        del method
+        raise _Gone
+
+    def _say(self, frame: bytes) -> None:
+        self._to_kernel.put_nowait(frame.rstrip(b"\n"))

@@ -1,0 +1,292 @@
+"""One runtime of the simulated world: the real kernel, and ports that can be cut off between any two steps.
+
+A port calls `step` whenever it crosses the border of the process. A runtime that has died never comes back from a step: its tasks
+stand still, nothing of theirs reaches the world any more, and all that is left of it is what it had sent before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentos.abi.errors import DriverError, LogUnavailable, OutcomeUnknown, SequenceConflict, Unavailable
+from agentos.abi.syscall import Result
+from agentos.boot.charges import charged_events
+from agentos.drivers.port import CallContext, ModelReply, ModelRequest, ModelSpec, ToolSpec
+from agentos.eventlog.port import Message, Stored
+from agentos.eventlog.subject import session_subject
+from agentos.kernel.charges import Charges
+from agentos.kernel.gate import Gate
+from agentos.kernel.sessions import Sessions
+from agentos.kernel.turn import Runner
+from sim_harness import SimulatedHarness
+from sim_play import EPOCH_MS, dice, reply
+
+if TYPE_CHECKING:
+    from sim_world import World
+
+OWNER: contextvars.ContextVar[Runtime | None] = contextvars.ContextVar("owner", default=None)
+"""The runtime that a task belongs to; None for the world's own."""
+
+
+class Runtime:
+    """A runtime process. `number` counts them from 1."""
+
+    def __init__(self, world: World, number: int, die_at: int | None, pause_at: int | None, pause_s: float) -> None:
+        self.world = world
+        self.number = number
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.steps = 0
+        self.dead = False
+        self.buried = False
+        self.stood_still = False
+        self.gone = asyncio.Event()
+        """Set once it serves no more: it has died, or it stands still."""
+        self._die_at, self._pause_at, self._pause_s = die_at, pause_at, pause_s
+        self._awake: asyncio.Event | None = None
+        self._never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        driver, folders = SimulatedTools(self), NoWorkspaces()
+        self.gate = Gate(driver, SimulatedModel(self), folders, self, Charges(charged_events(lambda _tenant: Wire(self))))
+        self.sessions = Sessions(
+            lambda _tenant: Wire(self),
+            world,
+            self.gate,
+            Runner(self.gate, world, self, self),
+            driver,
+            folders,
+            self,
+            Tokens(world.seed, number),
+        )
+
+    async def step(self, what: str, *, may_pause: bool = True) -> None:
+        """Cross the border of the process; here it dies or stands still if that is its fate."""
+        if self.buried:
+            raise asyncio.CancelledError
+        self.steps += 1
+        if self.steps == self._die_at:
+            self.die(what)
+        if self.dead:
+            await self._never
+        if may_pause and self._pause_at is not None and self.steps >= self._pause_at:
+            self._pause_at = None
+            self.pause(what)
+        if self._awake is not None:
+            await self._awake.wait()
+            if self.dead:
+                await self._never
+
+    def die(self, where: str) -> None:
+        if not self.dead:
+            self.world.say(f"runtime {self.number} dies at step {self.steps}: {where}")
+            self.dead = True
+            self.gone.set()
+
+    def pause(self, where: str) -> None:
+        self.world.say(f"runtime {self.number} stands still at step {self.steps}: {where}")
+        self._awake = asyncio.Event()
+        self.stood_still = True
+        self.gone.set()
+        self.world.later(self._pause_s, self._wake)
+
+    def _wake(self) -> None:
+        if self._awake is not None:
+            self.world.say(f"runtime {self.number} wakes up")
+            self._awake.set()
+            self._awake = None
+
+    def now_ms(self) -> int:
+        return EPOCH_MS + round(asyncio.get_running_loop().time() * 1000)
+
+    def monotonic_us(self) -> int:
+        return round(asyncio.get_running_loop().time() * 1_000_000)
+
+    async def sleep(self, seconds: float) -> None:
+        await self.step("sleep")
+        await asyncio.sleep(seconds)
+        await self.step("slept")
+
+    async def spawn(self, session: str) -> SimulatedHarness:
+        await self.step(f"spawn {self.world.short(session)}")
+        if self.world.fault("spawn", 0.03):
+            raise Unavailable("no process can be started")
+        return SimulatedHarness(self, session)
+
+
+class Wire:
+    """The event log over a network that loses, delays, repeats and leaves unanswered."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._world = runtime.world
+
+    async def append(self, subject: str, messages: Sequence[Message], *, after: int) -> int:
+        world, runtime = self._world, self._runtime
+        await runtime.step("append")
+        fate = world.fate("append", lost=0.02, unanswered=0.03, late=0.02 if world.plan.late else 0.0, repeated=0.05)
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        if fate != "lost":
+            world.spawn(self._deliver(subject, messages, after, fate, answer))
+        if fate in {"lost", "late", "unanswered"}:
+            await asyncio.sleep(world.between("timeout", 0.1, 2.0))
+            await runtime.step("no answer")
+            world.say(f"runtime {runtime.number} hears nothing of {world.name(subject)} ({fate})")
+            answer.cancel()
+            raise LogUnavailable("the event log does not answer", where=subject)
+        try:
+            position = await answer
+        finally:
+            await runtime.step("answer")
+        world.observer.acknowledged(messages)
+        return position
+
+    async def _deliver(
+        self, subject: str, messages: Sequence[Message], after: int, fate: str, answer: asyncio.Future[int]
+    ) -> None:
+        world = self._world
+        await asyncio.sleep(world.between("wire", 2.0, 8.0) if fate == "late" else world.slow("wire"))
+        try:
+            position = await world.store(self._runtime, subject, messages, after)
+        except SequenceConflict as error:
+            world.say(f"runtime {self._runtime.number} has a conflict on {world.name(subject)}")
+            if not answer.done():
+                answer.set_exception(error)
+                answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+            return
+        await asyncio.sleep(world.slow("ack"))
+        if not answer.done():
+            answer.set_result(position)
+        if fate == "repeated":
+            await asyncio.sleep(world.between("wire", 0.0, 1.0))
+            try:
+                await world.store(self._runtime, subject, messages, after)
+            except SequenceConflict:
+                world.say("a repeated message is refused")
+
+    async def read(self, subject: str, *, after: int = 0) -> AsyncGenerator[Stored, None]:
+        await self._runtime.step("read")
+        if self._world.fault("read", 0.02):
+            raise LogUnavailable("the event log does not answer", where=subject)
+        found = [stored async for stored in self._world.log.read(subject, after=after)]
+        await asyncio.sleep(self._world.slow("read"))
+        await self._runtime.step("have read")
+        for stored in found:
+            yield stored
+
+    async def scan(self, stream: str, *, after: int = 0) -> AsyncGenerator[Stored, None]:
+        await self._runtime.step("scan")
+        if self._world.fault("read", 0.02):
+            raise LogUnavailable("the event log does not answer", where=stream)
+        for stored in [stored async for stored in self._world.log.scan(stream, after=after)]:
+            yield stored
+
+    async def follow(self, stream: str, *, after: int = 0) -> AsyncGenerator[Stored, None]:
+        async for stored in self._world.log.follow(stream, after=after):
+            yield stored
+
+    async def last(self, subject: str) -> Stored | None:
+        await self._runtime.step("last")
+        if self._world.fault("read", 0.02):
+            raise LogUnavailable("the event log does not answer", where=subject)
+        return await self._world.log.last(subject)
+
+    async def end(self, stream: str) -> int:
+        await self._runtime.step("end")
+        return await self._world.log.end(stream)
+
+
+class SimulatedTools:
+    """Tools whose effects stand in the world's ledger. An effect that was sent out happens, whatever becomes of the runtime."""
+
+    profiles: frozenset[str] = frozenset({"closed"})
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    async def call(self, tool: ToolSpec, args: Mapping[str, Any], context: CallContext) -> Result:
+        world, runtime = self._runtime.world, self._runtime
+        # A step in which it may die but not stand still: a request that is on its way cannot be called back by anybody.
+        await runtime.step(f"act {tool.name}", may_pause=False)
+        world.observer.begun(runtime, context.session, context.call, tool.name, args)
+        fate = world.fate(
+            "tool", fails=0.06, unknown=0.05, unknown_after=0.05, breaks=0.01, huge=0.01, odd=0.01, error=0.05, slow=0.15
+        )
+        if fate == "fails":
+            raise DriverError("the tool is not there")
+        if fate == "unknown":
+            raise OutcomeUnknown("the connection was lost")
+        done = world.spawn(self._effect(world.slow("tool"), tool, args, context))
+        if fate == "unknown_after":
+            await asyncio.sleep(world.between("timeout", 0.0, 1.0))
+            await runtime.step("tool lost")
+            raise OutcomeUnknown("the connection was lost")
+        if fate == "slow":
+            await asyncio.sleep(world.between("tool", 1.0, 20.0))
+        await asyncio.shield(done)
+        await runtime.step(f"acted {tool.name}")
+        match fate:
+            case "breaks":
+                raise ZeroDivisionError("a driver that breaks its contract")
+            case "huge":
+                return Result("x" * (2 * 1024 * 1024 + 1))
+            case "odd":
+                return Result("done", {"number": 2**60})
+        return Result(f"{tool.name} is done", {"n": args.get("n", 0)}, fate == "error", tool.labels)
+
+    async def _effect(self, seconds: float, tool: ToolSpec, args: Mapping[str, Any], context: CallContext) -> None:
+        await asyncio.sleep(seconds)
+        self._runtime.world.observer.effect(self._runtime, context.session, context.call, tool.name, args)
+
+    async def release(self, session: str) -> None:
+        await self._runtime.step(f"release {self._runtime.world.short(session)}")
+
+    async def close(self) -> None:
+        return
+
+
+class SimulatedModel:
+    """A model whose replies follow from the seed, the goal and how long the conversation is."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    async def complete(self, model: ModelSpec, request: ModelRequest, on_text: object = None) -> ModelReply:
+        del model, on_text
+        world = self._runtime.world
+        await self._runtime.step("model")
+        await asyncio.sleep(world.slow("model"))
+        await self._runtime.step("model answers")
+        return reply(world, request)
+
+    async def close(self) -> None:
+        return
+
+
+class NoWorkspaces:
+    """Folders that nobody looks into."""
+
+    def path(self, tenant: str, session: str) -> Path:
+        return Path("/nowhere") / tenant / session
+
+    def create(self, tenant: str, session: str, archive: bytes | None) -> tuple[()]:
+        del tenant, session, archive
+        return ()
+
+    def remove(self, tenant: str, session: str) -> None:
+        del tenant, session
+
+
+class Tokens:
+    """Random bytes of one runtime, the same for the same seed."""
+
+    def __init__(self, seed: int, number: int) -> None:
+        self._random = dice(seed, "tokens", number)
+
+    def token(self, size: int) -> bytes:
+        return self._random.randbytes(size)
+
+
+def subject_of(session: str) -> str:
+    return session_subject(session)
