@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 INBOX  ?= examples/quickstart/inbox
 
-.PHONY: help demo test lint types check bench conformance mutate opa lock clean
+.PHONY: help demo test lint types check bench conformance mutate simulate opa lock clean
 help: ## what can be made here
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -53,6 +53,10 @@ conformance: $(VENV)/.dev ## public suites (YAML, JSON, OPA's own cases) against
 
 mutate: $(VENV)/.dev ## remove guards and rules of the shipped policies one at a time: do their tests notice?
 	@$(BIN)/python tests/mutation/policies.py
+
+SEEDS ?= 1000..+300
+simulate: $(VENV)/.dev ## the whole runtime in a simulated world, crashes and all: make simulate SEEDS=1000..+300
+	@$(BIN)/python tests/simulation $(SEEDS)
 
 lock: ## pin all dependencies again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml requirements/build.in requirements/demo.in -o requirements/run.txt

@@ -257,6 +257,9 @@ class Sessions:
                 task.cancel()
                 await asyncio.wait([task])
             try:
+                if journal.stale:
+                    # What was under way when it was stopped may be in the log.
+                    journal = await Journal.load(self._logs(tenant), tenant, session, self._timer, self._random)
                 return await self._end(journal, ev.SESSION_CANCELLED, {"reason": reason}, actor)
             except SequenceConflict:
                 raise
@@ -265,6 +268,8 @@ class Sessions:
                 if not journal.state.over:
                     self._later((tenant, session))
                 raise
+            finally:
+                self._forget(journal)
 
     async def state(self, tenant: str, session: str) -> SessionState:
         """The session as it stands. Raises NotFound."""

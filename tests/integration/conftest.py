@@ -2,7 +2,7 @@
 
 log_server      a running NatsServer, for the whole session
 open_account    async context manager: `async with open_account() as door` - an account of one's own on it (a few ms)
-jetstream_log   a JetStreamLog in such an account, with the streams EV_0 … EV_3 and REG
+jetstream_log   a JetStreamLog in such an account, with the streams EV_0, EV_1 and REG
 own_server      makes a NatsServer of one's own in a temporary home (to kill, restart, reload); stopped afterwards
 """
 

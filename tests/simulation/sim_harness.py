@@ -11,7 +11,13 @@ from agentos.abi import rpc
 if TYPE_CHECKING:
     from sim_runtime import Runtime
 
-HOSTILE = ("not json", "[1]", '{"id": true}', '{"id": 1, "method": "fly", "params": {}}', '{"id":1,"method":"finish","params":{}}')
+HOSTILE = (
+    "not json",
+    "[1]",
+    '{"id": true}',
+    '{"id": 1, "method": "fly", "params": {}}',
+    '{"id":1,"method":"finish","params":{}}',
+)
 
 
 class _Gone(Exception):
@@ -59,6 +65,8 @@ class SimulatedHarness:
         self._say(rpc.response(hello["id"], answer))
         view = await self._call("session.view", {"messages": True})
         pending, final = view["pending"], view["final"]
+        if self._world.fault("harness", 0.04):
+            final = "left half way"
         while final is None:
             for proposal in pending:
                 await self._propose(proposal)
@@ -105,13 +113,8 @@ class SimulatedHarness:
             if frame["error"]["code"] in {rpc.PARKED, rpc.ENDED}:
                 raise _Gone
             if method != "tool.call":
-                return await self._refused(method)
+                raise _Gone  # a fresh harness goes on as the view says
             return {}
-
-    async def _refused(self, method: str) -> dict[str, Any]:
-        """The kernel refused a request: look again and go on as the view says, or leave."""
-        del method
-        raise _Gone
 
     def _say(self, frame: bytes) -> None:
         self._to_kernel.put_nowait(frame.rstrip(b"\n"))

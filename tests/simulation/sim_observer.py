@@ -89,7 +89,9 @@ class Observer:
             return
         event = Event.from_dict(body)
         before = seen.state
-        self._world.say(f"{seen.name}#{event.seq} {event.type.removeprefix('agentos.')} {_gist(event)} by runtime {runtime.number}")
+        self._world.say(
+            f"{seen.name}#{event.seq} {event.type.removeprefix('agentos.')} {_gist(event)} by runtime {runtime.number}"
+        )
         if before.over:
             self.wrong(f"{seen.name} is over and grows")
         if event.type in {ev.SESSION_CREATED, ev.SESSION_OWNED}:
@@ -161,8 +163,10 @@ class Observer:
                     continue
                 latest = {}
                 for one in other.events:
-                    if _allows(one) and any(b["kind"] == "rate" and (b["name"], b["per"]) == (rate["name"], rate["per"])
-                                            for b in one.data["decision"].get("obligations", ())):
+                    if _allows(one) and any(
+                        b["kind"] == "rate" and (b["name"], b["per"]) == (rate["name"], rate["per"])
+                        for b in one.data["decision"].get("obligations", ())
+                    ):
                         latest[other.state.id, one.data["call"]] = one.data["now"]
                 others |= {call for call, at in latest.items() if since < at <= event.data["now"] and call != this}
             if len(others) >= rate["limit"]:

@@ -141,7 +141,9 @@ class SimulationPolicy:
             case "put" if n > 20:
                 return _allow({"kind": "cap", "path": "/n", "maximum": 20}, {"kind": "label", "labels": ["capped"]})
             case "ping":
-                return _allow({"kind": "rate", "per": "session", **RATE, "name": "pings"}, {"kind": "sandbox", "profile": "closed"})
+                return _allow(
+                    {"kind": "rate", "per": "session", **RATE, "name": "pings"}, {"kind": "sandbox", "profile": "closed"}
+                )
             case "pay":
                 rate = {"kind": "rate", "per": self._knobs.per, **RATE}
                 return _allow(rate, {"kind": "notify", "to": ["ann"], "text": "paid"})

@@ -7,7 +7,6 @@ stand still, nothing of theirs reaches the world any more, and all that is left 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ from agentos.abi.syscall import Result
 from agentos.boot.charges import charged_events
 from agentos.drivers.port import CallContext, ModelReply, ModelRequest, ModelSpec, ToolSpec
 from agentos.eventlog.port import Message, Stored
-from agentos.eventlog.subject import session_subject
 from agentos.kernel.charges import Charges
 from agentos.kernel.gate import Gate
 from agentos.kernel.sessions import Sessions
@@ -28,9 +26,6 @@ from sim_play import EPOCH_MS, dice, reply
 if TYPE_CHECKING:
     from sim_world import World
 
-OWNER: contextvars.ContextVar[Runtime | None] = contextvars.ContextVar("owner", default=None)
-"""The runtime that a task belongs to; None for the world's own."""
-
 
 class Runtime:
     """A runtime process. `number` counts them from 1."""
@@ -38,7 +33,6 @@ class Runtime:
     def __init__(self, world: World, number: int, die_at: int | None, pause_at: int | None, pause_s: float) -> None:
         self.world = world
         self.number = number
-        self.tasks: list[asyncio.Task[Any]] = []
         self.steps = 0
         self.dead = False
         self.buried = False
@@ -146,7 +140,8 @@ class Wire:
         self, subject: str, messages: Sequence[Message], after: int, fate: str, answer: asyncio.Future[int]
     ) -> None:
         world = self._world
-        await asyncio.sleep(world.between("wire", 2.0, 8.0) if fate == "late" else world.slow("wire"))
+        if fate != "unanswered":
+            await asyncio.sleep(world.between("wire", 2.0, 8.0) if fate == "late" else world.slow("wire"))
         try:
             position = await world.store(self._runtime, subject, messages, after)
         except SequenceConflict as error:
@@ -286,7 +281,3 @@ class Tokens:
 
     def token(self, size: int) -> bytes:
         return self._random.randbytes(size)
-
-
-def subject_of(session: str) -> str:
-    return session_subject(session)

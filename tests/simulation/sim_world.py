@@ -29,7 +29,7 @@ from agentos.projections.session import State
 from sim_loop import Stuck, VirtualLoop
 from sim_observer import Observer, Seen, waiting
 from sim_play import APPROVAL_TIMEOUT_MS, EPOCH_MS, Knobs, configuration, dice
-from sim_runtime import OWNER, Runtime
+from sim_runtime import Runtime
 
 PEACE_S = 3600.0
 """Within so many virtual seconds after the last fault every session is over."""
@@ -150,12 +150,8 @@ class World:
         return position
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """A task of the world: no crash of a runtime touches it."""
-        token = OWNER.set(None)
-        try:
-            task = asyncio.get_running_loop().create_task(work)
-        finally:
-            OWNER.reset(token)
+        """A task beside the story. What a runtime that has died left behind stands still at its next step."""
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.append(task)
         return task
 
@@ -226,7 +222,7 @@ class World:
             self.runtimes.append(runtime)
             self.say(f"runtime {number} starts")
             self.wake()
-            self._within(runtime, self._resume_all(runtime))
+            self.spawn(self._resume_all(runtime))
             await runtime.gone.wait()
             await asyncio.sleep(roll.uniform(0.0, 5.0))
 
@@ -248,20 +244,12 @@ class World:
                     self.say(f"{seen.name} cannot be resumed: {error.message}")
                 break
 
-    def _within(self, runtime: Runtime, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """A task of a runtime."""
-        token = OWNER.set(runtime)
-        try:
-            return asyncio.get_running_loop().create_task(work)
-        finally:
-            OWNER.reset(token)
-
     async def _ask(self, what: str, act: Callable[[Sessions], Coroutine[Any, Any, Any]]) -> str:
         """A client's command to the runtime that serves; how it ended: `done`, `gone`, or the class of the error."""
         runtime = self.runtimes[-1] if self.runtimes else None
         if runtime is None or runtime.gone.is_set():
             return "gone"
-        task = self._within(runtime, act(runtime.sessions))
+        task = self.spawn(act(runtime.sessions))
         gone = self.spawn(runtime.gone.wait())
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         gone.cancel()

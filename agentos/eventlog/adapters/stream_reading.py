@@ -270,7 +270,9 @@ async def tail(link: Link, stream: str, after: int) -> AsyncGenerator[Stored, No
                     await _pull(client, f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}", inbox, _PULL - asked)
                     asked = _PULL
                 try:
-                    found = await asyncio.wait_for(received.get(), _WATCH)
+                    # Not `wait_for`: on Python 3.11 it can swallow a cancellation that comes with the message.
+                    async with asyncio.timeout(_WATCH):
+                        found = await received.get()
                 except TimeoutError:
                     quiet += _WATCH
                     if link.generation != generation or quiet > 2.5 * _HEARTBEAT:

@@ -65,6 +65,7 @@ class Chain:
         decision = {"effect": effect, "rules": list(rules), "reasons": [f"because of {rule}" for rule in rules]}
         data = {"call": call, "tool": tool, "effect": "write", "args": args, "args_digest": digest_of(args), "turn": 1}
         data |= {"agent": {"name": "triage", "labels": {}}, "now": self.now_ms}
+        data["policy"] = {"engine": "opa 1.20.2 (in process)", "data": POLICY}
         self.add(ev.SYSCALL_DECIDED, data | {"decision": decision} | more, "agent/triage")
 
     def waiting(self, call: str, *, needed: int = 1, given: int = 0, minutes: int = 1440) -> None:

@@ -104,12 +104,12 @@ async def proven(prover: Prover, event: str):
 async def test_every_event_is_provable_by_number_and_by_id(world) -> None:
     """Under the last checkpoint, to somebody who has the public key and nothing else."""
     await world.write("s-a", 3)
-    await world.write("s-b", 2)
+    await world.write("s-d", 2)
     await world.write("s-a", 2)
     prover = await world.prover()
     signed = await prover.sign()
     assert sum(tree.size for tree in signed.checkpoint.streams.values()) == 7
-    for session, count in (("s-a", 5), ("s-b", 2)):
+    for session, count in (("s-a", 5), ("s-d", 2)):
         for number in range(1, count + 1):
             by_number = await proven(prover, f"{session}#{number}")
             assert by_number.ok, by_number.fault
@@ -160,7 +160,7 @@ async def test_after_a_restart_it_goes_on(world) -> None:
     """The same trees, the next number; and from nothing but the log when the trees are gone."""
     await world.write("s-a", 4)
     await (await world.prover()).sign()
-    await world.write("s-b", 3)
+    await world.write("s-d", 3)
     second = await (await world.prover()).sign()
     elsewhere = await world.prover(path=world.path.with_name("fresh.db"))
     assert elsewhere.last == second
@@ -180,7 +180,7 @@ async def test_trees_that_were_rolled_back_catch_up(world) -> None:
     old = world.path.with_name("old.db")
     shutil.copy(world.path, old)
     await world.write("s-a", 300)
-    await world.write("s-b", 5)
+    await world.write("s-d", 5)
     signed = await (await world.prover()).sign()
     prover = await world.prover(path=old)
     assert prover.alarm is None
@@ -269,7 +269,7 @@ async def test_a_runtime_with_another_key_is_seen(world) -> None:
 
 async def signed_world(world) -> None:
     await world.write("s-a", 10)
-    await world.write("s-b", 5)
+    await world.write("s-d", 5)
     prover = await world.prover()
     await prover.sign()
     await world.write("s-a", 2)
@@ -371,7 +371,7 @@ async def test_checkpoints_themselves_are_no_safer_to_change(world, what: str) -
     world.close()
     match what:
         case "edited":
-            world.log.edits["CKPT", 2] = notes[1].replace(b"stream EV_0 0", b"stream EV_0 1")
+            world.log.edits["CKPT", 2] = notes[1].replace(b"stream EV_1 0", b"stream EV_1 1")
         case "deleted":
             world.log.edits["CKPT", 2] = None
         case "cut":
@@ -417,7 +417,7 @@ async def test_reading_again_from_a_checkpoint_reads_only_the_rest(world) -> Non
     await signed_world(world)
     prover = await world.prover()
     await world.write("s-c", 4)
-    await world.write("s-b", 4)
+    await world.write("s-d", 4)
     await world.catch_up(prover)
     await prover.sign()
     progress = Progress()

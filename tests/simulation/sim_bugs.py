@@ -1,0 +1,243 @@
+"""Planted bugs: each takes one guarantee out of the kernel, so that it is known that the simulation would see it missing.
+
+with BUGS["act-before-durable"]():
+    simulate(seed).violations
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from unittest import mock
+
+from agentos.abi import event as ev
+from agentos.abi.chain import Head
+from agentos.abi.errors import LogUnavailable, SequenceConflict
+from agentos.abi.event import Event
+from agentos.eventlog.port import Message
+from agentos.kernel import charges, gate, journal, sessions, turn
+from agentos.kernel.gate import Gate
+from agentos.kernel.journal import Journal
+from agentos.kernel.sessions import Sessions
+from agentos.projections import question
+from agentos.projections.session import SessionState, State, Step, fold
+
+Bug = Callable[[], AbstractContextManager[None]]
+
+
+@contextmanager
+def _act_before_durable() -> Iterator[None]:
+    """The tool acts while the record of the intent is still on its way."""
+    real = Gate._record_decided
+
+    async def record(self: Gate, at: Journal, configuration: Any, data: dict[str, Any], receipt: Any) -> None:
+        if data["decision"]["effect"] == "allow" and data["tool"] in configuration.tools:
+            context = gate.CallContext(at.tenant, at.session, data["call"], self._workspaces.path(at.tenant, at.session))
+            await self._drivers.call(configuration.tools[data["tool"]], data["args"], context)
+        await real(self, at, configuration, data, receipt)
+
+    with mock.patch.object(Gate, "_record_decided", record):
+        yield
+
+
+@contextmanager
+def _retry_once_tool() -> Iterator[None]:
+    """After a crash every tool is taken for one that may act twice."""
+    with mock.patch.object(gate, "repeatable", lambda _tool: True):
+        yield
+
+
+@contextmanager
+def _ignore_conflict() -> Iterator[None]:
+    """A sequence conflict is answered by writing behind whatever is there."""
+    real = Journal._record
+
+    async def record(self: Journal, *args: Any) -> SessionState:
+        while True:
+            try:
+                return await real(self, *args)
+            except SequenceConflict:
+                last = await self._log.last(self._subject)
+                self._position = last.position if last else 0
+
+    with mock.patch.object(Journal, "_record", record):
+        yield
+
+
+@contextmanager
+def _fold_unacknowledged() -> Iterator[None]:
+    """An event that got no answer is believed to be stored."""
+    real = Journal._record
+
+    async def record(self: Journal, kind: str, data: dict[str, Any], actor: str, *rest: Any) -> SessionState:
+        try:
+            return await real(self, kind, data, actor, *rest)
+        except LogUnavailable:
+            revision, policy, _ = rest
+            event = Event("0" * 32, kind, self.tenant, self.session, self.head.seq + 1, self.head.hash, self._clock.now_ms(), actor,
+                          revision, policy, data)  # fmt: skip
+            self.stale = False
+            self.head = Head(event.seq, "sha256:" + "0" * 64)
+            self.state = fold(self.state, event)
+            return self.state
+
+    with mock.patch.object(Journal, "_record", record):
+        yield
+
+
+@contextmanager
+def _append_twice() -> Iterator[None]:
+    """A lost answer is taken for a lost event: the same thing is told again as another event, behind whatever is there."""
+    real = Journal._record
+
+    async def record(self: Journal, *args: Any) -> SessionState:
+        try:
+            return await real(self, *args)
+        except LogUnavailable:
+            last = await self._log.last(self._subject)
+            self._position = last.position if last else 0
+            self.stale = False
+            return await real(self, *args)
+
+    with mock.patch.object(Journal, "_record", record):
+        yield
+
+
+@contextmanager
+def _stale_approval() -> Iterator[None]:
+    """A yes counts for ever, and under every policy."""
+    real = question._approval
+
+    def approval(one: Mapping[str, Any]) -> dict[str, Any]:
+        return {**real(one), "expires": 2**50}
+
+    with mock.patch.object(question, "_approval", approval):
+        yield
+
+
+@contextmanager
+def _other_policy() -> Iterator[None]:
+    """A yes that was given under one policy counts under another."""
+    real = question.question
+
+    def asked(state: SessionState, **known: Any) -> dict[str, Any]:
+        document = real(state, **known)
+        document["approvals"] = [{**one, "policy_digest": document["policy_digest"]} for one in document["approvals"]]
+        return document
+
+    with mock.patch.object(gate, "question", asked):
+        yield
+
+
+@contextmanager
+def _drop_charges() -> Iterator[None]:
+    """A new runtime knows nothing of what was charged before."""
+
+    async def load(self: charges.Charges, book: Any, tenant: str) -> None:
+        del self, tenant
+        book.loaded = True
+
+    with mock.patch.object(charges.Charges, "_load", load):
+        yield
+
+
+@contextmanager
+def _no_settle() -> Iterator[None]:
+    """After a crash a session is run on as if nothing had been under way."""
+
+    async def settle(self: Gate, at: Journal, configuration: Any) -> None:
+        del self, at, configuration
+
+    with mock.patch.object(Gate, "settle", settle):
+        yield
+
+
+@contextmanager
+def _no_takeover() -> Iterator[None]:
+    """A session is run on without a word that it has changed hands."""
+
+    async def take_over(self: Sessions, at: Journal) -> None:
+        if at.state.state is State.RUNNING:
+            await self._gate.settle(at, self._source.current(at.tenant))
+            if at.state.state is State.RUNNING:
+                self._start(at)
+
+    with mock.patch.object(Sessions, "_take_over", take_over):
+        yield
+
+
+@contextmanager
+def _forget_outcome() -> Iterator[None]:
+    """A call that has an outcome is performed again when it is proposed again."""
+    with mock.patch.object(gate, "_same", lambda known, syscall: (_ for _ in ()).throw(_Again(known, syscall))):
+        real = Gate.perform
+
+        async def perform(self: Gate, at: Journal, configuration: Any, syscall: Any) -> Any:
+            try:
+                return await real(self, at, configuration, syscall)
+            except _Again:
+                at.state = gate.replace(
+                    at.state, calls={key: call for key, call in at.state.calls.items() if key != syscall.call}
+                )
+                return await real(self, at, configuration, syscall)
+
+        with mock.patch.object(Gate, "perform", perform):
+            yield
+
+
+class _Again(Exception):
+    pass
+
+
+@contextmanager
+def _grow_when_over() -> Iterator[None]:
+    """A session that is over may be written to: the log of a cancelled one grows."""
+    real = Journal._record
+
+    async def record(self: Journal, *args: Any) -> SessionState:
+        state = await real(self, *args)
+        if state.over:
+            self.state = gate.replace(state, state=State.RUNNING)
+            return await real(self, ev.SESSION_OWNED, {"epoch": state.epoch + 1}, *args[2:])
+        return state
+
+    with mock.patch.object(Journal, "_record", record):
+        yield
+
+
+@contextmanager
+def _never_come_back() -> Iterator[None]:
+    """A session that lost the log once is left alone."""
+    with mock.patch.object(Sessions, "_later", lambda _self, _key: None):
+        yield
+
+
+@contextmanager
+def _forget_the_end() -> Iterator[None]:
+    """A session that ends says nothing of a call that may have acted."""
+
+    async def abandon(self: Gate, at: Journal, configuration: Any) -> None:
+        del self, at, configuration
+
+    with mock.patch.object(Gate, "abandon", abandon):
+        yield
+
+
+BUGS: Mapping[str, Bug] = {
+    "act-before-durable": _act_before_durable,
+    "append-twice": _append_twice,
+    "drop-charges": _drop_charges,
+    "fold-unacknowledged": _fold_unacknowledged,
+    "forget-outcome": _forget_outcome,
+    "forget-the-end": _forget_the_end,
+    "grow-when-over": _grow_when_over,
+    "ignore-conflict": _ignore_conflict,
+    "never-come-back": _never_come_back,
+    "no-settle": _no_settle,
+    "no-takeover": _no_takeover,
+    "other-policy": _other_policy,
+    "retry-once-tool": _retry_once_tool,
+    "stale-approval": _stale_approval,
+}
