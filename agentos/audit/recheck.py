@@ -134,7 +134,8 @@ class Recheck:
 
     async def _checkpoints(self, since: int) -> list[Checkpoint]:
         """The stored checkpoints from number `since` on (0, 1: all), up to the first that does not follow."""
-        prover, first = self._prover, max(1, since)
+        # The last one that is known now: one that is signed while these are read may not be among them.
+        prover, first, known = self._prover, max(1, since), self._prover.last
         position = await asyncio.to_thread(prover.tiles.checkpoint_position, first) if first > 1 else 1
         if position is None:
             return []
@@ -157,7 +158,6 @@ class Recheck:
                     self._find("checkpoints", f"checkpoint {number}", error.message)
                     return found
                 found.append(checkpoint)
-        known = prover.last
         if known is not None and first + len(found) <= known.checkpoint.number:
             said = f"the checkpoints end at {first + len(found) - 1}, {known.checkpoint.number} were made: they were cut"
             self._find("checkpoints", f"checkpoint {first + len(found)}", said)

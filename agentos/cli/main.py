@@ -42,6 +42,7 @@ VERB_FILES = (
     "run",
     "sessions",
     "session",
+    "replay",
     "approvals",
     "policy",
     "audit",

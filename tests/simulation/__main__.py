@@ -31,12 +31,12 @@ def seeds_of(text: str) -> range:
 
 
 def block(work: tuple[range, Plan]) -> tuple[int, int, int, int, Report | None]:
-    """Run some seeds; how many, their events, effects and acts out of turn, and the first that failed."""
+    """Run some seeds; how many, their events, effects and deeds out of turn, and the first that failed."""
     seeds, plan = work
     events = effects = frozen = 0
     for done, seed in enumerate(seeds, 1):
         report = simulate(seed, plan)
-        events, effects, frozen = events + report.events, effects + report.effects, frozen + report.frozen_acts
+        events, effects, frozen = events + report.events, effects + report.effects, frozen + report.out_of_turn
         if report.violations:
             return done, events, effects, frozen, report
     return len(seeds), events, effects, frozen, None
@@ -46,7 +46,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make simulate")
     parser.add_argument("seeds", type=seeds_of, help="7, 10..19 or 1000..+300")
     parser.add_argument("--late", action="store_true", help="also appends that are stored long after they were given up")
-    parser.add_argument("--frozen", action="store_true", help="an act on waking up, after another took over, is a failure")
+    parser.add_argument("--frozen", action="store_true", help="what a runtime does out of turn on waking up is a failure")
     parser.add_argument("--trace", action="store_true", help="print the trace of each seed")
     parser.add_argument("--jobs", type=int, default=2)
     given = parser.parse_args()
@@ -69,7 +69,7 @@ def main() -> int:
                 print(f'repeat it with: make simulate SEEDS="{failed.seed}{flags}"')
                 return 1
     if frozen:
-        print(f"{frozen} acts of a runtime that stood still between the log's answer and the act (--frozen makes them failures)")
+        print(f"{frozen} times a runtime that had stood still took a session or acted out of turn (--frozen makes them failures)")
     print(f"all well in {time.monotonic() - started:.1f} s")
     return 0
 

@@ -6,8 +6,7 @@ with BUGS["act-before-durable"]():
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest import mock
@@ -16,13 +15,12 @@ from agentos.abi import event as ev
 from agentos.abi.chain import Head
 from agentos.abi.errors import LogUnavailable, SequenceConflict
 from agentos.abi.event import Event
-from agentos.eventlog.port import Message
-from agentos.kernel import charges, gate, journal, sessions, turn
+from agentos.kernel import charges, gate
 from agentos.kernel.gate import Gate
 from agentos.kernel.journal import Journal
 from agentos.kernel.sessions import Sessions
 from agentos.projections import question
-from agentos.projections.session import SessionState, State, Step, fold
+from agentos.projections.session import SessionState, State, fold
 
 Bug = Callable[[], AbstractContextManager[None]]
 
@@ -45,7 +43,7 @@ def _act_before_durable() -> Iterator[None]:
 @contextmanager
 def _retry_once_tool() -> Iterator[None]:
     """After a crash every tool is taken for one that may act twice."""
-    with mock.patch.object(gate, "repeatable", lambda _tool: True):
+    with mock.patch.object(gate, "repeatable", return_value=True):
         yield
 
 
@@ -76,8 +74,8 @@ def _fold_unacknowledged() -> Iterator[None]:
             return await real(self, kind, data, actor, *rest)
         except LogUnavailable:
             revision, policy, _ = rest
-            event = Event("0" * 32, kind, self.tenant, self.session, self.head.seq + 1, self.head.hash, self._clock.now_ms(), actor,
-                          revision, policy, data)  # fmt: skip
+            seq, prev, now = self.head.seq + 1, self.head.hash, self._clock.now_ms()
+            event = Event("0" * 32, kind, self.tenant, self.session, seq, prev, now, actor, revision, policy, data)
             self.stale = False
             self.head = Head(event.seq, "sha256:" + "0" * 64)
             self.state = fold(self.state, event)
@@ -210,7 +208,7 @@ def _grow_when_over() -> Iterator[None]:
 @contextmanager
 def _never_come_back() -> Iterator[None]:
     """A session that lost the log once is left alone."""
-    with mock.patch.object(Sessions, "_later", lambda _self, _key: None):
+    with mock.patch.object(Sessions, "_later", return_value=None):
         yield
 
 

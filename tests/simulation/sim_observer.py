@@ -2,7 +2,8 @@
 
 Safety, checked as it happens: chains hold; a session that is over never grows; a call with an outcome is never decided again; an
 effect needs an earlier durable allow of this very call; an effect that must not happen twice does not; who was relieved of a
-session writes nothing to it and begins nothing for it; approvals, rates and uses hold. At the end: nothing acknowledged is missing.
+session writes nothing to it and begins nothing for it; approvals, rates and uses hold. At the end: nothing acknowledged is
+missing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from sim_play import APPROVERS, TOOLS
 
 from agentos.abi import event as ev
 from agentos.abi.canonical import digest_of
@@ -21,7 +24,6 @@ from agentos.abi.syscall import MODEL_CALL
 from agentos.eventlog.port import Message
 from agentos.kernel.tools import repeatable
 from agentos.projections.session import SessionState, State, Step, fold
-from sim_play import APPROVERS, TOOLS
 
 if TYPE_CHECKING:
     from sim_runtime import Runtime
@@ -65,7 +67,7 @@ class Observer:
         self.stored: set[str] = set()
         self.acked: dict[str, None] = {}
         self.violations: list[str] = []
-        self.frozen_acts = 0
+        self.out_of_turn = 0
         self._begun: defaultdict[tuple[str, str], int] = defaultdict(int)
 
     def wrong(self, text: str) -> None:
@@ -73,6 +75,21 @@ class Observer:
         self._world.say(f"VIOLATION {text}")
         self.violations.append(text)
         self._world.wake()
+
+    def _out_of_turn(self, runtime: Runtime, text: str) -> None:
+        """A runtime that stood still goes on as if it were alone. Known of the kernel; a failure where the plan says so."""
+        if self._world.plan.frozen or not runtime.stood_still:
+            self.wrong(text)
+        else:
+            self._world.say(f"out of turn: {text}")
+            self.out_of_turn += 1
+
+    def _overspent(self, text: str) -> None:
+        """Two runtimes that serve at once count for themselves: what they overspend together is a part of being out of turn."""
+        if self.out_of_turn and not self._world.plan.frozen:
+            self._world.say(f"out of turn: {text}")
+        else:
+            self.wrong(text)
 
     def acknowledged(self, messages: Sequence[Message]) -> None:
         self.acked.update((message.id, None) for message in messages)
@@ -97,6 +114,8 @@ class Observer:
         if event.type in {ev.SESSION_CREATED, ev.SESSION_OWNED}:
             if event.type == ev.SESSION_OWNED and event.data["epoch"] != before.epoch + 1:
                 self.wrong(f"{seen.name}: epoch {event.data['epoch']} follows {before.epoch}")
+            if runtime.number < len(self._world.runtimes):
+                self._out_of_turn(runtime, f"{seen.name}: runtime {runtime.number} takes a session, though a newer one serves")
             seen.owner = runtime.number
         elif runtime.number < seen.owner:
             self.wrong(f"{seen.name}: runtime {runtime.number} writes to what runtime {seen.owner} has taken over")
@@ -170,7 +189,7 @@ class Observer:
                         latest[other.state.id, one.data["call"]] = one.data["now"]
                 others |= {call for call, at in latest.items() if since < at <= event.data["now"] and call != this}
             if len(others) >= rate["limit"]:
-                self.wrong(f"{seen.name}: call {this[1]} goes over the rate {rate['name']} ({len(others)} others)")
+                self._overspent(f"{seen.name}: call {this[1]} goes over the rate {rate['name']} ({len(others)} others)")
         for uses in (one for one in bound if one["kind"] == "uses"):
             paid = {
                 (other.state.id, one.data["call"])
@@ -180,17 +199,15 @@ class Observer:
             }
             total = 3
             if len(paid | {this}) > total:
-                self.wrong(f"{seen.name}: call {this[1]} is one gift too many ({uses['grants']})")
+                self._overspent(f"{seen.name}: call {this[1]} is one gift too many ({uses['grants']})")
 
     def begun(self, runtime: Runtime, session: str, call: str, tool: str, args: Mapping[str, Any]) -> None:
         """A driver was called."""
         seen = self.sessions[session]
         known = seen.state.calls.get(call)
         self._world.say(f"{seen.name} {call} {tool} begins by runtime {runtime.number}")
-        if runtime.number < seen.owner and not self._world.plan.frozen and runtime.stood_still:
-            self.frozen_acts += 1
-        elif runtime.number < seen.owner:
-            self.wrong(f"{seen.name}: runtime {runtime.number} acts for what runtime {seen.owner} has taken over")
+        if runtime.number < seen.owner:
+            self._out_of_turn(runtime, f"{seen.name}: runtime {runtime.number} acts for what runtime {seen.owner} has taken over")
         elif known is None or known.step is not Step.ALLOWED:
             self.wrong(f"{seen.name}: {tool} acts without a durable allow of call {call} ({known.step if known else 'unknown'})")
         elif known.args_digest != digest_of(dict(args)) or known.tool != tool:

@@ -81,8 +81,7 @@ def reply(world: World, request: ModelRequest) -> ModelReply:
     if number >= 1 + int(goal.rpartition(" ")[2]) % 4 + roll.randrange(2):
         return ModelReply([{"type": "text", "text": "done"}], "end_turn", 7, 3)
     content: list[dict[str, Any]] = [{"type": "text", "text": f"turn {number}"}]
-    for place in range(roll.choice((1, 1, 2, 3, 4))):
-        content.append({"type": "tool_use", **_proposal(roll, number, place)})
+    content += [{"type": "tool_use", **_proposal(roll, number, place)} for place in range(roll.choice((1, 1, 2, 3, 4)))]
     return ModelReply(content, "tool_use", 7, 3)
 
 
@@ -172,7 +171,7 @@ def _allow(*obligations: dict[str, Any]) -> Decision:
 
 
 def _asked(document: Mapping[str, Any], count: int) -> Decision:
-    """As `policies/agentos/syscall/main.rego`: enough different people, of this policy, in time, for this very call or its rule."""
+    """As `policies/agentos/syscall/main.rego`: enough different people, of this policy, in time, for this call or its rule."""
     asked = document["syscall"]
     rule = f"rules.{asked['tool']}"
     people = {

@@ -11,6 +11,9 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sim_harness import SimulatedHarness
+from sim_play import EPOCH_MS, dice, reply
+
 from agentos.abi.errors import DriverError, LogUnavailable, OutcomeUnknown, SequenceConflict, Unavailable
 from agentos.abi.syscall import Result
 from agentos.boot.charges import charged_events
@@ -20,8 +23,6 @@ from agentos.kernel.charges import Charges
 from agentos.kernel.gate import Gate
 from agentos.kernel.sessions import Sessions
 from agentos.kernel.turn import Runner
-from sim_harness import SimulatedHarness
-from sim_play import EPOCH_MS, dice, reply
 
 if TYPE_CHECKING:
     from sim_world import World

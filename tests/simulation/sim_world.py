@@ -18,6 +18,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sim_loop import Stuck, VirtualLoop
+from sim_observer import Observer, Seen, waiting
+from sim_play import APPROVAL_TIMEOUT_MS, EPOCH_MS, Knobs, configuration, dice
+from sim_runtime import Runtime
+
 from agentos.abi.errors import AgentOSError, LogUnavailable
 from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.eventlog.port import Message
@@ -26,10 +31,6 @@ from agentos.kernel.approvals import Scope
 from agentos.kernel.port import Configuration
 from agentos.kernel.sessions import Sessions
 from agentos.projections.session import State
-from sim_loop import Stuck, VirtualLoop
-from sim_observer import Observer, Seen, waiting
-from sim_play import APPROVAL_TIMEOUT_MS, EPOCH_MS, Knobs, configuration, dice
-from sim_runtime import Runtime
 
 PEACE_S = 3600.0
 """Within so many virtual seconds after the last fault every session is over."""
@@ -49,8 +50,8 @@ class Report:
     events: int
     effects: int
     runtimes: int
-    frozen_acts: int
-    """Acts of runtimes that stood still between the answer of the log and the act, while another took over."""
+    out_of_turn: int
+    """What runtimes did that stood still while a newer one began to serve: sessions they took, acts they began."""
 
     @property
     def digest(self) -> str:
@@ -67,7 +68,7 @@ class Plan:
     late: bool = False
     """Appends that were given up and are stored seconds later, when the session has been read again already."""
     frozen: bool = False
-    """Whether who stands still between the answer of the log and the act may not act on waking up (else it is only counted)."""
+    """Whether it is a failure, and not only counted, that a runtime which stood still takes a session or acts on waking up."""
 
 
 class World:
@@ -411,5 +412,5 @@ def simulate(seed: int, plan: Plan | None = None) -> Report:
         sum(len(seen.events) for seen in observer.sessions.values()),
         len(observer.ledger),
         len(world.runtimes),
-        observer.frozen_acts,
+        observer.out_of_turn,
     )

@@ -218,6 +218,25 @@ async def test_a_lost_answer_makes_no_second_history(world, lost: int) -> None:
     assert (await Recheck(prover).run()).ok
 
 
+async def test_what_is_signed_while_the_log_is_read_again_is_no_cut(world, monkeypatch) -> None:
+    """A checkpoint that comes between two looks at the log is news, not a sign of tampering."""
+    await world.write("s-a", 3)
+    prover = await world.prover()
+    await prover.sign()
+    read = world.log.read
+
+    async def slow(subject: str, *, after: int = 0):
+        stored = [one async for one in read(subject, after=after)]
+        monkeypatch.setattr(world.log, "read", read)
+        await prover.sign()
+        for one in stored:
+            yield one
+
+    monkeypatch.setattr(world.log, "read", slow)
+    report = await Recheck(prover).run()
+    assert (report.ok, report.checkpoints, prover.last.checkpoint.number) == (True, 1, 2), report.findings
+
+
 async def test_a_clock_that_goes_back_does_not(world) -> None:
     """The order of checkpoints is the order of their times."""
     prover = await world.prover()
