@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import commands, decision, syscall
+from benchmarks import append, commands, decision, syscall
 
 REPORT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 
@@ -25,6 +25,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="agentos-bench-") as folder:
         figures, rates = asyncio.run(syscall.run(Path(folder) / "syscall"))
         decisions = asyncio.run(decision.run(Path(folder) / "decision"))
+        appends = asyncio.run(append.run(Path(folder) / "append"))
         seconds = commands.run(Path(folder) / "commands")
     by_name = {figure.name: figure for figure in figures}
     publishes, evaluation = by_name["floor: two publishes"].p50, by_name["floor: OPA evaluates the decision"].p50
@@ -58,6 +59,7 @@ def main() -> int:
     lines += ["", "## Commands", "", "Whole processes, interpreter start included; medians.", ""]
     lines += ["| command | s |", "| --- | ---: |"]
     lines += [f"| {name} | {value:.2f} |" for name, value in seconds.items()]
+    lines += ["", "## Durable appends", "", *appends]
     text = "\n".join(lines) + "\n"
     print(text)
     REPORT.write_text(text)

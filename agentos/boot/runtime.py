@@ -204,9 +204,7 @@ class Runtime:
                     await self.timer.sleep(KEEP_UP_S)
 
         handlers: dict[str, Handler] = {
-            **SessionVerbs(
-                self.sessions, self.tenants.log, self.tenants, self.workspaces, self.timer, self.random
-            ).handlers(),
+            **SessionVerbs(self.sessions, self.tenants.log, self.tenants, self.workspaces, self.timer, self.random).handlers(),
             **SessionLifeVerbs(self.life).handlers(),
             **PrincipalVerbs(
                 principals, lambda: self.configurations.tenants, principals_changed, self.backend.user_stanza
@@ -219,9 +217,7 @@ class Runtime:
                 clock=self.timer,
                 random=self.random,
             ),
-            **PolicyVerbs(
-                registry, self.tenants.log, lambda: self.factory.version, self._policy_in_force, principals
-            ).handlers(),
+            **PolicyVerbs(registry, self.tenants.log, lambda: self.factory.version, self._policy_in_force, principals).handlers(),
             "runtime.status": self._status,
             "runtime.shutdown": self._shutdown,
         }

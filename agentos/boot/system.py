@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import secrets
@@ -24,6 +25,17 @@ GRACE: Final = 1.0
 
 SILENCE: Final = 300.0
 """Seconds that a harness may leave the kernel waiting for a frame, or with one that it does not read."""
+
+
+def settle_heap() -> None:
+    """Tell the garbage collector of a process that only serves: what is loaded by now stays; young garbage is swept less often.
+
+    Every syscall makes hundreds of small values that reference counting frees; with the defaults the collector walks the modules
+    and the schemas again and again, which was half of a syscall's time on the processor.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 class SystemTimer:

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from agentos.control.client import Client
 
 WAIT_MS: Final = 10_000
-PAUSES: Final = frozenset({"agentos.session.waiting", "agentos.session.paused"})
+HOLDS: Final = {"agentos.session.waiting": "waiting", "agentos.session.paused": "paused"}
+"""Events after which a session does not go on by itself, and what it is then."""
+
+FREES: Final = {
+    "agentos.approval.granted": "waiting",
+    "agentos.approval.denied": "waiting",
+    "agentos.approval.expired": "waiting",
+    "agentos.session.resumed": "paused",
+}
+"""Events after which it is that no more."""
+
 ENDS: Final = frozenset(
     {"agentos.session.finished", "agentos.session.failed", "agentos.session.cancelled", "agentos.session.halted"}
 )
@@ -29,13 +39,17 @@ async def follow(
 
     `tell` gets each line; `err` says that it goes to standard error, where colour is another question.
     """
+    held: set[str] = set()
     async for events, more in pages(client, session, wait_ms=WAIT_MS):
         last = ""
         for event in events:
             last = event["type"]
+            if last in HOLDS:
+                held.add(HOLDS[last])
+            held.discard(FREES.get(last, ""))
             for text in lines(event, err=err):
                 tell(text)
-        if not more and (last in ENDS or (last in PAUSES and not through_waits)):
+        if not more and (last in ENDS or (held and not through_waits)):
             return
 
 

@@ -87,11 +87,10 @@ def _packed(path: Path, session: str) -> list[bytes]:
 
 
 def _replayed(found: Json) -> None:
-    gone = f"{count(found['events'], 'event')}, {count(found['model_calls'], 'model call')}, {count(found['tool_calls'], 'tool call')}"
+    words = (("events", "event"), ("model_calls", "model call"), ("tool_calls", "tool call"), ("harnesses", "harness start"))
+    gone = ", ".join(count(found[key], noun) for key, noun in words)
     if found["same"]:
-        emit(
-            f"{paint('same', fg='green')}: {gone}, {count(found['harnesses'], 'harness process')}; no model and no tool was called"
-        )
+        emit(f"{paint('same', fg='green')}: {gone}; no model and no tool was called")
         emit(f"state {found['state']}")
         return
     emit(f"{paint('different', fg='red', bold=True)} at event #{found['difference']['seq']}, behind {gone}")
@@ -162,8 +161,7 @@ def _event(event: Json) -> str:
 def _call(call: Json) -> str:
     if call is None:
         return ""
-    rules = f" ({', '.join(call['rules'])})" if call["decision"] not in {"allow", None} else ""
+    effect = call["decision"] or "refused"
+    rules = f" ({', '.join(call['rules'])})" if effect not in {"allow", "refused"} else ""
     told = f": {short(plain(call['told']), ARGS)}" if call["told"] else ""
-    return (
-        f"{plain(call['tool'])}({arguments(call['args'])}) {call['decision'] or 'refused'}{plain(rules)}, {call['outcome']}{told}"
-    )
+    return f"{plain(call['tool'])}({arguments(call['args'])}) {effect}{plain(rules)}, {call['outcome']}{told}"

@@ -143,6 +143,7 @@ async def _foreground(home: Home, port: int, policy: Place, remote: RemotePolicy
     import logging
 
     from agentos.boot.runtime import open_runtime
+    from agentos.boot.system import settle_heap
 
     logging.basicConfig(
         level=os.environ.get("AGENTOS_LOG", "INFO").upper(),
@@ -155,6 +156,7 @@ async def _foreground(home: Home, port: int, policy: Place, remote: RemotePolicy
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with open_runtime(home, port=port, external=external, policy=policy, remote_policy=remote) as runtime:
+        settle_heap()
         for line in runtime.greeting():
             say(line)
         say(f"ready in {time.monotonic() - started:.2f} s; end with Ctrl-C or: agentos down")

@@ -99,7 +99,6 @@ class Life:
                 actor=actor,
                 revision=configuration.revision,
                 policy=configuration.policy_digest,
-                only_if_seq=state.seq,
             )
 
 

@@ -111,7 +111,9 @@ async def replay(events: Sequence[Event], spawner: Spawner) -> Replayed:
     reached, recorded = digest_of_state(again.state), digest_of_state(fold_all(events[: again.at]))
     if reached != recorded and again.difference is None:
         again.difference = Difference(again.at, f"state {recorded}", f"state {reached}")
-    return Replayed(again.session, again.at, again.model_calls, again.tool_calls, harnesses, reached, recorded, again.difference)
+    models = sum(1 for call in again.state.calls.values() if call.tool == MODEL_CALL)
+    tools = len(again.state.calls) - models
+    return Replayed(again.session, again.at, models, tools, harnesses, reached, recorded, again.difference)
 
 
 class _Again:
@@ -122,7 +124,6 @@ class _Again:
         self.session = events[0].subject
         self.state = SessionState()
         self.at = 0
-        self.model_calls = self.tool_calls = 0
         self.difference: Difference | None = None
 
     def goes_on(self) -> bool:
@@ -168,7 +169,6 @@ class _Again:
                 raise self._left(f"model call model-{number} in turn {self.state.turn + 1}")
             if data["args"]["input_digest"] not in self._shown():
                 raise self._left("a model call that is shown the session as it stands")
-            self.model_calls += 1
             self._fold()
             self._settle(data["call"])
             call = self.state.calls[data["call"]]
@@ -189,7 +189,6 @@ class _Again:
                 digest = data.get("proposed", data["args_digest"])
                 if (data["call"], data["tool"], digest, data["turn"]) != (name, tool, _digest(args), self.state.turn):
                     raise self._left(words)
-                self.tool_calls += 1
                 # What was rewritten for an obligation is the kernel's doing, and is taken as recorded.
                 self._fold({"call": name, "tool": tool, **({} if "proposed" in data else {"args": args, "args_digest": digest})})
                 self._settle(name)

@@ -141,9 +141,12 @@ class Sessions:
 
     async def resume(self, tenant: str, session: str) -> None:
         """Take a session over after a restart and run it on, unless it is over or waits for a person."""
-        async with self.journal(tenant, session) as journal:
-            if (tenant, session) not in self._tasks:
-                await self._take_over(journal)
+        try:
+            async with self.journal(tenant, session) as journal:
+                if (tenant, session) not in self._tasks:
+                    await self._take_over(journal)
+        except SequenceConflict:  # what the runtime before us had sent has come in meanwhile
+            self._later((tenant, session))
 
     async def _take_over(self, journal: Journal) -> None:
         if journal.state.state is not State.RUNNING:
@@ -257,19 +260,15 @@ class Sessions:
                 task.cancel()
                 await asyncio.wait([task])
             try:
-                if journal.stale:
-                    # What was under way when it was stopped may be in the log.
-                    journal = await Journal.load(self._logs(tenant), tenant, session, self._timer, self._random)
-                return await self._end(journal, ev.SESSION_CANCELLED, {"reason": reason}, actor)
-            except SequenceConflict:
-                raise
-            except BaseException:
+                # What was under way when it was stopped may be in the log.
+                stale, where = journal.stale, self._logs(tenant)
+                last = await Journal.load(where, tenant, session, self._timer, self._random) if stale else journal
+                return await self._end(last, ev.SESSION_CANCELLED, {"reason": reason}, actor)
+            except BaseException as error:
                 # It was stopped without a word in the log: it runs on, unless the word was stored after all.
-                if not journal.state.over:
+                if not isinstance(error, SequenceConflict) and not journal.state.over:
                     self._later((tenant, session))
                 raise
-            finally:
-                self._forget(journal)
 
     async def state(self, tenant: str, session: str) -> SessionState:
         """The session as it stands. Raises NotFound."""
@@ -429,6 +428,7 @@ class Sessions:
             if call.step is Step.ALLOWED:
                 lost = {"call": call.call, "tool": call.tool}
                 await journal.record(ev.SYSCALL_UNKNOWN, lost, actor=SYSTEM, revision=revision, policy=policy)
+        self._live.discard((journal.tenant, journal.session))
         return await journal.record(kind, data, actor=actor, revision=revision, policy=policy)
 
     def _in_force(self, journal: Journal) -> tuple[int, str | None]:

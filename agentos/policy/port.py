@@ -43,7 +43,7 @@ class PolicyEngine(Protocol):
 
     @property
     def answering(self) -> bool:
-        """Whether a question would be taken now. False while its server is known to be down: then no kept answer counts either."""
+        """Whether a question would be taken now. False while its server is known to be down: no kept answer counts then."""
 
     def close(self) -> None:
         """Free the engine; evaluations under way end first."""

@@ -1,7 +1,7 @@
 """What differs between two sessions: the first event, the tool calls, the labels, the spend.
 
-What two runs never have in common is left out: ids of sessions, calls and events, times, durations, places in the chain. Calls are
-known by their order, and matched by tool and arguments; of a run and its repetition nothing is left.
+What two runs never have in common is left out: ids of sessions, calls and events, times, durations, places in the chain. Calls
+are known by their order, and matched by tool and arguments; of a run and its repetition nothing is left.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ _OWN: Final = frozenset({"duration_us", "now", "policy", "expires", "decided", "
 def difference(one: Sequence[Event], other: Sequence[Event]) -> dict[str, Json]:
     """What differs: `{same, a, b, first, calls, labels}`.
 
-    `a` and `b` are `{session, agent, goal, state, events, model_calls, tool_calls, tokens}`; `first` is null or `{seq, a, b}` with
-    each event's `{type, data}` (null behind the end) as far as they are compared; `calls` are `{change: added|removed|changed,
-    differs: [args|decision|outcome], a, b}` with each call's `{call, tool, args, decision, rules, outcome, told}`.
+    `a` and `b` are `{session, agent, goal, state, events, model_calls, tool_calls, tokens}`; `first` is null or `{seq, a, b}`
+    with each event's `{type, data}` (null behind the end) as far as they are compared; `calls` are
+    `{change: added|removed|changed, differs: [args|decision|outcome], a, b}` with each call's
+    `{call, tool, args, decision, rules, outcome, told}`.
     """
     a, b = fold_all(one), fold_all(other)
     first = _first(one, other)

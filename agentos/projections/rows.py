@@ -309,12 +309,12 @@ def _outcome(rows: Rows, session: Row, event: Event) -> None:
 
 
 def _reconciled(rows: Rows, session: Row, event: Event) -> None:
-    """What a person found out about a call. Of one that happened before a fork there is no row: it is the other session's."""
+    """What a person found out about a call of which nobody knew what came of it."""
     data = event.data
     call, outcome, reason = _text(data, "call"), _text(data, "outcome"), _text(data, "reason")
     row = rows.syscall(session["id"], call)
     if row is None:
-        return
+        raise ValueError(f"call {call!r} was never decided")
     if row["outcome"] != "unknown":
         raise ValueError(f"call {call!r} was {row['outcome']}, and nobody has to find out what came of it")
     if outcome == "finished":

@@ -44,6 +44,8 @@ class Seen:
     hashes: list[str] = field(default_factory=list)
     owner: int = 0
     """The runtime that created it or took it over last."""
+    newest: int = 0
+    """The newest of those that ever did."""
     events: list[Event] = field(default_factory=list)
 
 
@@ -114,9 +116,9 @@ class Observer:
         if event.type in {ev.SESSION_CREATED, ev.SESSION_OWNED}:
             if event.type == ev.SESSION_OWNED and event.data["epoch"] != before.epoch + 1:
                 self.wrong(f"{seen.name}: epoch {event.data['epoch']} follows {before.epoch}")
-            if runtime.number < len(self._world.runtimes):
+            if runtime.number < len(self._world.runtimes) and not runtime.dead:
                 self._out_of_turn(runtime, f"{seen.name}: runtime {runtime.number} takes a session, though a newer one serves")
-            seen.owner = runtime.number
+            seen.owner, seen.newest = runtime.number, max(seen.newest, runtime.number)
         elif runtime.number < seen.owner:
             self.wrong(f"{seen.name}: runtime {runtime.number} writes to what runtime {seen.owner} has taken over")
         self._check(seen, before, event)
@@ -206,8 +208,10 @@ class Observer:
         seen = self.sessions[session]
         known = seen.state.calls.get(call)
         self._world.say(f"{seen.name} {call} {tool} begins by runtime {runtime.number}")
-        if runtime.number < seen.owner:
-            self._out_of_turn(runtime, f"{seen.name}: runtime {runtime.number} acts for what runtime {seen.owner} has taken over")
+        if runtime.number < seen.newest and runtime.number != seen.owner:
+            self._out_of_turn(
+                runtime, f"{seen.name}: runtime {runtime.number} acts for what runtime {seen.newest} has taken over"
+            )
         elif known is None or known.step is not Step.ALLOWED:
             self.wrong(f"{seen.name}: {tool} acts without a durable allow of call {call} ({known.step if known else 'unknown'})")
         elif known.args_digest != digest_of(dict(args)) or known.tool != tool:

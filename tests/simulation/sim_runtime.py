@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from sim_world import World
 
 
+WAKING = (b'"agentos.session.created"', b'"agentos.approval.')
+"""What somebody has to act on: stored while nobody looks, it waits for the next look (see `Plan.late`)."""
+
+
 class Runtime:
     """A runtime process. `number` counts them from 1."""
 
@@ -142,7 +146,9 @@ class Wire:
     ) -> None:
         world = self._world
         if fate != "unanswered":
+            world.under_way.update(message.id for message in messages if any(mark in message.data for mark in WAKING))
             await asyncio.sleep(world.between("wire", 2.0, 8.0) if fate == "late" else world.slow("wire"))
+            world.under_way.difference_update(message.id for message in messages)
         try:
             position = await world.store(self._runtime, subject, messages, after)
         except SequenceConflict as error:

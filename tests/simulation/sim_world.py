@@ -66,7 +66,7 @@ class Plan:
     """The first runtime dies at its first of these steps, the second at the second …"""
     faults: bool = True
     late: bool = False
-    """Appends that were given up and are stored seconds later, when the session has been read again already."""
+    """Appends that are stored when the session has been read again already: given up before, or sent by who is dead now."""
     frozen: bool = False
     """Whether it is a failure, and not only counted, that a runtime which stood still takes a session or acts on waking up."""
 
@@ -89,6 +89,8 @@ class World:
         self._stirred = asyncio.Event()
         self._configurations: dict[Knobs, Configuration] = {}
         self._answering: set[str] = set()
+        self.under_way: set[str] = set()
+        """Ids of messages on the wire that wake a session."""
         # How bad this world is: some seeds are calm, so that long runs are seen too.
         self._badness = dice(seed, "badness").choice((0.0, 0.5, 1.0, 1.0, 2.0)) if plan.faults else 0.0
 
@@ -226,6 +228,8 @@ class World:
             self.spawn(self._resume_all(runtime))
             await runtime.gone.wait()
             await asyncio.sleep(roll.uniform(0.0, 5.0))
+            while self.under_way and not self.plan.late:
+                await asyncio.sleep(0.1)
 
     async def _resume_all(self, runtime: Runtime) -> None:
         """What the composition root does at start: adopt who waits, take over who runs."""

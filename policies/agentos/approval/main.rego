@@ -53,7 +53,7 @@ watched contains tail if {
 
 loaded := tails if {
 	tails := data.agentos.rules.approval
-} else := object.keys(data.agentos.approval.rules)
+} else := {tail | some tail; data.agentos.approval.rules[tail].results}
 
 # A result that is none denies instead of being overlooked.
 checked(tail, candidate) := candidate if {

@@ -39,6 +39,17 @@ test_an_operator_does_not_approve if {
 	}
 }
 
+test_who_steers_a_session if {
+	every verb in ["session.pause", "session.resume", "session.reconcile"] {
+		asked(["operator"], "*", verb, "default").effect == "allow"
+		asked(["approver", "auditor", "compliance"], "*", verb, "default") == {
+			"effect": "deny",
+			"rules": ["roles.missing"],
+			"reasons": [sprintf("principal al may not use %s; role operator can", [verb])],
+		}
+	}
+}
+
 test_several_roles_are_named_in_order if {
 	asked([], "*", "evidence.export", "default").reasons == [
 		"principal al may not use evidence.export; role auditor or compliance can",

@@ -83,7 +83,7 @@ watched contains tail if {
 # The runtime lists what is loaded, so that a package beyond whose scope the call lies is not evaluated.
 loaded := tails if {
 	tails := data.agentos.rules.syscall
-} else := object.keys(data.agentos.syscall.rules)
+} else := {tail | some tail; data.agentos.syscall.rules[tail].results}
 
 elsewhere contains tail if {
 	some tail

@@ -190,6 +190,45 @@ def test_outcomes_of_calls(fold, record):
     assert rows.syscalls[("s-a", "odd")]["decision"] is None
 
 
+def test_what_a_person_found_out_stands_in_place_of_unknown(fold, record):
+    """Finished, failed or not run; of a call whose outcome is known nothing is found out."""
+    chain = record.Chain("s-a")
+    chain.created()
+    for call in ("finished", "failed", "not-run", "known"):
+        chain.decided(call, "write", "allow")
+    for call in ("finished", "failed", "not-run"):
+        chain.add(ev.SYSCALL_UNKNOWN, {"call": call, "tool": "write"})
+        told = {"call": call, "tool": "write", "outcome": call, "reason": "I looked"}
+        chain.add(ev.SYSCALL_RECONCILED, told, "principal/op")
+    rows = fold(*chain.stored)
+    assert rows.faults == []
+    assert {call: (row["outcome"], row["error"]) for (_, call), row in rows.syscalls.items()} == {
+        "finished": ("finished", None),
+        "failed": ("failed", "failed: principal/op: I looked"),
+        "not-run": ("failed", "not-run: principal/op: I looked"),
+        "known": ("pending", None),
+    }
+    for call in ("known", "finished", "never"):
+        chain.add(ev.SYSCALL_RECONCILED, {"call": call, "tool": "write", "outcome": "failed", "reason": "x"}, "principal/op")
+    assert [fault[3] for fault in fold(*chain.stored).faults] == ["shape"] * 3
+
+
+def test_a_paused_session_is_paused_until_it_is_resumed(fold, record):
+    """Whatever comes between."""
+    chain = record.Chain("s-a")
+    chain.created()
+    chain.decided("c1", "write", "allow")
+    states = []
+    for kind, data in (
+        (ev.SESSION_PAUSED, {"reason": "wait"}),
+        (ev.SYSCALL_UNKNOWN, {"call": "c1", "tool": "write"}),
+        (ev.SESSION_RESUMED, {"reason": "go"}),
+    ):
+        chain.add(kind, data)
+        states.append(fold(*chain.stored).sessions[("s-a",)]["state"])
+    assert states == ["paused", "paused", "running"]
+
+
 def test_a_session_moves_to_another_revision(fold, record):
     """The row names the revision in force."""
     chain = record.Chain("s-a")
