@@ -55,7 +55,7 @@ from agentos.manifests import check_references, validate_resource
 from agentos.policy.adapters.embedded import EmbeddedFactory
 from agentos.policy.bundle import policy_modules
 from agentos.policy.decide import CacheStats, ControlDecider, Decider
-from agentos.policy.lint import lint_tenant
+from agentos.policy.lint_apart import Linter
 from agentos.policy.port import Place
 from agentos.projections.projector import Projector
 from agentos.registry.apply import Applier
@@ -87,6 +87,7 @@ class Runtime:
         self.timer = SystemTimer()
         self.random = SystemRandom()
         self.engines = engines
+        self.linter = Linter()
         self.factory = engines.deciding
         self.configurations = Configurations(self.factory)
         self.tenants = Tenants(backend, home)
@@ -307,7 +308,7 @@ class Runtime:
         await asyncio.to_thread(check_references, resources)
         for tenant in tenants:
             if tenant != FLEET:
-                await asyncio.to_thread(_lint, resources, tenant)
+                await _lint(self.linter, resources, tenant)
                 decider = await load_decider(self.engines.checking, resources, tenant, {})
                 decider.close()
 
@@ -393,13 +394,13 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
 
 
-def _lint(resources: Sequence[Resource], tenant: str) -> None:
+async def _lint(linter: Linter, resources: Sequence[Resource], tenant: str) -> None:
     """The checks of a tenant's Rego that compiling it does not make. Raises ManifestError with every finding."""
     policies: dict[str, list[Resource]] = {}
     for one in resources:
         if one.key.kind == "Policy":
             policies.setdefault(one.spec["target"], []).append(one)
-    found = lint_tenant({target: policy_modules(of_target, tenant) for target, of_target in policies.items()})
+    found = await linter.lint({target: policy_modules(of_target, tenant) for target, of_target in policies.items()})
     if found:
         faults = [{"text": f"{one.path}:{one.line}:{one.column}: {one.message}; {one.mend}"} for one in found]
         raise ManifestError(f"the policies of tenant {tenant} are wrong; nothing was changed", faults=faults)

@@ -10,11 +10,11 @@ from typing import Annotated, Final
 import typer
 
 from agentos.abi.canonical import Json
-from agentos.abi.errors import UsageError
+from agentos.abi.errors import Conflict, UsageError
 from agentos.abi.event import rfc3339
 from agentos.cli.command import Output, call, confirm, emit_table, interactive, say, show
 from agentos.cli.plan import show_plan
-from agentos.cli.render.text import ARGS, WHOLE, arguments, clock, plain
+from agentos.cli.render.text import ARGS, WHOLE, arguments, clock, plain, safe_json
 from agentos.cli.verb import examples
 from agentos.registry.plan import Plan
 
@@ -46,6 +46,9 @@ Digest = Annotated[
 
 _UNITS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,6})([smhd])", re.ASCII)
+SHOWN: Final = len("sha256:") + 12
+"""Characters of a digest that tell it apart for people."""
+
 _STEPS: Final = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -109,6 +112,7 @@ def ahead(ms: int) -> str:
         "agentos approvals approve SESSION --reason 'read it, may go out'",
         "agentos approvals approve SESSION --reason 'their usual replies' --for session --max-uses 5 --valid 30m",
         "agentos approvals approve SESSION --reason 'as every month' --for standing --valid 90d --yes",
+        "agentos approvals approve SESSION --reason 'as I read it' --call CALL --digest SHA256",
     )
 )
 def approve(
@@ -126,22 +130,28 @@ def approve(
     ] = None,
     call_id: CallId = None,
     digest: Digest = None,
+    allow_open: Annotated[
+        bool, typer.Option("--allow-open", help="let a standing grant leave open the arguments that the call did not give")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask; a standing approval widens permission")] = False,
 ) -> int:
     """Say yes to the call that waits.
 
-    Exactly that call is decided again and then runs; its arguments cannot have changed. A standing approval makes a ToolGrant
-    as well, held to the arguments of this call: it shows the grant and asks first, and takes the right to apply.
+    Prints the call, unless --call and --digest say which was read; exactly that one is decided again and then runs, and nothing
+    is recorded if another waits by then. A standing approval makes a ToolGrant as well, held to the arguments of this call: it
+    shows the grant and asks first, and takes the right to apply.
     """
     params: dict[str, Json] = {"session": session, "reason": reason, "scope": str(for_)}
-    params |= {
-        name: value for name, value in (("call", call_id), ("digest", digest), ("max_uses", max_uses)) if value is not None
-    }
     if valid is not None:
         params["valid_ms"] = duration(valid)
+    if max_uses is not None:
+        params["max_uses"] = max_uses
+    if allow_open:
+        params["allow_open"] = True
+    read, waiting = _read(session, call_id, digest)
+    params |= read
     if for_ is For.STANDING:
         return _standing(params, yes=yes)
-    waiting = call("session.get", {"session": session}).get("waiting_for", {})
     call("approval.approve", params)
     missing = waiting.get("needed", 1) - waiting.get("given", 0) - 1
     if missing > 0:
@@ -149,6 +159,28 @@ def approve(
     else:
         say(f"approved; the session goes on: agentos wait {session}")
     return 0
+
+
+def _read(session: str, call_id: str | None, digest: str | None) -> tuple[dict[str, Json], dict[str, Json]]:
+    """What the answer is for, `{call, digest}`, and the row of what waits; the call is printed unless both are given.
+
+    What was printed is what is sent, so that the runtime refuses the answer when the session has moved on. Raises Conflict
+    when nothing waits.
+    """
+    rows = call("approval.list", {"all": False})
+    row = next((row for row in rows if row["session"] == session), None)
+    if call_id is not None and digest is not None:
+        return {"call": call_id, "digest": digest}, row or {}
+    if row is None:
+        state = call("session.get", {"session": session})["state"]
+        raise Conflict(f"session {plain(session)} does not wait for an approval: it is {state}")
+    say(f"call {plain(row['call'])} of agent {plain(row['agent'])}: {plain(row['tool'])}")
+    for line in safe_json(row["args"]).splitlines():
+        say(f"  {line}")
+    for why in row["reasons"]:
+        say(f"  why: {plain(why)}")
+    say(f"  {row['args_digest'][:SHOWN]}…")
+    return {"call": call_id or row["call"], "digest": digest or row["args_digest"]}, row
 
 
 def _standing(params: dict[str, Json], *, yes: bool) -> int:
@@ -167,8 +199,7 @@ def _standing(params: dict[str, Json], *, yes: bool) -> int:
         if not confirm("Approve this call, and permit calls like it from now on?"):
             say("nothing was changed")
             return 1
-    waiting = shown["session"]["waiting_for"]
-    exactly = {"call": waiting["call"], "digest": waiting["args_digest"], "until_ms": shown["until_ms"], "expect": plan.digest}
+    exactly = {"until_ms": shown["until_ms"], "expect": plan.digest}
     done = call("approval.approve", {**params, **exactly})
     name = done["grant"]["metadata"]["name"]
     number = done["revision"]["revision"] if done["revision"] is not None else plan.base_revision
@@ -188,8 +219,9 @@ def duration(text: str) -> int:
 def deny(session: Session, reason: Reason, call_id: CallId = None, digest: Digest = None) -> None:
     """Say no to the call that waits.
 
-    The model is told so, with your reason, and the session goes on.
+    Prints the call, unless --call and --digest say which was read. The model is told so, with your reason, and the session goes
+    on.
     """
-    given = (("session", session), ("reason", reason), ("call", call_id), ("digest", digest))
-    call("approval.deny", {name: value for name, value in given if value is not None})
+    read, _ = _read(session, call_id, digest)
+    call("approval.deny", {"session": session, "reason": reason, **read})
     say(f"refused; the session goes on: agentos wait {session}")

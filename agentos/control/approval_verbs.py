@@ -19,12 +19,21 @@ from agentos.abi.ids import Clock
 from agentos.control.params import Params
 from agentos.control.principal import Caller, Handlers
 from agentos.control.session_verbs import describe, take_session
-from agentos.kernel.approvals import MAX_USES, MAX_VALID_MS, Scope, asked_call, left_open, standing_grant, terms
+from agentos.kernel.approvals import (
+    MAX_USES,
+    MAX_VALID_MS,
+    Scope,
+    asked_call,
+    left_open,
+    require_closed,
+    standing_grant,
+    terms,
+)
 from agentos.kernel.port import Configuration
 from agentos.kernel.sessions import Sessions
 from agentos.registry.apply import Allow, Applier
 
-_STANDING_ONLY: Final = ("until_ms", "dry_run", "expect")
+_STANDING_ONLY: Final = ("until_ms", "dry_run", "expect", "allow_open")
 
 
 class Reader(Protocol):
@@ -75,20 +84,21 @@ class ApprovalVerbs:
         return await self._reader.approvals(caller.tenant, waiting_only=not everything)
 
     async def approve(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """Say yes to the call that a session waits for.
+        """Say yes to the call that a session waits for, as it was looked at: `digest` is of its arguments.
 
-        `{session, reason, call?, digest?, scope?: once|session, valid_ms?, max_uses?}` → the session.
-        `{…, scope: standing, dry_run?, until_ms?, expect?}` → `{session, grant, open, plan…, revision}`: as `registry.apply`
-        answers; a dry run shows what the yes would make, `until_ms` and `expect` (the plan's digest) then ask for exactly that.
+        `{session, reason, call, digest, scope?: once|session, valid_ms?, max_uses?}` → the session.
+        `{…, scope: standing, allow_open?, dry_run?, until_ms?, expect?}` → `{session, grant, open, plan…, revision}`: as
+        `registry.apply` answers; a dry run shows what the yes would make, `until_ms` and `expect` (the plan's digest) then ask
+        for exactly that. Arguments that the grant would leave open are refused without `allow_open`.
         """
         take = Params(params)
         session, reason = take_session(take), take.text("reason")
-        call, digest = take.text_or_none("call"), take.text_or_none("digest")
+        call, digest = _looked_at(take, params)
         scope = _scope(take.text_or_none("scope"))
         valid_ms = take.number("valid_ms", default=0, highest=MAX_VALID_MS) or None
         max_uses = take.number("max_uses", default=0, highest=MAX_USES) or None
         dry_run, until_ms = take.flag("dry_run"), take.number("until_ms", default=0, highest=2**53) or None
-        expect = take.text_or_none("expect")
+        expect, allow_open = take.text_or_none("expect"), take.flag("allow_open")
         take.end()
         words: dict[str, Json] = {
             "granted": True,
@@ -108,13 +118,15 @@ class ApprovalVerbs:
             return describe(await self._sessions.answer(caller.tenant, session, **words))
         if until_ms is not None:
             words["valid_ms"] = max(until_ms - self._clock.now_ms(), 1)
-        return await self._standing(caller, session, words, until_ms=until_ms, dry_run=dry_run, expect=expect)
+        return await self._standing(
+            caller, session, words, until_ms=until_ms, dry_run=dry_run, expect=expect, allow_open=allow_open
+        )
 
     async def deny(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """Say no to the call that a session waits for: {session, call?, digest?, reason} → the session."""
+        """Say no to the call that a session waits for, as it was looked at: {session, call, digest, reason} → the session."""
         take = Params(params)
         session, reason = take_session(take), take.text("reason")
-        call, digest = take.text_or_none("call"), take.text_or_none("digest")
+        call, digest = _looked_at(take, params)
         take.end()
         state = await self._sessions.answer(
             caller.tenant, session, granted=False, reason=reason, actor=caller.actor, roles=caller.roles, call=call, digest=digest
@@ -130,16 +142,19 @@ class ApprovalVerbs:
         until_ms: int | None,
         dry_run: bool,
         expect: str | None,
+        allow_open: bool,
     ) -> Json:
         await self._require_apply(caller)
         configuration, now = self._current(caller.tenant), self._clock.now_ms()
         state = await self._sessions.state(caller.tenant, session)
         asked = asked_call(state, words["call"], words["digest"], now)
-        yes = terms(configuration, now, Scope.STANDING, words["valid_ms"], words["max_uses"])
+        yes = terms(configuration, asked, now, Scope.STANDING, words["valid_ms"], words["max_uses"])
         if until_ms is not None:
             yes = yes.ending(until_ms)
         manifest = standing_grant(state, asked, yes, by=caller.actor, reason=words["reason"])
         tool = configuration.tools.get(asked.tool)
+        left = left_open(asked, tool.input_schema) if tool is not None else ()
+        require_closed(left, allow_open)
         proposal = await self._applier.propose(caller, [manifest])
         widen, reason = Allow(widen=True), f"standing approval of call {asked.call} of session {session}: {words['reason']}"
         applied = await self._applier.apply(caller, proposal, reason=reason, allow=widen, dry_run=True, expect=expect)
@@ -153,14 +168,12 @@ class ApprovalVerbs:
                 raise
             await self._put_in_force()
 
-        # From here on it is this very call that the yes is for, whatever was named.
-        exactly = {**words, "call": asked.call, "digest": asked.args_digest}
-        state = await self._sessions.answer(caller.tenant, session, **exactly, rehearse=dry_run, meanwhile=grant)
+        state = await self._sessions.answer(caller.tenant, session, **words, rehearse=dry_run, meanwhile=grant)
         return {
             "session": describe(state),
             "grant": manifest,
             "until_ms": yes.expires,
-            "open": list(left_open(asked, tool.input_schema)) if tool is not None else [],
+            "open": list(left),
             **applied.to_dict(),
         }
 
@@ -173,6 +186,17 @@ class ApprovalVerbs:
                 reasons=refused.reasons,
                 mend="approve it once or for the session, or ask somebody who may apply and approve",
             )
+
+
+def _looked_at(take: Params, params: Mapping[str, Json]) -> tuple[str, str]:
+    """The call that a person has looked at, and the digest of its arguments."""
+    missing = [name for name in ("call", "digest") if params.get(name) is None]
+    if missing:
+        raise UsageError(
+            f"an answer is for the call that was looked at: {' and '.join(missing)} not given",
+            mend="look at it, and say which it was: agentos approvals list -o yaml",
+        )
+    return take.text("call"), take.text("digest")
 
 
 def _scope(text: str | None) -> Scope:

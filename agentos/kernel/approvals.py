@@ -6,8 +6,7 @@ A yes of scope `once` covers the very call that was asked about, `session` later
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
@@ -32,8 +31,11 @@ STANDING_MS: Final = 30 * 86_400_000
 
 MAX_USES: Final = 1_000_000
 MAX_VALID_MS: Final = 366 * 86_400_000
-LONG_TEXT: Final = 200
-"""Most characters of a text that a standing grant demands word for word; of a longer one it holds the length."""
+LONGEST_TEXT: Final = 65_536
+"""Most characters of an argument that a standing grant can demand word for word."""
+
+ONE_BY_ONE: Final = "declassify.approval"
+"""The rule whose calls are looked at one by one: a yes to one of them says nothing of the labels of the next."""
 
 
 class Scope(StrEnum):
@@ -42,6 +44,10 @@ class Scope(StrEnum):
     ONCE = "once"
     SESSION = "session"
     STANDING = "standing"
+
+
+UNNAMED: Final = "any that its schema does not name"
+"""Stands for the arguments that a tool takes beyond those of its schema."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +63,16 @@ class Terms:
         return replace(self, expires=expires)
 
 
-def terms(configuration: Configuration, now_ms: int, scope: Scope, valid_ms: int | None, max_uses: int | None) -> Terms:
-    """The terms of a yes given now; None takes the default. Raises UsageError for more than the tenant allows."""
+def terms(
+    configuration: Configuration, asked: Call, now_ms: int, scope: Scope, valid_ms: int | None, max_uses: int | None
+) -> Terms:
+    """The terms of a yes to `asked` given now; None takes the default. Raises UsageError for more than the tenant, or the rule
+    that asks, allows."""
+    if scope is not Scope.ONCE and ONE_BY_ONE in (asked.decision or {}).get("rules", ()):
+        raise UsageError(
+            f"{ONE_BY_ONE} asks about each call of {asked.tool} by itself: an approval of scope {scope} would cover every label",
+            mend="approve this call alone: --for once",
+        )
     if scope is Scope.STANDING:
         return Terms(scope, now_ms + (valid_ms or STANDING_MS), max_uses or STANDING_USES)
     longest = configuration.approval_valid_ms
@@ -183,20 +197,30 @@ def standing_grant(state: SessionState, call: Call, yes: Terms, *, by: str, reas
 
 
 def left_open(call: Call, schema: Mapping[str, Json]) -> tuple[str, ...]:
-    """Arguments that the tool takes and the call did not give: a grant cannot forbid them."""
-    known: Iterable[str] = schema.get("properties", {})
-    return tuple(sorted(set(known) - set(call.args)))
+    """Arguments that the tool takes and the call did not give: a grant cannot forbid them.
+
+    Last, in words, those that its schema takes without naming them.
+    """
+    named = sorted(set(schema.get("properties", {})) - set(call.args))
+    unnamed = schema.get("additionalProperties", True) is not False or "patternProperties" in schema
+    return (*named, UNNAMED) if unnamed else tuple(named)
+
+
+def require_closed(left: Sequence[str], allow_open: bool) -> None:
+    """Raise UsageError where a grant would leave arguments open, unless the approver has said that it may."""
+    if left and not allow_open:
+        raise UsageError(
+            f"a standing grant would be wider than this call: it leaves open {', '.join(left)}",
+            mend="approve this call, or for the session, or allow it: --allow-open",
+        )
 
 
 def _held(name: str, value: Json) -> dict[str, Json]:
-    """The narrowest constraint of a grant that `value` meets."""
-    if isinstance(value, bool | int):
+    """The constraint of a grant that `value` alone meets."""
+    if isinstance(value, bool | int) or (isinstance(value, str) and len(value) <= LONGEST_TEXT):
         return {"equals": value}
-    if isinstance(value, float):
-        return {"minimum": math.floor(value), "maximum": math.ceil(value)}
-    if isinstance(value, str):
-        return {"equals": value} if len(value) <= LONG_TEXT else {"maxLength": len(value)}
     raise UsageError(
-        f"a standing grant would not do: the argument {name!r} is no text, number or truth value, and no grant can hold it",
+        f"a standing grant would not do: the argument {name!r} is no whole number, no truth value and no text of at most "
+        f"{LONGEST_TEXT} characters, and no grant can hold it to its value",
         mend="approve this call, or for the session, or apply a ToolGrant of your own",
     )

@@ -6,7 +6,7 @@ wait; the conditions are those of `policies/agentos/syscall/main.rego`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from agentos.abi.canonical import Json
@@ -16,6 +16,10 @@ from agentos.projections.session import SessionState
 
 APPROVED: Final = "syscall.approved"
 """The rule that says that people let a call through."""
+
+_GRANTS: Final = "grants."
+_ASKING_GRANTS: Final = "grants.approval"
+"""Of the rules about grants, which alone can allow a call, those that begin so ask about it."""
 
 _KEPT: Final = ("call", "by", "reason", "scope")
 
@@ -36,13 +40,23 @@ def counting(
             yield one
 
 
-def relied_on(given: Iterator[Mapping[str, Json]], decision: Decision) -> list[dict[str, Json]]:
-    """The approvals under which policy allowed a call, as few as it needed: `[{call, by, reason, scope}]`."""
+def relied_on(given: Iterable[Mapping[str, Json]], decision: Decision) -> list[dict[str, Json]]:
+    """The approvals under which policy allowed a call, as few as it needed: `[{call, by, reason, scope}]`.
+
+    Policy counts a yes when it was given to all rules that ask now. A decision names those that only oblige beside them, and they
+    always bring an obligation: so a rule without one asks for sure, and a yes that was not given to it is none. For the others,
+    whoever was asked by more of what is named now is relied on first.
+    """
     if APPROVED not in decision.rules:
         return []
+    named = {rule for rule in decision.rules if rule != APPROVED and not _allows(rule)}
+    asking = named - {one.rule for one in decision.obligations}
     people: dict[str, dict[str, Json]] = {}
-    for one in given:
-        # One for the session is for the rules that asked then: without any of them now, it is not what was meant.
-        if len(people) < needed(decision) and (one["scope"] == "once" or not set(one["rules"]).isdisjoint(decision.rules)):
+    for one in sorted((one for one in given if asking <= set(one["rules"])), key=lambda one: len(named - set(one["rules"]))):
+        if len(people) < needed(decision):
             people.setdefault(one["by"], {key: one[key] for key in _KEPT})
     return list(people.values())
+
+
+def _allows(rule: str) -> bool:
+    return rule.startswith(_GRANTS) and not rule.startswith(_ASKING_GRANTS)

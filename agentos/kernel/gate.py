@@ -20,12 +20,12 @@ from agentos.abi.canonical import Json, NotCanonical, canonical, digest, digest_
 from agentos.abi.decision import Decision, Verdict, deny, parse_decision
 from agentos.abi.errors import Conflict, DriverError, OutcomeUnknown, SequenceConflict, TooLarge
 from agentos.abi.syscall import MODEL_CALL, Result, Syscall, ToolEffect
-from agentos.drivers.port import CallContext, Driver, ModelProvider, ModelRequest, ModelUnavailable, ToolSpec
-from agentos.kernel import consent, obligations
+from agentos.drivers.port import CallContext, Driver, ModelProvider, ModelRequest, ToolSpec
+from agentos.kernel import consent, failures, obligations
 from agentos.kernel.charges import CHARGED, NOTHING, Charges, Payer, Receipt
 from agentos.kernel.journal import Journal
 from agentos.kernel.port import Configuration, Timer
-from agentos.kernel.provenance import input_labels
+from agentos.kernel.provenance import labels_field
 from agentos.kernel.reply import MODEL_IDS, UNREADABLE, check_reply, recordable
 from agentos.kernel.ruling import Check, Ruling, rule
 from agentos.kernel.tools import offer, repeatable, unknown_tool
@@ -43,9 +43,6 @@ MAX_OUTCOME: Final = 2 * 1024 * 1024
 """Largest result of one call, and largest reply of a model, in canonical bytes: it must fit an event of the log, and a frame of
 the ABI, whose escapes may make three bytes of one."""
 
-MAX_WORDS: Final = 4096
-"""Most characters of an error that a driver reports."""
-
 Act = Callable[[Ruling], Awaitable[Result]]
 """Acts as a ruling says: with its arguments, inside its sandbox."""
 
@@ -62,6 +59,8 @@ class _Request:
     check: Check
     """What rewritten arguments still have to fit."""
     act: Act
+    spec: ToolSpec | None = None
+    """The tool; None for a call of the model."""
     declassifies: bool = False
 
 
@@ -112,6 +111,7 @@ class Gate:
             once=not repeatable(tool),
             check=lambda args: _too_large(len(canonical(args))) or fits(args),
             act=self._tool_act(journal, tool, syscall.call),
+            spec=tool,
             declassifies=tool.driver.get("builtin", {}).get("primitive") == "declassify",
         )
         return await self._decide_and_act(journal, configuration, request)
@@ -138,9 +138,10 @@ class Gate:
 
         An allowed call without an outcome stays open if it is repeatable, and is performed again when the harness asks; of any
         other the outcome is unknown, and is recorded as that. A question that was decided and not asked is asked, and a halt that
-        was decided halts.
+        was decided halts. People who were to be told of a decision and were not are told now.
         """
         for call in tuple(journal.state.calls.values()):
+            await self._notify(journal, configuration, call.call)
             if call.decision is not None and call.decision["effect"] == Verdict.HALT:
                 await self._halt(journal, configuration, call.decision)
                 return
@@ -150,14 +151,23 @@ class Gate:
                 continue
             tool = configuration.tools.get(call.tool)
             if call.tool == MODEL_CALL or tool is None or not repeatable(tool):
-                data = {"call": call.call, "tool": call.tool}
-                await self._record(journal, configuration, ev.SYSCALL_UNKNOWN, data)
+                await self._lose(journal, configuration, call, tool)
 
     async def abandon(self, journal: Journal, configuration: Configuration) -> None:
         """Before a session ends: of every allowed call without an outcome, say that it is unknown."""
         for call in tuple(journal.state.calls.values()):
             if call.step is Step.ALLOWED:
-                await self._record(journal, configuration, ev.SYSCALL_UNKNOWN, {"call": call.call, "tool": call.tool})
+                await self._lose(journal, configuration, call, configuration.tools.get(call.tool))
+
+    async def _lose(self, journal: Journal, configuration: Configuration, call: Call, tool: ToolSpec | None) -> None:
+        lost = {"call": call.call, "tool": call.tool, **labels_field(tool, call.args, journal.state.inputs)}
+        await self._record(journal, configuration, ev.SYSCALL_UNKNOWN, lost)
+
+    async def _notify(self, journal: Journal, configuration: Configuration, call: str) -> None:
+        """Tell of the last decision about a call to whom it is to be told and is not yet."""
+        known = journal.state.calls.get(call)
+        for notice in obligations.notices(known) if known is not None else ():
+            await self._record(journal, configuration, ev.POLICY_NOTIFIED, notice)
 
     async def _decide_and_act(self, journal: Journal, configuration: Configuration, request: _Request) -> Call:
         call, tool, state = request.syscall.call, request.syscall.tool, journal.state
@@ -181,9 +191,10 @@ class Gate:
         repeats = _allowed(state, call)
         try:
             await self._record_decided(journal, configuration, data, receipt)
-            for notice in obligations.notices(ruling, call, tool):
-                await self._record(journal, configuration, ev.POLICY_NOTIFIED, notice)
+            await self._notify(journal, configuration, call)
         except asyncio.CancelledError:
+            if not journal.stale:
+                await self._notify(journal, configuration, call)
             # Of a call that an earlier runtime allowed as well, nobody knows whether it had begun.
             if _allowed(journal.state, call) and not repeats and not journal.stale:
                 error = {"code": "cancelled", "message": "stopped before it had begun"}
@@ -225,6 +236,8 @@ class Gate:
 
         while True:
             ruling = await rule(decide, request.syscall.args, request.args_digest, request.check)
+            if data["tool"] == MODEL_CALL and ruling.decision.effect is Verdict.ASK:
+                ruling = obligations.unasked(ruling)
             if ruling.obliged("sandbox", "redact", "mask") and ruling.decision.effect in {Verdict.ALLOW, Verdict.ASK}:
                 # A model is asked over its endpoint, which no sandbox of ours is around.
                 ruling = obligations.feasible(ruling, data["tool"], () if data["tool"] == MODEL_CALL else self._drivers.profiles)
@@ -299,17 +312,17 @@ class Gate:
 
     async def _act(self, journal: Journal, configuration: Configuration, request: _Request, ruling: Ruling) -> None:
         call, tool = request.syscall.call, request.syscall.tool
-        started = self._timer.monotonic_us()
+        started, labels = self._timer.monotonic_us(), labels_field(request.spec, ruling.args, journal.state.inputs)
 
         def outcome(**fields: Json) -> dict[str, Json]:
             return {"call": call, "tool": tool, "duration_us": self._timer.monotonic_us() - started, **fields}
 
         async def failed(error: dict[str, Json]) -> None:
-            await self._record(journal, configuration, ev.SYSCALL_FAILED, outcome(error=error))
+            await self._record(journal, configuration, ev.SYSCALL_FAILED, outcome(error=error, **labels))
 
         async def lost(error: dict[str, Json]) -> None:
             if request.once:
-                await self._record(journal, configuration, ev.SYSCALL_UNKNOWN, {"call": call, "tool": tool})
+                await self._record(journal, configuration, ev.SYSCALL_UNKNOWN, {"call": call, "tool": tool, **labels})
             else:
                 await failed(error)
 
@@ -317,37 +330,40 @@ class Gate:
             return {**error, "message": obligations.withheld(ruling.in_result)} if ruling.in_result else error
 
         try:
-            data = outcome(**_kept(await request.act(ruling), request, ruling))
+            result = await request.act(ruling)
+            carried = tuple(dict.fromkeys((*result.labels, *labels.get("labels", ()))))
+            data = outcome(**_kept(replace(result, labels=carried), request, ruling))
             size = len(canonical({"data": data}))  # as deep as it will stand in the event
         except asyncio.CancelledError:
             await lost({"code": "cancelled", "message": "stopped before it had finished"})
             raise
         except OutcomeUnknown as error:
-            await lost(words(_error(error)))
+            await lost(words(failures.told(error)))
         except DriverError as error:
-            await failed(words(_error(error)))
+            await failed(words(failures.told(error)))
         except NotCanonical as error:
-            await failed(words(_unfit(str(error))))
+            await failed(words(failures.unfit(str(error))))
         except Exception:
             # A driver that breaks its contract: what it did is as unknown as after a crash. The session fails of it, visibly.
             await lost({"code": "internal", "message": "the driver failed in an unexpected way"})
+            if ruling.in_result:
+                # Its traceback would tell what the result may not.
+                raise DriverError(f"the driver failed in an unexpected way: {obligations.withheld(ruling.in_result)}") from None
             raise
         else:
             if size > MAX_OUTCOME:
-                await failed(_unfit(f"it is {size} bytes, at most {MAX_OUTCOME} are kept"))
+                await failed(failures.unfit(f"it is {size} bytes, at most {MAX_OUTCOME} are kept"))
                 return
             try:
                 await self._record(journal, configuration, ev.SYSCALL_FINISHED, data)
             except TooLarge as error:
-                await failed(_unfit(error.message))
+                await failed(failures.unfit(error.message))
 
     def _tool_act(self, journal: Journal, tool: ToolSpec, call: str) -> Act:
         async def act(ruling: Ruling) -> Result:
             folder = self._workspaces.path(journal.tenant, journal.session)
             place = CallContext(journal.tenant, journal.session, call, folder, obligations.sandbox(ruling))
-            result = await self._drivers.call(tool, ruling.args, place)
-            touched = input_labels(tool, ruling.args, journal.state.inputs)
-            return replace(result, labels=tuple(dict.fromkeys((*result.labels, *touched)))) if touched else result
+            return await self._drivers.call(tool, ruling.args, place)
 
         return act
 
@@ -431,18 +447,3 @@ def _too_large(size: int) -> str | None:
 
 def _taken(known: Call) -> Conflict:
     return Conflict(f"call {known.call} is already another call ({known.tool})")
-
-
-def _error(error: DriverError) -> dict[str, Json]:
-    """A driver's error for the log and the model: what, where, how to mend it, and whether asking again can help."""
-    where, mend = f"{error.where}: " if error.where else "", f"; {error.mend}" if error.mend else ""
-    words = f"{where}{error.message}{mend}".encode("utf-8", "replace").decode("utf-8")
-    message = words if len(words) <= MAX_WORDS else words[:MAX_WORDS] + "…"
-    body: dict[str, Json] = {"code": error.code, "message": message, "retryable": error.retryable}
-    if isinstance(error, ModelUnavailable) and error.retry_after is not None:
-        body["retry_after_ms"] = int(error.retry_after * 1000)
-    return body
-
-
-def _unfit(why: str) -> dict[str, Json]:
-    return {"code": "result", "message": f"the call was performed, but its result cannot be recorded: {why}", "retryable": False}

@@ -9,13 +9,12 @@ from enum import StrEnum
 
 from agentos.abi import event as ev
 from agentos.abi.canonical import Json, NotCanonical, canonical
-from agentos.abi.decision import parse_decision
 from agentos.abi.errors import Conflict, NotFound, UsageError
 from agentos.abi.syscall import MODEL_CALL, Result
 from agentos.kernel import obligations
 from agentos.kernel.gate import MAX_OUTCOME, Gate
 from agentos.kernel.port import Configuration, ConfigurationSource
-from agentos.kernel.provenance import input_labels
+from agentos.kernel.provenance import outcome_labels
 from agentos.kernel.sessions import Sessions
 from agentos.projections.session import Call, SessionState, Step
 
@@ -121,14 +120,9 @@ def _unknown(state: SessionState, name: str) -> Call:
 def _result(state: SessionState, call: Call, configuration: Configuration, text: str) -> dict[str, Json]:
     """The result as a person tells it: with the labels that the tool would have put on it, without what is to be withheld."""
     tool = configuration.tools.get(call.tool)
-    labels: tuple[str, ...] = ()
-    if tool is not None:
-        labels = tuple(dict.fromkeys((*tool.labels, *input_labels(tool, call.args, state.inputs))))
-    result = Result(text, labels=labels)
-    if call.decision is not None:
-        decision = parse_decision(dict(call.decision))
-        in_result = [one for one in decision.obliged("redact", "mask") if one.fields["in"] == "result"]
-        result, _ = obligations.withhold(result, in_result)
+    labels = outcome_labels(tool, call.args, state.inputs) if tool is not None else ()
+    in_result = [one for one in obligations.binding(call, "redact", "mask") if one.fields["in"] == "result"]
+    result, _ = obligations.withhold(Result(text, labels=labels), in_result)
     try:
         size = len(canonical(result.to_dict()))
     except NotCanonical as error:

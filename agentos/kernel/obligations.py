@@ -10,10 +10,12 @@ from dataclasses import replace
 from typing import Final
 
 from agentos.abi.canonical import Json, NotCanonical, canonical, parse_strict
-from agentos.abi.obligation import REDACTED, Obligation
+from agentos.abi.decision import parse_decision
+from agentos.abi.obligation import REDACTED, Obligation, parse_obligation
 from agentos.abi.syscall import MODEL_CALL, Result
 from agentos.kernel.rewrite import rewrite
 from agentos.kernel.ruling import Ruling
+from agentos.projections.session import Call, ObligedCall
 
 _REPLY: Final = frozenset({"content", "stop_reason", "input_tokens", "output_tokens", "*"})
 """First steps that lead into a model's reply: a reply is kept as the model gave it, or not asked for."""
@@ -34,6 +36,16 @@ def feasible(ruling: Ruling, tool: str, profiles: Collection[str]) -> Ruling:
             if one.fields["path"].split("/")[1] in _REPLY:
                 return ruling.denied(one.kind, f"rule {one.rule} obliges to what cannot be done: {one.kind} a model's reply")
     return ruling
+
+
+def unasked(ruling: Ruling) -> Ruling:
+    """The ruling about a call of the model that policy asks people about, denied.
+
+    Each try is another call with another digest of its input, so that no yes would ever be about the one that is made.
+    """
+    reason = "a call of the model cannot wait for a person; let the rule deny it or ask about the tools"
+    denied = ruling.denied("ask", reason)
+    return replace(denied, decision=replace(denied.decision, rules=("kernel.model-ask",)))
 
 
 def sandbox(ruling: Ruling) -> str | None:
@@ -64,12 +76,28 @@ def withheld(obligations: Sequence[Obligation]) -> str:
     return f"the tool failed; what it said is withheld ({', '.join(sorted({one.rule for one in obligations}))})"
 
 
-def notices(ruling: Ruling, call: str, tool: str) -> list[dict[str, Json]]:
-    """The payloads of `agentos.policy.notified`: whom to tell what."""
-    return [
-        {"call": call, "tool": tool, "rule": one.rule, "to": list(one.fields["to"]), "text": one.fields["text"]}
-        for one in ruling.obliged("notify")
-    ]
+def binding(call: Call, *kinds: str) -> tuple[Obligation, ...]:
+    """The obligations of these kinds that bind a recorded call: of its decision, then those carried over a rewrite."""
+    if call.decision is None or not isinstance(call, ObligedCall):
+        return ()
+    carried = (parse_obligation(one) for one in call.carried)
+    return (
+        *parse_decision(dict(call.decision)).obliged(*kinds),
+        *(one for one in carried if one is not None and one.kind in kinds),
+    )
+
+
+def notices(call: Call) -> list[dict[str, Json]]:
+    """The payloads of `agentos.policy.notified` that are still to be recorded of the last decision: whom to tell what."""
+    told = dict(call.notified) if isinstance(call, ObligedCall) else {}
+    left: list[dict[str, Json]] = []
+    for one in binding(call, "notify"):
+        if told.get(one.rule, 0):
+            told[one.rule] -= 1
+            continue
+        to, text = list(one.fields["to"]), one.fields["text"]
+        left.append({"call": call.call, "tool": call.tool, "rule": one.rule, "to": to, "text": text})
+    return left
 
 
 def _mirrors(text: str, data: Json) -> bool:

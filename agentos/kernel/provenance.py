@@ -1,7 +1,9 @@
-"""Provenance: which labels of a session's input files a call touches, from the paths that its arguments name.
+"""Provenance: which labels the outcome of a call carries: its tool's, and those of the session's input files that it touches.
 
-Meant to say too much rather than too little: a folder stands for all that is below it, a path that is left out or makes no
-sense for the whole workspace.
+What it touches is told by the paths that its arguments name. Meant to say too much rather than too little: a folder stands for
+all that is below it, a path that is left out or makes no sense for the whole workspace. The workspace is the home and the working
+directory of an MCP server, so its tools may read all of it: they touch every input file, unless `workspaceArgs` are declared.
+With these the operator says what the tool reads, and is believed.
 """
 
 from __future__ import annotations
@@ -24,6 +26,17 @@ def input_labels(tool: ToolSpec, args: Mapping[str, Json], inputs: Sequence[Mapp
     return tuple(sorted({label for item in labelled if _below(item["path"], places) for label in item["labels"]}))
 
 
+def outcome_labels(tool: ToolSpec, args: Mapping[str, Json], inputs: Sequence[Mapping[str, Json]]) -> tuple[str, ...]:
+    """What a call's outcome carries, be it a result or a failure: the words of both are the tool's. Each label once."""
+    return tuple(dict.fromkeys((*tool.labels, *input_labels(tool, args, inputs))))
+
+
+def labels_field(tool: ToolSpec | None, args: Mapping[str, Json], inputs: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
+    """The field `labels` of an outcome; no field where there are none, as for a tool that is not declared (any more)."""
+    labels = outcome_labels(tool, args, inputs) if tool is not None else ()
+    return {"labels": list(labels)} if labels else {}
+
+
 def place_holds(place: str, path: str) -> bool:
     """Whether the input file `path` (`input/mail/a.md`) is at or below `place`, which is relative to `input/` (`mail`, `.`)."""
     names = _names(place)
@@ -33,7 +46,13 @@ def place_holds(place: str, path: str) -> bool:
 def _paths(tool: ToolSpec, args: Mapping[str, Json]) -> Iterator[Json]:
     if tool.driver.get("builtin", {}).get("primitive") in FILE_PRIMITIVES:
         yield args.get("path")
-    for name in tool.driver.get("mcp", {}).get("workspaceArgs", ()):
+    server = tool.driver.get("mcp")
+    if server is None:
+        return
+    declared = server.get("workspaceArgs") or ()
+    if not declared:
+        yield "."
+    for name in declared:
         value = args.get(name)
         yield from value if isinstance(value, list) and value else (value,)
 

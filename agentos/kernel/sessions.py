@@ -202,7 +202,7 @@ class Sessions:
                 "decided": asked.decided,
             }
             if granted:
-                yes = terms(configuration, now, scope, valid_ms, max_uses)
+                yes = terms(configuration, asked, now, scope, valid_ms, max_uses)
                 data |= await granted_yes(configuration, state, asked, yes, actor, roles, reason, now)
             if rehearse:
                 return state

@@ -20,7 +20,7 @@ from agentos.policy import syntax
 from agentos.policy.adapters.opa import parse
 from agentos.policy.answers import CACHE_SIZE, Answers, CacheStats
 from agentos.policy.bundle import axioms, policy_digest
-from agentos.policy.port import ADMISSION_SECONDS, DECISION_SECONDS, Module, PolicyEngineFactory
+from agentos.policy.port import ADMISSION_SECONDS, CONTROL_SECONDS, DECISION_SECONDS, Module, PolicyEngineFactory
 from agentos.policy.sameness import Sameness, reads
 
 __all__ = ["ADMISSION", "APPROVAL", "CONTROL", "SYSCALL", "CacheStats", "ControlDecider", "Decider", "data_digest"]
@@ -139,7 +139,7 @@ class ControlDecider:
 
     async def decide(self, document: Mapping[str, Json]) -> Decision:
         """Decide one command (`schemas/v1/control-input.json`)."""
-        return await self._decider.answers.decide(CONTROL, document, DECISION_SECONDS)
+        return await self._decider.answers.decide(CONTROL, document, CONTROL_SECONDS)
 
     def stats(self) -> CacheStats:
         """How the cache fared."""
@@ -195,6 +195,7 @@ def _keep_to_their_packages(modules: Sequence[Module]) -> None:
     """
     shipped = set(axioms())
     reserved = {package[3] for module in shipped if len(package := syntax.package(parse(module))) == 4}
+    owners: dict[tuple[str, ...], str] = {}
     for module in modules:
         if module in shipped:
             continue
@@ -205,4 +206,12 @@ def _keep_to_their_packages(modules: Sequence[Module]) -> None:
                 f"package {'.'.join(package)} is not for a tenant's policy",
                 where=f"{module.path}:1",
                 mend="name it agentos.<syscall, admission or approval>.rules.<name>, with a name of its own",
+            )
+        # The path of a module begins with the name of its Policy. What one says in its package, another could take back there.
+        policy = module.path.rpartition("/")[0].partition("/")[0]
+        if owners.setdefault(package, policy) != policy:
+            raise PolicyError(
+                f"package {'.'.join(package)} belongs to policy {owners[package]}",
+                where=f"{module.path}:1",
+                mend="give the rules of each Policy a package of their own",
             )

@@ -95,11 +95,20 @@ def lint_tenant(policies: Mapping[str, Sequence[Module]]) -> list[Finding]:
             except PolicyError:
                 continue
             other, where = first.setdefault(item.tail, (target, module.path))
+            place = item.source.first(r"^[ \t]*package\b")
             if other != target:
-                place = item.source.first(r"^[ \t]*package\b")
                 message = f"a {other} policy has the name {item.tail} already, in {where}"
                 found.append(item.finding(place, "package", message, "choose another name"))
+            elif _policy(where) != _policy(module.path):
+                # What one Policy forbids in a package, another could take back there.
+                message = f"policy {_policy(where)} has the name {item.tail} already, in {where}"
+                found.append(item.finding(place, "package", message, "choose another name"))
     return sorted(set(found))
+
+
+def _policy(path: str) -> str:
+    """The Policy that a module is of: the first part of its path."""
+    return path.rpartition("/")[0].partition("/")[0]
 
 
 @cache

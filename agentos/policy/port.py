@@ -12,6 +12,9 @@ from agentos.abi.canonical import Json
 DECISION_SECONDS: Final = 0.1
 """How long one syscall decision may take: a decision is 50-300 µs, so 100 ms is a policy gone wrong, not a busy machine."""
 
+CONTROL_SECONDS: Final = 2.0
+"""How long one command may wait for its decision: the shipped rules alone decide it, so a late answer is a busy machine."""
+
 ADMISSION_SECONDS: Final = 5.0
 """How long one admission decision may take: its input carries every manifest of a tenant."""
 

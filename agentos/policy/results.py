@@ -20,7 +20,7 @@ from agentos.policy.source import Place, Span
 EFFECTS: Final[Mapping[str, tuple[str, ...]]] = {
     "syscall": ("halt", "deny", "ask", "oblige"),
     "admission": ("halt", "deny", "ask"),
-    "approval": ("halt", "deny"),
+    "approval": ("deny",),
     "control": ("deny",),
 }
 """What a rule of each target may answer; shipped ones may allow."""

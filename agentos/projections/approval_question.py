@@ -49,4 +49,7 @@ def approval_question(
 
 
 def _same_question(approval: Mapping[str, Json], call: Call) -> bool:
-    return (approval["args_digest"], approval["policy_digest"]) == (call.args_digest, call.policy_digest or "")
+    if (approval["args_digest"], approval["policy_digest"]) != (call.args_digest, call.policy_digest or ""):
+        return False
+    # A yes to fewer rules than ask now counts no more, and its giver may say yes to the others too.
+    return set((call.decision or {}).get("rules", ())) <= set(approval["rules"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 from agentos.abi import event as ev
@@ -71,6 +72,19 @@ class Call:
     """The policy that made it."""
     approvals: tuple[Mapping[str, Json], ...] = ()
     """Yeses to this very call, in the shape of `SessionState.approvals`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObligedCall(Call):
+    """A call whose last decision obliges to something: also what the runtime needs to go on meeting that.
+
+    Both are of use until the call is done, and stand in no state document.
+    """
+
+    carried: tuple[Mapping[str, Json], ...] = ()
+    """Obligations of earlier decisions, about the arguments before they were rewritten, that still bind."""
+    notified: Mapping[str, int] = field(default_factory=dict)
+    """How many notices of the last decision are recorded, by the rule that wants them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +172,12 @@ def fold(state: SessionState, event: Event) -> SessionState:
             return _decided(state, event)
         case ev.SYSCALL_FINISHED:
             return _finished(state, data)
-        case ev.SYSCALL_FAILED:
-            return _step(state, data["call"], Step.FAILED, error=data["error"])
-        case ev.SYSCALL_UNKNOWN:
-            message = "the runtime stopped while the tool was acting: whether it took effect is unknown"
-            return _step(state, data["call"], Step.UNKNOWN, error={"code": "unknown", "message": message})
+        case ev.SYSCALL_FAILED | ev.SYSCALL_UNKNOWN:
+            return _failed(state, event)
         case ev.SYSCALL_RECONCILED:
             return _reconciled(state, event)
+        case ev.POLICY_NOTIFIED:
+            return _notified(state, data)
         case ev.APPROVAL_GRANTED:
             return _running(_approved(state, event))
         case ev.APPROVAL_DENIED | ev.APPROVAL_EXPIRED:
@@ -201,7 +214,9 @@ def _decided(state: SessionState, event: Event) -> SessionState:
     data = event.data
     step = _STEP_AFTER[data["decision"]["effect"]]
     earlier = state.calls.get(data["call"])
-    call = Call(
+    carried = tuple(data.get("carried", ()))
+    bound = (*data["decision"].get("obligations", ()), *carried)
+    call = (partial(ObligedCall, carried=carried) if bound else Call)(
         call=data["call"],
         tool=data["tool"],
         args=data["args"],
@@ -216,7 +231,6 @@ def _decided(state: SessionState, event: Event) -> SessionState:
         policy_digest=event.policy_digest,
         approvals=earlier.approvals if earlier else (),
     )
-    bound = (*data["decision"].get("obligations", ()), *data.get("carried", ()))
     labels = {label for one in bound if one["kind"] == "label" for label in one["labels"]}
     counted = step is Step.ALLOWED and call.tool != MODEL_CALL
     return replace(
@@ -226,6 +240,13 @@ def _decided(state: SessionState, event: Event) -> SessionState:
         labels=state.labels | labels,
         approvals=_spent(state.approvals, data) if step is Step.ALLOWED else state.approvals,
     )
+
+
+def _notified(state: SessionState, data: Mapping[str, Json]) -> SessionState:
+    call, rule = state.calls[data["call"]], data["rule"]
+    if not isinstance(call, ObligedCall):
+        return state
+    return _with(state, replace(call, notified={**call.notified, rule: call.notified.get(rule, 0) + 1}))
 
 
 def _approved(state: SessionState, event: Event) -> SessionState:
@@ -276,6 +297,16 @@ def _finished(state: SessionState, data: Mapping[str, Json]) -> SessionState:
         )
     # What a declassification took off is gone before this call's own labels come.
     return replace(state, labels=(state.labels - set(data.get("declassified", ()))) | set(result.get("labels", ())))
+
+
+def _failed(state: SessionState, event: Event) -> SessionState:
+    """No result came of it. What was said instead is the tool's word too, and carries the labels of one."""
+    data = event.data
+    state = replace(state, labels=state.labels | set(data.get("labels", ())))
+    if event.type == ev.SYSCALL_FAILED:
+        return _step(state, data["call"], Step.FAILED, error=data["error"])
+    message = "the runtime stopped while the tool was acting: whether it took effect is unknown"
+    return _step(state, data["call"], Step.UNKNOWN, error={"code": "unknown", "message": message})
 
 
 def _reconciled(state: SessionState, event: Event) -> SessionState:

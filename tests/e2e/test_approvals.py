@@ -77,7 +77,7 @@ results contains {
 def told(done: Done, *paths: Path) -> str:
     """Both streams, without what differs from run to run."""
     text = mask(f"{done.out}--- exit {done.code}\n{done.err}", *paths)
-    return re.sub(r"standing-[0-9a-f]{16}", "standing-NAME", text)
+    return re.sub(r"standing-[0-9a-f]{16}", "standing-NAME", re.sub(r"sha256:[0-9a-f]{12}…", "sha256:SHORT…", text))
 
 
 @pytest.fixture
@@ -104,10 +104,15 @@ def test_the_list_says_what_waits_and_how_long(house: Cli, snapshot: SnapshotAss
     assert told(house("approvals", "list", "-o", "wide")) == snapshot
     assert re.sub(r"_ms: \d+", "_ms: MS", told(house("approvals", "list", "-o", "yaml"))) == snapshot
     assert house("approvals", "list", "-o", "name").out == f"{session}\n"
-    house("--as", "ann", "approvals", "approve", session, "--reason", "fine")
+    [row] = house("approvals", "list", "-o", "json").json
+    read = ("--call", row["call"], "--digest", row["args_digest"])
+    said = [house("--as", "ann", "approvals", "approve", session, "--reason", "fine", *read)]
     house("wait", session, expect=5)
-    house("--as", "ann", "approvals", "deny", session, "--reason", "not this one")
+    said.append(house("--as", "ann", "approvals", "approve", session, "--reason", "the one before", *read, expect=4))
+    said.append(house("--as", "ann", "approvals", "deny", session, "--reason", "not this one"))
     house("wait", session)
+    said.append(house("--as", "ann", "approvals", "deny", session, "--reason", "too late", expect=4))
+    assert "\n".join(told(done) for done in said) == snapshot(name="answers")
     assert told(house("approvals", "list", "--all", "-o", "wide")) == snapshot
     schema = json.loads((ROOT / "schemas" / "v1" / "approval-row.json").read_text())
     rows = house("approvals", "list", "--all", "-o", "json").json

@@ -126,7 +126,7 @@ def test_what_may_not_be_pushed_is_said(up: Cli, tmp_path: Path, snapshot: Snaps
     push("flawed", {"a.rego": RULE.replace("input.syscall.tool", "input.syscal.tool")})
     for name, fault in (("axiom", "a.rego:1:1: policy.package"), ("elsewhere", "a.rego:1:1: policy.package")):
         assert f"{name}/{name}/{fault}" in "".join(said)
-    assert "flawed/flawed/a.rego:11:92: policy.input: input.syscal does not exist" in said[-1]
+    assert "flawed/flawed/a.rego:11:98: policy.input: input.syscal does not exist" in said[-1]
     assert len(up("history", "-o", "json").json) == 0
     signed = ("--signing-key", str(pem), "--signing-alg", "ES256")
     push("good", {"a.rego": RULE}, "--verification-key", str(public), build=signed)

@@ -96,7 +96,8 @@ spec:
 apiVersion: agentos/v1
 kind: ToolGrant
 metadata: {{name: walking}}
-spec: {{agents: [walker], tools: [step]}}
+# Each number is a question of its own: no kept answer hides that the server is gone.
+spec: {{agents: [walker], tools: [step], args: {{number: {{minimum: 0}}}}}}
 """
 
 SCHEMA = {

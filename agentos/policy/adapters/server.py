@@ -33,6 +33,9 @@ _JSON: Final = {"Content-Type": "application/json"}
 _ANY: Final = "agentos.tenant"
 _LOOP: Final = "look for a rule that loops over a large range or over the whole input"
 
+HEARD_SECONDS: Final = 1.0
+"""How long after the server's last word what it said before still counts: a server may be gone without our being told."""
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -128,11 +131,13 @@ class ServerEngine:
         self._queue_seconds = queue_seconds
         self._loop = asyncio.get_running_loop()
         self._closed = False
+        self._heard = 0.0
+        """When the server last gave an answer of this revision (the loop's time)."""
 
     @property
     def answering(self) -> bool:
-        """Whether the last question was answered from this revision, as far as it is known."""
-        return not self._closed and self.trouble is None
+        """Whether the server answered from this revision lately: what was kept counts for a second after its last word."""
+        return not self._closed and self.trouble is None and self._loop.time() - self._heard < HEARD_SECONDS
 
     async def evaluate(self, path: str, document: Mapping[str, Json], *, within: float = DECISION_SECONDS) -> Json:
         """See PolicyEngine.evaluate. The deadline counts from the moment the question is sent, not from the wait for its turn."""
@@ -204,6 +209,7 @@ class ServerEngine:
             self.trouble = error.message
             raise
         self.trouble = None
+        self._heard = self._loop.time()
         if status != 200:
             raise EngineUnavailable(self._told(path, status, answer))
         if defined and "result" not in answer:

@@ -24,7 +24,7 @@ effect := "halt" if {
 } else := "deny" if {
 	"deny" in effects
 } else := "ask" if {
-	"ask" in effects
+	count(asking) > 0
 	not approved
 } else := "allow" if {
 	# An obligation permits nothing.
@@ -161,6 +161,9 @@ approval contains given if {
 	is_number(input.now)
 	is_number(given.expires)
 	input.now < given.expires
+	every rule in asking {
+		rule in given.rules
+	}
 	covers(given)
 }
 
@@ -173,12 +176,19 @@ covers(given) if {
 	given.scope == "session"
 	is_number(given.uses_left)
 	given.uses_left > 0
-	every rule in asking {
-		rule in given.rules
-	}
 }
 
-asking := {result.rule | some result in bound; result.effect == "ask"}
+# Who wants a person: rules that ask, and rules that want approvers, however they put it.
+asking contains result.rule if {
+	some result in bound
+	result.effect == "ask"
+}
+
+asking contains result.rule if {
+	some result in bound
+	some obligation in result.obligations
+	obligation.kind == "approvers"
+}
 
 approved if count({given.by | some given in approval}) >= approvers
 
@@ -192,7 +202,7 @@ approvers := max({1} | {obligation.count |
 
 approvals contains {"rule": "syscall.approved", "reason": reason} if {
 	effect == "allow"
-	"ask" in effects
+	count(asking) > 0
 	some given in approval
 	reason := sprintf("%s approved this call: %s", [given.by, given.reason])
 }

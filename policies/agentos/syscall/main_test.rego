@@ -313,3 +313,25 @@ test_what_is_loaded_is_what_the_runtime_lists if {
 	listed(["grants"]) == "allow"
 	listed([]) == "deny"
 }
+
+wanting := {
+	"rule": "workspace.two",
+	"effect": "oblige",
+	"reason": "two look",
+	"obligations": [{"kind": "approvers", "count": 2}],
+}
+
+test_who_wants_approvers_asks if {
+	decision := gathered({found.allow, wanting})
+	decision.effect == "ask"
+	decision.rules == ["workspace.two"]
+	both := [object.union(one, {"rules": ["workspace.two"]}) | some one in bo_and_cy]
+	question := object.union(call, {"approvals": both})
+	decided(question, {found.allow}, {wanting}, {}).effect == "allow"
+}
+
+test_an_approval_covers_the_rules_that_asked_for_it if {
+	every scope in ["once", "session"] {
+		approved_as(object.union(given, {"scope": scope, "rules": ["budget.ask"]})).effect == "ask"
+	}
+}

@@ -36,3 +36,23 @@ default people := 2
 people := data.agentos.policies.four_eyes.parameters.people if {
 	is_number(data.agentos.policies.four_eyes.parameters.people)
 }
+
+# METADATA
+# title: parameters
+# description: the Policy declares a parameter that there is not, or one of another kind
+results contains {"rule": "four_eyes.parameters", "effect": "deny", "reason": reason} if {
+	some key, value in data.agentos.policies.four_eyes.parameters
+	not known(key, value)
+	reason := sprintf("parameter %s of policy four_eyes cannot be %s; see its page", [key, json.marshal(value)])
+}
+
+known("effects", value) if {
+	is_array(value)
+	count({effect | some effect in value} - {"read", "write", "external"}) == 0
+}
+
+known("people", value) if {
+	is_number(value)
+	value >= 1
+	round(value) == value
+}

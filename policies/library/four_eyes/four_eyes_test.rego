@@ -28,7 +28,10 @@ test_effects_and_people_are_declared if {
 	found("send-mail", "external", {"effects": ["write"]}) == set()
 }
 
-test_a_parameter_that_is_none_changes_nothing if {
-	some result in found("send-mail", "external", {"effects": "write", "people": "1"})
-	result.obligations == [{"kind": "approvers", "count": 2}]
+test_a_parameter_that_there_is_not_denies if {
+	every parameters in [{"effects": "write"}, {"effects": ["extrenal"]}, {"people": "3"}, {"people": 1.5}, {"people": 0}, {"peopel": 3}] {
+		some result in found("send-mail", "external", parameters)
+		result.rule == "four_eyes.parameters"
+		result.effect == "deny"
+	}
 }

@@ -35,3 +35,26 @@ default masked := {"read-customers": ["/customers/*/iban"]}
 masked := data.agentos.policies.masked_results.parameters.masked if {
 	is_object(data.agentos.policies.masked_results.parameters.masked)
 }
+
+# METADATA
+# title: parameters
+# description: the Policy declares a parameter that there is not, or one of another kind
+results contains {"rule": "masked_results.parameters", "effect": "deny", "reason": reason} if {
+	some key, value in data.agentos.policies.masked_results.parameters
+	not known(key, value)
+	reason := sprintf("parameter %s of policy masked_results cannot be %s; see its page", [key, json.marshal(value)])
+}
+
+known("redacted", value) if pointers(value)
+
+known("masked", value) if pointers(value)
+
+pointers(value) if {
+	is_object(value)
+	every paths in value {
+		is_array(paths)
+		every path in paths {
+			startswith(path, "/")
+		}
+	}
+}

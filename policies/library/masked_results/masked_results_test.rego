@@ -27,6 +27,10 @@ test_the_paths_are_declared if {
 	found("read-customers", {"redacted": {}, "masked": {}}) == set()
 }
 
-test_a_parameter_that_is_none_changes_nothing if {
-	count(found("read-customers", {"redacted": [], "masked": "x"})) == 1
+test_a_parameter_that_there_is_not_denies if {
+	every parameters in [{"redacted": []}, {"masked": "x"}, {"masked": {"read-mail": "/from"}}, {"masked": {"read-mail": ["from"]}}, {"mask": {}}] {
+		some result in found("read-customers", parameters)
+		result.rule == "masked_results.parameters"
+		result.effect == "deny"
+	}
 }

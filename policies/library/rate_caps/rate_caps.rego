@@ -39,3 +39,29 @@ seconds := declared.seconds if is_number(declared.seconds)
 default per := "agent"
 
 per := declared.per if declared.per in {"session", "agent", "tenant"}
+
+# METADATA
+# title: parameters
+# description: the Policy declares a parameter that there is not, or one of another kind
+results contains {"rule": "rate_caps.parameters", "effect": "deny", "reason": reason} if {
+	some key, value in data.agentos.policies.rate_caps.parameters
+	not known(key, value)
+	reason := sprintf("parameter %s of policy rate_caps cannot be %s; see its page", [key, json.marshal(value)])
+}
+
+known("effects", value) if {
+	is_array(value)
+	count({effect | some effect in value} - {"read", "write", "external"}) == 0
+}
+
+known("limit", value) if whole(value, 0)
+
+known("seconds", value) if whole(value, 1)
+
+known("per", value) if value in {"session", "agent", "tenant"}
+
+whole(value, least) if {
+	is_number(value)
+	value >= least
+	round(value) == value
+}

@@ -32,7 +32,10 @@ test_without_a_declaration_the_defaults_hold if {
 	count(results) == 1
 }
 
-test_a_parameter_that_is_none_changes_nothing if {
-	some result in found("send-mail", "external", {"effects": "x", "limit": "1", "seconds": null, "per": "planet"})
-	result.obligations == [{"kind": "rate", "name": "rate_caps", "limit": 30, "seconds": 3600, "per": "agent"}]
+test_a_parameter_that_there_is_not_denies if {
+	every parameters in [{"effects": "x"}, {"effects": ["extrenal"]}, {"limit": "1"}, {"seconds": 0}, {"seconds": null}, {"per": "planet"}, {"pre": "agent"}] {
+		some result in found("send-mail", "external", parameters)
+		result.rule == "rate_caps.parameters"
+		result.effect == "deny"
+	}
 }

@@ -33,3 +33,20 @@ long_enough(declared, floor) if {
 	is_number(declared)
 	declared >= floor
 }
+
+# METADATA
+# title: parameters
+# description: the Policy declares a parameter that there is not, or one of another kind
+results contains {"rule": "retention_floor.parameters", "effect": "deny", "reason": reason} if {
+	some key, value in data.agentos.policies.retention_floor.parameters
+	not known(key, value)
+	reason := sprintf("parameter %s of policy retention_floor cannot be %s; see its page", [key, json.marshal(value)])
+}
+
+known("days", value) if {
+	is_object(value)
+	every risk, days in value {
+		risk in {"minimal", "limited", "high"}
+		is_number(days)
+	}
+}

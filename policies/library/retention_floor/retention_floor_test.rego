@@ -41,7 +41,9 @@ test_the_floors_are_declared if {
 	count(results) == 1
 }
 
-test_a_parameter_that_is_none_changes_nothing if {
-	results := found({"risk": "high"}) with data.agentos.policies.retention_floor.parameters as {"days": []}
-	results == short(0)
+test_a_parameter_that_there_is_not_denies if {
+	every parameters in [{"days": []}, {"days": {"huge": 1}}, {"days": {"high": "183"}}, {"day": {}}] {
+		results := found({"risk": "minimal"}) with data.agentos.policies.retention_floor.parameters as parameters
+		{result.rule | some result in results} == {"retention_floor.parameters"}
+	}
 }

@@ -61,3 +61,14 @@ way_out if {
 	some step in split(lower(path), "/")
 	step in outgoing_folders
 }
+
+# METADATA
+# title: parameters
+# description: the Policy declares a parameter that there is not, or one of another kind
+results contains {"rule": "trifecta.parameters", "effect": "deny", "reason": reason} if {
+	some key, value in data.agentos.policies.trifecta.parameters
+	not known(key, value)
+	reason := sprintf("parameter %s of policy trifecta cannot be %s; see its page", [key, json.marshal(value)])
+}
+
+known("effect", value) if value in {"ask", "deny"}

@@ -57,7 +57,13 @@ test_a_person_may_be_asked_instead if {
 
 test_an_effect_that_is_none_denies if {
 	every effect in ["allow", "Ask", null] {
-		declared({"effect": effect}) == {["trifecta.closed", "deny"]}
+		declared({"effect": effect}) == {["trifecta.closed", "deny"], ["trifecta.parameters", "deny"]}
 	}
-	declared({}) == {["trifecta.closed", "deny"]}
+	every parameters in [{}, {"effect": "deny"}] {
+		declared(parameters) == {["trifecta.closed", "deny"]}
+	}
+}
+
+test_a_parameter_that_there_is_not_denies if {
+	declared({"effekt": "ask"}) == {["trifecta.closed", "deny"], ["trifecta.parameters", "deny"]}
 }

@@ -620,3 +620,13 @@ async def test_an_engine_that_is_down_answers_nothing_that_was_kept(facts: dict[
     engine.answer, engine.answering = allow, True
     assert (await decider.decide_syscall(call)).effect is Verdict.ALLOW
     assert engine.asked == 2
+
+
+async def test_two_policies_do_not_share_a_package(factory: EmbeddedFactory, facts: dict[str, Any]) -> None:
+    """What one Policy forbids, another cannot take back from within its package; the files of one Policy may share one."""
+    rule = policy("care", "exempt").source.replace("exempt", "not exempt")
+    helper = "package agentos.syscall.rules.care\n\nexempt if true\n"
+    both = [Module("care/a.rego", rule), Module("care/b.rego", helper)]
+    (await Decider.load(factory, [*axioms(), *both], facts, decision_seconds=PATIENT)).close()
+    with pytest.raises(PolicyError, match="belongs to policy care"):
+        await Decider.load(factory, [*axioms(), both[0], Module("notes/b.rego", helper)], facts, decision_seconds=PATIENT)

@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,8 +114,8 @@ def document_of(sample: Path) -> dict[str, Json]:
     return loaded
 
 
-def approval_of(question: Mapping[str, Any], by: str) -> dict[str, Json]:
-    """A yes to exactly this call that holds."""
+def approval_of(question: Mapping[str, Any], by: str, rules: Iterable[str] = ()) -> dict[str, Json]:
+    """A yes to exactly this call, for which `rules` asked, that holds."""
     return {
         "tool": question["syscall"]["tool"],
         "args_digest": question["syscall"]["args_digest"],
@@ -125,7 +125,7 @@ def approval_of(question: Mapping[str, Any], by: str) -> dict[str, Json]:
         "expires": question["now"] + 1,
         "policy_digest": question["policy_digest"],
         "scope": "once",
-        "rules": [],
+        "rules": sorted(rules),
         "uses_left": 1,
     }
 
@@ -240,7 +240,7 @@ def test_the_samples_show_the_rule(engines: Engines, rule: Rule) -> None:
     for sample in samples:
         document = document_of(sample)
         if sample.name.startswith("asked"):
-            document["approvals"] = [approval_of(document, by) for by in ("principal/cy", "principal/di")]
+            document["approvals"] = [approval_of(document, by, rule.ids) for by in ("principal/cy", "principal/di")]
             assert engines.decide(rule, rule.target, document).effect is Verdict.ALLOW
 
 

@@ -167,9 +167,14 @@ class Door:
         return await self.as_identity(Identity(name, tenant, key.seed))
 
     async def approve(self, session: str, **params: Any) -> Any:
-        """Somebody else's yes: who started a session does not approve its calls."""
+        """Somebody else's yes to what waits: who started a session does not approve its calls."""
         somebody = await self.as_principal(f"ann-{self.runtime.random.token(4).hex()}", ["approver"], "default")
-        return await somebody.call("approval.approve", {"session": session, **params})
+        return await somebody.call("approval.approve", {**await self.looked(session), **params})
+
+    async def looked(self, session: str) -> dict[str, str]:
+        """What an answer to a session's question is for, as `{session, call, digest}`; of none when nothing waits."""
+        asked = (await self("session.get", session=session)).get("waiting_for", {"call": "none", "args_digest": "none"})
+        return {"session": session, "call": asked["call"], "digest": asked["args_digest"]}
 
     async def as_identity(self, identity: Identity, tenant: str | None = None) -> Client:
         client = await open_client(self.runtime.url, identity, tenant=tenant)

@@ -50,7 +50,10 @@ def asking() -> list[dict[str, Any]]:
 
 
 async def ask(client: Client, verb: str, session: str, **params: Any) -> Any:
-    return await client.call(f"approval.{verb}", {"session": session, "reason": "I looked", **params})
+    """An answer to what waits, or to what `params` say was looked at."""
+    asked = (await client.call("session.get", {"session": session}))["waiting_for"]
+    read = {"call": asked["call"], "digest": asked["args_digest"]}
+    return await client.call(f"approval.{verb}", {"session": session, "reason": "I looked", **read, **params})
 
 
 async def verified(door: Door) -> None:
@@ -80,6 +83,55 @@ async def test_who_asked_for_the_work_does_not_approve_it(door: Door) -> None:
     await ask(ann, "approve", session, digest=waiting["args_digest"], call=waiting["call"])
     await door.until(session, "waiting")
     assert (await effects(door, session))[:2] == ["ask", "allow"]
+    await verified(door)
+
+
+async def test_an_answer_names_what_was_looked_at(door: Door) -> None:
+    """Without the call and the digest of its arguments neither a yes nor a no is taken; one for what waited before is refused."""
+    await door.apply(*asking())
+    ann = await door.as_principal("ann", ["approver"], "default")
+    session = await door.run()
+    await door.until(session, "waiting")
+    read = await door.looked(session)
+    for verb in ("approve", "deny"):
+        for missing in ("call", "digest"):
+            with pytest.raises(UsageError, match=f"{missing} not given") as caught:
+                await ask(ann, verb, session, **{missing: None})
+            assert "agentos approvals list" in (caught.value.mend or "")
+    await ask(ann, "approve", **read)
+    await door.until(session, "waiting")
+    for verb in ("approve", "deny"):
+        with pytest.raises(Conflict, match="waits for call"):
+            await ask(ann, verb, **read)
+    await ask(ann, "deny", session)
+    await verified(door)
+
+
+async def test_a_standing_yes_leaves_nothing_open_unless_said(door: Door) -> None:
+    """A search without a place would be granted for every place: refused by name, and nothing is changed."""
+    manifests = documents(WORKER)
+    for one in manifests:
+        if one["kind"] == "Tool":
+            one["spec"] |= {"effect": "read", "driver": {"builtin": {"primitive": "list"}}}
+        if one["kind"] == "Model":
+            one["spec"]["scripted"]["play"]["rules"] = [
+                {"id": "look", "when": "not results", "call": [{"tool": "write", "args": {}}]},
+                {"id": "done", "when": "true", "say": "done"},
+            ]
+    manifests[-1]["spec"]["approval"] = "required"
+    await door.apply(*manifests)
+    both = await door.as_principal("both", ["approver", "operator"], "default")
+    session = await door.run()
+    await door.until(session, "waiting")
+    revision = await door.revision()
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match="leaves open path"):
+            await ask(both, "approve", session, scope="standing", dry_run=dry_run)
+    with pytest.raises(UsageError, match="allow_open: only a standing approval"):
+        await ask(both, "approve", session, allow_open=True)
+    assert await door.revision() == revision
+    done = await ask(both, "approve", session, scope="standing", allow_open=True)
+    assert (done["open"], done["revision"]["revision"]) == (["path"], revision + 1)
     await verified(door)
 
 

@@ -62,7 +62,7 @@ async def test_a_person_who_says_no_is_told_to_the_model(door: Door) -> None:
     await door.apply(*asking())
     session = await door.run()
     await door.until(session, "waiting")
-    await door("approval.deny", session=session, reason="not this one")
+    await door("approval.deny", **await door.looked(session), reason="not this one")
     assert (await door.until(session))["result"] == "2 of 3"
     assert sorted(await workspace(door, session)) == ["n0.txt", "n2.txt"]
     with pytest.raises(Conflict):
@@ -308,7 +308,7 @@ async def test_a_rebuilt_read_model_equals_the_old_one(house: House) -> None:
         waiting, ended = await door.run(), await door.run()
         for session in (waiting, ended):
             await door.until(session, "waiting")
-        await door("approval.deny", session=ended, reason="no")
+        await door("approval.deny", **await door.looked(ended), reason="no")
         await door.until(ended, "finished")
         before = await answers(door)
         assert [len(rows) for rows in before] == [2, 2, len(before[2])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from agentos.abi.decision import Decision, deny, parse_decision
 from agentos.abi.errors import AgentOSError, Conflict, Denied, UsageError
 from agentos.abi.event import Event
 from agentos.audit.findings import Roster, check_session
-from agentos.kernel.approvals import Scope, left_open, standing_grant, terms
+from agentos.kernel.approvals import LONGEST_TEXT, UNNAMED, Scope, left_open, require_closed, standing_grant, terms
 from agentos.kernel.sessions import Sessions
 from agentos.kernel.workspace import Workspaces
 from agentos.manifests import validate_resource
@@ -300,25 +301,17 @@ def test_no_order_of_events_makes_a_call_act_on_less(tmp_path_factory: Any, step
 
 
 async def test_a_standing_grant_is_held_to_the_call(kernel: Kernel) -> None:
-    """Texts and numbers word for word, long texts by their length, with an end and a number of uses; it is a valid manifest."""
+    """Texts of any length, whole numbers and truth values word for word, with an end and a number of uses; a valid manifest."""
     sessions, session = await asked(kernel)
     state = await sessions.state("default", session)
-    args = {"to": "a@b.c", "body": "x" * 300, "copies": 2, "urgent": True, "weight": 1.5}
-    from dataclasses import replace
-
+    args = {"to": "a@b.c", "body": "x" * 30_000, "copies": 2, "urgent": True}
     call = replace(state.calls["c0"], args=args)
-    given_terms = terms(kernel.current("default"), 1_795_000_000_000, Scope.STANDING, None, None)
+    given_terms = terms(kernel.current("default"), call, 1_795_000_000_000, Scope.STANDING, None, None)
     manifest = standing_grant(state, call, given_terms, by=ANN, reason="as every month")
     assert manifest["spec"] == {
         "agents": ["worker"],
         "tools": ["send"],
-        "args": {
-            "body": {"maxLength": 300},
-            "copies": {"equals": 2},
-            "to": {"equals": "a@b.c"},
-            "urgent": {"equals": True},
-            "weight": {"minimum": 1, "maximum": 2},
-        },
+        "args": {name: {"equals": value} for name, value in args.items()},
         "approval": "none",
         "until": "2026-12-18T11:06:40.000Z",
         "maxUses": 10,
@@ -332,21 +325,56 @@ async def test_a_standing_grant_is_held_to_the_call(kernel: Kernel) -> None:
     }
     resource, faults = validate_resource(manifest)
     assert (faults, resource is not None) == ([], True)
-    assert left_open(call, {"properties": {"to": {}, "bcc": {}}}) == ("bcc",)
-    with pytest.raises(UsageError, match="'to'"):
-        standing_grant(state, replace(call, args={"to": ["a"]}), given_terms, by=ANN, reason="r")
+    for value in (["a"], {"a": 1}, 1.5, 2.0, None, "x" * (LONGEST_TEXT + 1)):
+        with pytest.raises(UsageError, match="'to'"):
+            standing_grant(state, replace(call, args={"to": value}), given_terms, by=ANN, reason="r")
     other = {"effect": "ask", "rules": ["egress.untrusted", "grants.approval"], "reasons": []}
     with pytest.raises(UsageError, match=r"egress\.untrusted"):
         standing_grant(state, replace(call, decision=other), given_terms, by=ANN, reason="r")
 
 
-def test_terms_have_defaults_and_bounds(kernel: Kernel) -> None:
+async def test_what_a_grant_leaves_open_is_refused_or_allowed_by_name(kernel: Kernel) -> None:
+    """Arguments that the tool takes and the call did not give, those without a name too."""
+    sessions, session = await asked(kernel)
+    call = replace((await sessions.state("default", session)).calls["c0"], args={"to": "a"})
+    closed = {"properties": {"to": {}, "bcc": {}}, "additionalProperties": False}
+    assert left_open(call, closed) == ("bcc",)
+    assert left_open(call, {**closed, "properties": {"to": {}}}) == ()
+    assert left_open(call, {**closed, "patternProperties": {"^x-": {}}}) == ("bcc", UNNAMED)
+    assert left_open(call, {"properties": {"to": {}}}) == left_open(call, {}) == (UNNAMED,)
+    with pytest.raises(UsageError, match="leaves open bcc, cc") as caught:
+        require_closed(("bcc", "cc"), allow_open=False)
+    assert "--allow-open" in (caught.value.mend or "")
+    require_closed(("bcc",), allow_open=True)
+    require_closed((), allow_open=False)
+
+
+async def test_terms_have_defaults_and_bounds(kernel: Kernel) -> None:
     """An hour for one call, ten calls for a session, thirty days for a grant; less when said."""
-    configuration = kernel.current("default")
-    found = {scope: terms(configuration, 0, scope, None, None) for scope in Scope}
+    sessions, session = await asked(kernel)
+    call, configuration = (await sessions.state("default", session)).calls["c0"], kernel.current("default")
+    found = {scope: terms(configuration, call, 0, scope, None, None) for scope in Scope}
     assert {scope: (one.expires, one.max_uses) for scope, one in found.items()} == {
         Scope.ONCE: (3_600_000, 1),
         Scope.SESSION: (3_600_000, 10),
         Scope.STANDING: (30 * 86_400_000, 10),
     }
-    assert terms(configuration, 5, Scope.SESSION, 60_000, 3).expires == 60_005
+    assert terms(configuration, call, 5, Scope.SESSION, 60_000, 3).expires == 60_005
+
+
+async def test_a_declassification_is_approved_by_itself(kernel: Kernel) -> None:
+    """A yes for the session, or a standing one, would cover labels that nobody looked at."""
+    sessions, session = await asked(kernel)
+    kernel.policy.decide = lambda document: parse_decision(
+        {"effect": "ask", "rules": ["declassify.approval", "grants.approval"], "reasons": ["labels"]}
+    )
+    kernel.policy_digest = "sha256:" + "b" * 64
+    await yes(sessions, session)
+    for scope in (Scope.SESSION, Scope.STANDING):
+        with pytest.raises(UsageError, match=r"declassify\.approval asks about each call") as caught:
+            await yes(sessions, session, scope=scope)
+        assert "once" in (caught.value.mend or "")
+    assert kernel.driver.calls == []
+    before = await kernel.types(session)
+    await yes(sessions, session)
+    assert len(await kernel.types(session)) > len(before)

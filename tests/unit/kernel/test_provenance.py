@@ -50,10 +50,14 @@ def server(*names: str) -> ToolSpec:
         (server("file"), {}, ALL),
         (server("file"), {"file": "/input/plain.txt"}, ALL),
         (server("file"), {"file": {"odd": 1}}, ALL),
-        (server(), {"file": "input/web.html"}, ()),
+        (server(), {"file": "input/web.html"}, ALL),
+        (server(), {}, ALL),
     ],
 )
 def test_what_a_call_touches(tool: ToolSpec, args: dict[str, Any], expected: tuple[str, ...]) -> None:
-    """A folder stands for what is below it, no path or a senseless one for everything, a neighbour of like name for nothing."""
+    """A folder stands for what is below it, no path or a senseless one for everything, a neighbour of like name for nothing.
+
+    A server that declares no paths may read its whole working directory.
+    """
     assert input_labels(tool, args, INPUTS) == expected
     assert input_labels(tool, args, INPUTS[3:]) == ()

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -178,3 +179,18 @@ def test_each_end_says_why(kind: str, data: dict[str, object], state: State, err
 
 def is_reply(event: Event) -> bool:
     return event.type == ev.SYSCALL_FINISHED and event.data["tool"] == "model-call"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [(ev.SYSCALL_FAILED, {"error": {"code": "driver", "message": "no"}, "duration_us": 1}), (ev.SYSCALL_UNKNOWN, {})],
+)
+def test_a_failure_labels_the_session_like_a_result(kind: str, said: dict[str, Any]) -> None:
+    """The words of a failure are the tool's: its labels travel into the session with them."""
+    created = {"agent": "worker", "goal": "sort", "inputs": [], "labels": ["internal"]}
+    decision = {"effect": "allow", "rules": ["some.rule"], "reasons": []}
+    decided = {"call": "c", "tool": "t", "effect": "read", "args": {}, "args_digest": "", "decision": decision, "turn": 1}
+    failed = {"call": "c", "tool": "t", "labels": ["untrusted"], **said}
+    kinds = [(ev.SESSION_CREATED, created), (ev.SYSCALL_DECIDED, decided), (kind, failed)]
+    events = [Event("e", name, "default", "s-1", n, "", n, KERNEL, 1, None, data) for n, (name, data) in enumerate(kinds, 1)]
+    assert fold_all(events).labels == {"internal", "untrusted"}
