@@ -168,7 +168,7 @@ class Prover:
         if not is_name(session) or not number.isdecimal() or not number.isascii() or not 0 < int(number) < 2**53:
             raise NotFound(f"{event!r} names no event", mend="write SESSION#NUMBER, such as s-0k3v9q2m1x8h4t7r5w#12")
         subject, at = session_subject(session), 0
-        async with aclosing(self.log.read(subject)) as events:  # type: ignore[type-var]
+        async with aclosing(self.log.read(subject)) as events:
             async for stored in events:
                 at += 1
                 if at == int(number):
@@ -232,7 +232,7 @@ class Prover:
 
     async def at(self, stream: str, position: int) -> Stored | None:
         """The event at `position` of `stream`, None where there is none."""
-        async with aclosing(self.log.scan(stream, after=position - 1)) as events:  # type: ignore[type-var]
+        async with aclosing(self.log.scan(stream, after=position - 1)) as events:
             async for stored in events:
                 return stored if stored.position == position else None
         return None
@@ -269,7 +269,7 @@ class Prover:
 
     async def _fill(self, stream: str, after: int, until: int) -> None:
         batch: list[tuple[str, Stored]] = []
-        async with aclosing(self.log.scan(stream, after=after)) as events:  # type: ignore[type-var]
+        async with aclosing(self.log.scan(stream, after=after)) as events:
             async for stored in events:
                 batch.append((stream, stored))
                 if len(batch) == PAGE or stored.position >= until:
@@ -286,7 +286,7 @@ class Prover:
         position = await asyncio.to_thread(self.tiles.checkpoint_position, number) or 0
         if number and (self.last is None or self.last.checkpoint.number != number):
             await self._recall(number, position)
-        async with aclosing(self.log.read(self.subject, after=position)) as notes:  # type: ignore[type-var]
+        async with aclosing(self.log.read(self.subject, after=position)) as notes:
             async for stored in notes:
                 await self._see_checkpoint(stored)
         self._unsure = False
@@ -308,7 +308,7 @@ class Prover:
         self.last = Signed(checkpoint, note, position)
 
     async def _stored_note(self, position: int) -> Stored | None:
-        async with aclosing(self.log.read(self.subject, after=position - 1)) as notes:  # type: ignore[type-var]
+        async with aclosing(self.log.read(self.subject, after=position - 1)) as notes:
             async for stored in notes:
                 return stored if stored.position == position else None
         return None

@@ -143,7 +143,7 @@ class Recheck:
         if first > 1:
             trunk = await asyncio.to_thread(Frontier.of, prover.tiles.nodes(CHECKPOINT_STREAM), first - 1)
         found: list[Checkpoint] = []
-        async with aclosing(prover.log.read(prover.subject, after=position - 1)) as notes:  # type: ignore[type-var]
+        async with aclosing(prover.log.read(prover.subject, after=position - 1)) as notes:
             async for stored in notes:
                 number = first + len(found)
                 try:
@@ -194,7 +194,7 @@ class Recheck:
         largest = walk.due[-1][0] if walk.due else 0
         walk.due.reverse()
         page: list[Stored] = []
-        async with aclosing(self._prover.log.scan(stream, after=start.size)) as events:  # type: ignore[type-var]
+        async with aclosing(self._prover.log.scan(stream, after=start.size)) as events:
             async for stored in events:
                 page.append(stored)
                 if len(page) == PAGE:

@@ -23,7 +23,7 @@ def charged_events(logs: Callable[[str], EventLog]) -> History:
     async def history(tenant: str) -> AsyncIterator[Event]:
         log = logs(tenant)
         for stream in EVENT_STREAMS:
-            async with aclosing(log.scan(stream)) as messages:  # type: ignore[type-var]
+            async with aclosing(log.scan(stream)) as messages:
                 async for stored in messages:
                     if _MARK not in stored.data:
                         continue

@@ -187,7 +187,7 @@ class Notary:
             group.create_task(self._write(queue))
 
     async def _read(self, stream: str, after: int, queue: asyncio.Queue[tuple[str, Stored]]) -> None:
-        async with aclosing(self.prover.log.follow(stream, after=after)) as coming:  # type: ignore[type-var]
+        async with aclosing(self.prover.log.follow(stream, after=after)) as coming:
             async for stored in coming:
                 await queue.put((stream, stored))
 
@@ -250,7 +250,7 @@ class Notary:
 
     async def _take_rest(self, stream: str, size: int) -> None:
         batch: list[tuple[str, Stored]] = []
-        async with aclosing(self.prover.log.scan(stream, after=size)) as rest:  # type: ignore[type-var]
+        async with aclosing(self.prover.log.scan(stream, after=size)) as rest:
             async for stored in rest:
                 batch.append((stream, stored))
                 if len(batch) == EVENTS:

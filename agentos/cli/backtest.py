@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from agentos.abi.canonical import Json
-from agentos.cli.command import Facts, emit, emit_table, emit_yaml, say, with_client
+from agentos.cli.command import Facts, emit, emit_table, emit_yaml, say, show, with_client
 from agentos.cli.rego import read_modules
 from agentos.cli.render.text import count, plain
-from agentos.cli.shown import show
 from agentos.cli.verb import examples
 
 if TYPE_CHECKING:

@@ -137,7 +137,7 @@ def emit_yaml(value: Json) -> None:
     emit(text.rstrip())
 
 
-def show(value: Json, output: StrEnum, table: Callable[[], None], *, name: str = "name") -> None:
+def show(value: Json, output: StrEnum, table: Callable[[], object], *, name: str = "name") -> None:
     """`value` as `-o` says: as JSON, as YAML, the field `name` of each of its rows, or whatever `table` prints."""
     match str(output):
         case "json":

@@ -9,9 +9,8 @@ import typer
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import Denied, IdentityError, Unavailable
-from agentos.cli.command import Facts, call, emit, paint, say
+from agentos.cli.command import Facts, call, emit, paint, say, show
 from agentos.cli.render.text import plain
-from agentos.cli.shown import show
 from agentos.cli.verb import examples
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ from agentos.abi.canonical import Json
 from agentos.abi.decision import Verdict
 from agentos.abi.errors import PolicyError, UsageError
 from agentos.cli import rule
-from agentos.cli.command import Facts, call, emit, emit_json, paint
+from agentos.cli.command import Facts, call, emit, emit_json, paint, show
 from agentos.cli.rego import read_modules, read_value
-from agentos.cli.shown import show
 from agentos.cli.verb import examples
 
 TARGET = Annotated[str, typer.Option("--target", metavar="NAME", help="what is decided: syscall, admission or control")]

@@ -133,7 +133,7 @@ class PolicyVerbs:
             after = await _begin(log, stream, end, since - EARLY_MS) if since else 0
         events: list[Json] = []
         size = 0
-        async with aclosing(log.scan(stream, after=after)) as messages:  # type: ignore[type-var]
+        async with aclosing(log.scan(stream, after=after)) as messages:
             async for stored in messages:
                 events.append(pack(orjson.loads(stored.data)))
                 after, size = stored.position, size + len(stored.data)
@@ -290,7 +290,7 @@ async def _begin(log: EventLog, stream: str, end: int, moment: int) -> int:
 
 
 async def _first(log: EventLog, stream: str, after: int) -> Stored | None:
-    async with aclosing(log.scan(stream, after=after)) as messages:  # type: ignore[type-var]
+    async with aclosing(log.scan(stream, after=after)) as messages:
         async for stored in messages:
             return stored
     return None

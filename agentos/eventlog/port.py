@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -46,16 +46,16 @@ class EventLog(Protocol):
         `ids_of` refuses and for a subject of no stream, TooLarge for a message that this log can never take.
         """
 
-    def read(self, subject: str, *, after: int = 0) -> AsyncIterator[Stored]:
+    def read(self, subject: str, *, after: int = 0) -> AsyncGenerator[Stored]:
         """The messages of `subject` behind position `after`, in order, up to the end at the time of the call."""
 
     async def last(self, subject: str) -> Stored | None:
         """The last message of `subject`, None if it has none."""
 
-    def scan(self, stream: str, *, after: int = 0) -> AsyncIterator[Stored]:
+    def scan(self, stream: str, *, after: int = 0) -> AsyncGenerator[Stored]:
         """All messages of `stream` behind position `after`, in stream order, up to the end at the time of the call."""
 
-    def follow(self, stream: str, *, after: int = 0) -> AsyncIterator[Stored]:
+    def follow(self, stream: str, *, after: int = 0) -> AsyncGenerator[Stored]:
         """As `scan`, but waits for more at the end and never ends by itself; cancel to stop. Nothing is skipped or repeated."""
 
     async def end(self, stream: str) -> int:
