@@ -84,7 +84,7 @@ def explain(
     Blocks; call it in a worker thread. Raises PolicyError for modules that do not load, EngineUnavailable without OPA or when the
     evaluation fails.
     """
-    library = opa.library()
+    library = opa.bindings()
     engine = opa.build(modules, dict(data))
     try:
         decision = parse_decision(engine.eval_document(f"agentos.{target}.decision", dict(question), trace=True))
@@ -128,7 +128,7 @@ def roles_that_may(verb: str, roles: tuple[str, ...]) -> tuple[str, ...]:
     engine = opa.build(axioms("control"), {"agentos": {}})
     try:
         return tuple(role for role in roles if _may(engine, verb, role))
-    except opa.library().OpaError as error:
+    except opa.bindings().OpaError as error:
         raise opa.policy_error(error, []) from error
     finally:
         engine.close()

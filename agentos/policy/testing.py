@@ -134,8 +134,8 @@ class _Asked:
 
     def __init__(self, engine: Any, tests: Sequence[_Test]) -> None:
         self._engine = engine
-        self._error: type[Exception] = opa.library().OpaError
-        self._undefined: type[Exception] = opa.library().OpaUndefinedError
+        self._error: type[Exception] = opa.bindings().OpaError
+        self._undefined: type[Exception] = opa.bindings().OpaUndefinedError
         self._turn = ""
         engine.register_function(_SELECTED, lambda: self._turn, arity=0)
         rules = [f"values[{json.dumps(test.key)}] := {test.path}" for test in tests]

@@ -53,7 +53,7 @@ def run(case: Mapping[str, Any]) -> Outcome:
     query = case["query"] + (f" with input as {case['input_term']}" if "input_term" in case else "")
     try:
         got = engine.eval_query(query, case.get("input"))
-    except opa.library().OpaError as error:
+    except opa.bindings().OpaError as error:
         result, note = _of_error(case, error)
         if result is REFUSED and any(code in note for code in _SWALLOWED):
             return _leniently(name, case, modules, query, note)
@@ -68,7 +68,7 @@ def run(case: Mapping[str, Any]) -> Outcome:
 def _build(modules: list[Module], case: Mapping[str, Any]) -> Any:
     if not any("test.sleep(" in module.source for module in modules):
         return opa.build(modules, case.get("data") or {})
-    engine = opa.library().OpaEngine()
+    engine = opa.bindings().OpaEngine()
     engine.register_function("test.sleep", lambda text: time.sleep(int(text.removesuffix("ms")) / 1000) or True, arity=1)
     for module in modules:
         engine.add_policy(module.path, module.source)

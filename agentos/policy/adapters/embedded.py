@@ -310,7 +310,7 @@ class EmbeddedEngine:
 
 
 def _refuse(modules: Sequence[Module]) -> None:
-    opa.library()
+    opa.bindings()
     opa.refuse_unsteady(modules)
 
 

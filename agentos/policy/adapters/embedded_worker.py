@@ -141,7 +141,7 @@ def _deliver(question: Question, answer: Json | AgentOSError) -> None:
 
 def _ask(engine: Any, path: str, document: Mapping[str, Json]) -> Json | AgentOSError:
     """One evaluation. Errors are values here: they cross from the thread to the loop."""
-    library = opa.library()
+    library = opa.bindings()
     try:
         return engine.eval_document(path, document)
     except library.OpaUndefinedError:

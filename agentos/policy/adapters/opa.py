@@ -59,7 +59,7 @@ _lock: Final = threading.Lock()
 _parser_lock: Final = threading.Lock()
 
 
-def library() -> Any:
+def bindings() -> Any:
     """The binding's module, loaded once. Raises EngineUnavailable where it is missing or the process was forked since."""
     if _state.pid is not None and _state.pid != os.getpid():
         raise forked()
@@ -93,7 +93,7 @@ def version() -> str:
 
 def build(modules: Sequence[Module], data: Json) -> Any:
     """A new OPA engine that holds `modules` and `data`, compiled. Raises PolicyError, EngineUnavailable."""
-    opa = library()
+    opa = bindings()
     refuse(modules)
     engine = opa.OpaEngine()
     # `print` in a policy is for its tests; the runtime's error stream is not its place.
@@ -159,9 +159,9 @@ def _compile(engine: Any, modules: Sequence[Module]) -> None:
 def _ask_once(ask: Callable[[], object]) -> None:
     try:
         ask()
-    except library().OpaUndefinedError:
+    except bindings().OpaUndefinedError:
         return
-    except library().OpaError as error:
+    except bindings().OpaError as error:
         if error.code != "eval_error":
             raise
 
@@ -242,7 +242,7 @@ _PARSE: Final = "tree := rego.parse_module(input.path, input.source)"
 
 @lru_cache(maxsize=1024)
 def _parse(path: str, source: str) -> Json:
-    opa = library()
+    opa = bindings()
     with _parser_lock:
         if _state.parser is None:
             _state.parser = opa.OpaEngine()
@@ -257,7 +257,7 @@ def parse(module: Module) -> Json:
     limits = over_limits(module)
     if limits is not None:
         raise PolicyError(limits.message, where=f"{limits.path}:{limits.row}", mend="split the file")
-    opa = library()
+    opa = bindings()
     try:
         return _parse(module.path, module.source)
     except opa.OpaError as error:

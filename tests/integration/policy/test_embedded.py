@@ -181,7 +181,7 @@ async def test_without_the_wheel_the_error_says_how_to_get_it(factory: EmbeddedF
 
 def test_the_collector_is_tuned_before_the_library_loads() -> None:
     """GOGC stands in the environment once the library is loaded."""
-    opa.library()
+    opa.bindings()
     assert os.environ["GOGC"]
 
 

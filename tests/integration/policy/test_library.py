@@ -316,7 +316,7 @@ def test_what_is_broken_opens_nothing(engines: Engines, data: st.DataObject) -> 
         del place[path[-1]]
     else:
         place[path[-1]] = data.draw(VALUES)
-    error = opa.library().OpaError
+    error = opa.bindings().OpaError
     try:
         found = STRENGTH[engines.decide(rule, rule.target, document).effect]
     except error:

@@ -55,7 +55,7 @@ def test_opa_check_and_the_engines_refuse_it(name: str, tmp_path: Path) -> None:
 
 def test_json_schemas_reach_the_network() -> None:
     """Why the two that read JSON Schemas are banned: a `$ref` is fetched. Seen on a file, as no test opens the network."""
-    engine = opa.library().OpaEngine()
+    engine = opa.bindings().OpaEngine()
     try:
         (answer,) = engine.eval_query(f'x := json.match_schema({{}}, {{"$ref": "file://{FILE}"}})')
     finally:

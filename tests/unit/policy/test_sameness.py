@@ -334,7 +334,7 @@ QUESTIONS = st.fixed_dictionaries(
 def asked() -> Callable[[Json], Json]:
     """The shipped axioms on real OPA, over the facts."""
     engine = opa.build(axioms("syscall"), FACTS)
-    failures = (opa.library().OpaError, TypeError)
+    failures = (opa.bindings().OpaError, TypeError)
 
     def ask(document: Json) -> Json:
         try:

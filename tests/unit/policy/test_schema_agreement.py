@@ -146,7 +146,7 @@ def schema(name: str) -> dict[str, Any]:
 def test_both_readers_agree(name: str, document: dict[str, Any], valid: bool) -> None:
     """A document is valid for both or for neither."""
     assert Draft202012Validator(schema(name)).is_valid(document) is valid
-    engine = opa.library().OpaEngine()
+    engine = opa.bindings().OpaEngine()
     answer = engine.eval_query(
         "x := json.match_schema(input.document, input.schema)", {"document": document, "schema": schema(name)}
     )
