@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 INBOX  ?= examples/quickstart/inbox
 
-.PHONY: help demo test lint types check bench conformance mutate simulate opa lock clean
+.PHONY: help demo test lint types check bench contention conformance mutate simulate kills opa lock clean
 help: ## what can be made here
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -16,9 +16,9 @@ $(VENV)/.run: requirements/run.txt requirements/opa.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.run requirements/dev.txt
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt requirements/litestream.txt
 	@echo "==> adding the test and lint tools"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt -r requirements/litestream.txt
 	@touch $@
 
 $(BIN)/opa: scripts/opa.py | $(VENV)/.run
@@ -46,6 +46,9 @@ check: lint types test ## what CI runs
 bench: $(VENV)/.dev ## measure against floors of the same run; writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks
 
+contention: $(VENV)/.run ## 200 agents, 3 tenants, 2 endpoints, three schedulers; writes docs/contention.md and .svg
+	@$(BIN)/python -m benchmarks.contention
+
 conformance: $(VENV)/.dev ## public suites (YAML, JSON, OPA's own cases) against what we ship: make conformance CASES=DIR
 	@test -d "$(CASES)" || { echo "say where the suites are: make conformance CASES=DIR"; exit 64; }
 	@if test -f "$(CASES)/cases.jsonl"; then $(BIN)/python tests/conformance/opa.py "$(CASES)"; \
@@ -57,6 +60,10 @@ mutate: $(VENV)/.dev ## remove guards and rules of the shipped policies one at a
 SEEDS ?= 1000..+300
 simulate: $(VENV)/.dev ## the whole runtime in a simulated world, crashes and all: make simulate SEEDS=1000..+300
 	@$(BIN)/python tests/simulation $(SEEDS)
+
+KILLS ?= 50
+kills: $(VENV)/.dev $(BIN)/opa ## kill -9 of server, runtime and both in turn during a load: make kills KILLS=50
+	@$(BIN)/python tests/e2e/e2e_kills.py $(KILLS)
 
 lock: ## pin all dependencies again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml requirements/build.in requirements/demo.in -o requirements/run.txt

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import append, commands, decision, syscall
+from benchmarks import append, commands, decision, query, scheduling, syscall
 
 REPORT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 
@@ -27,6 +27,8 @@ def main() -> int:
         decisions = asyncio.run(decision.run(Path(folder) / "decision"))
         appends = asyncio.run(append.run(Path(folder) / "append"))
         seconds = commands.run(Path(folder) / "commands")
+        queries = query.run(Path(folder) / "query")
+    chosen = scheduling.lines(scheduling.run())
     by_name = {figure.name: figure for figure in figures}
     publishes, evaluation = by_name["floor: two publishes"].p50, by_name["floor: OPA evaluates the decision"].p50
     sums = {"syscall, decision not cached": publishes + evaluation, "syscall, decision cached": publishes}
@@ -56,10 +58,12 @@ def main() -> int:
     lines += ["", "## Many sessions at once", "", "Every call decided by Rego without a cache hit, every event durable.", ""]
     lines += ["| what | figure |", "| --- | ---: |", *(f"| {name} | {rate:.0f} |" for name, rate in rates.items())]
     lines += ["", "## One decision", "", *decisions]
+    lines += ["", "## Who runs next", "", *chosen]
     lines += ["", "## Commands", "", "Whole processes, interpreter start included; medians.", ""]
     lines += ["| command | s |", "| --- | ---: |"]
     lines += [f"| {name} | {value:.2f} |" for name, value in seconds.items()]
     lines += ["", "## Durable appends", "", *appends]
+    lines += ["", "## Read models of a million events", "", *queries]
     text = "\n".join(lines) + "\n"
     print(text)
     REPORT.write_text(text)

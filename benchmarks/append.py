@@ -26,7 +26,7 @@ from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
 from agentos.eventlog.adapters.nats_server import NatsServer
 from agentos.eventlog.adapters.server_config import Account, ServerConfig, User
 from agentos.eventlog.port import Message
-from agentos.eventlog.subject import EVENT_STREAMS, SHARDS
+from agentos.eventlog.subject import SHARDS, TIMELESS
 from benchmarks.measure import Figure, in_turn
 
 PAYLOAD = b"x" * 900
@@ -43,7 +43,7 @@ class Sessions:
 
     def __init__(self, client: Client, name: str, count: int, events: int, streams: int = 1) -> None:
         self._log = JetStreamLog(client)
-        self._ends = {f"ev.{number % streams}.{name}-{number}": 0 for number in range(count)}
+        self._ends = {f"ev.{TIMELESS}.{number % streams}.{name}-{number}": 0 for number in range(count)}
         self._events = events
         self._numbers = iter(range(10**9))
         self._name = name
@@ -78,7 +78,7 @@ class Batches:
         for number, end in enumerate(self._ends, start=1):
             headers = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number), "Nats-Msg-Id": f"{batch}-{number}"}
             headers["Nats-Expected-Last-Subject-Sequence"] = str(end)
-            subject = f"ev.0.batch-{count}-{number}"
+            subject = f"ev.000000.0.batch-{count}-{number}"
             if number < count:
                 await self._client.publish(subject, PAYLOAD, headers=headers)
             else:
@@ -98,7 +98,7 @@ class Publishes:
     async def run(self) -> None:
         async def publisher(number: int) -> None:
             for _ in range(self._events):
-                await self._stream.publish(f"ev.0.plain-{number}", PAYLOAD, timeout=30)
+                await self._stream.publish(f"ev.000000.0.plain-{number}", PAYLOAD, timeout=30)
 
         await asyncio.gather(*(publisher(number) for number in range(self._count)))
 
@@ -110,7 +110,7 @@ async def run(folder: Path) -> list[str]:
     await server.start()
     try:
         client = await connect(server.url, key, name="bench", reconnect=True)
-        await ensure_streams(client, EVENT_STREAMS)
+        await ensure_streams(client, [f"EV_{TIMELESS}_{shard}" for shard in range(SHARDS)])
         one = await _one(client)
         many = [line for count, events in WAITING.items() for line in await _many(client, count, events)]
         await client.close()
@@ -133,11 +133,11 @@ async def _one(client: Client) -> dict[str, Figure]:
     end, numbers = 0, iter(range(10**9))
 
     async def publish() -> None:
-        await stream.publish("ev.0.one-bare", PAYLOAD)
+        await stream.publish("ev.000000.0.one-bare", PAYLOAD)
 
     async def append() -> None:
         nonlocal end
-        end = await log.append("ev.0.one", [Message(f"one-{next(numbers)}", PAYLOAD)], after=end)
+        end = await log.append("ev.000000.0.one", [Message(f"one-{next(numbers)}", PAYLOAD)], after=end)
 
     return await in_turn({ONE["a bare publish"]: publish, ONE["an append"]: append}, rounds=400)
 

@@ -17,7 +17,6 @@ from agentos.boot.system import SystemRandom, SystemTimer
 from agentos.drivers.dispatch import Providers
 from agentos.drivers.port import CallContext, ToolSpec
 from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
-from agentos.eventlog.subject import EVENT_STREAMS
 from agentos.kernel.charges import Charges
 from agentos.kernel.gate import Gate
 from agentos.kernel.journal import Journal
@@ -83,7 +82,7 @@ async def run(folder: Path) -> tuple[list[Figure], dict[str, float]]:
     await backend.start(("default",))
     try:
         client = await backend.connect("default")
-        await ensure_streams(client, EVENT_STREAMS)
+        await ensure_streams(client, ["EV_000000_0"])
         log = JetStreamLog(client)
         factory = EmbeddedFactory()
         resources = fleet(GRANTS)
@@ -97,11 +96,11 @@ async def run(folder: Path) -> tuple[list[Figure], dict[str, float]]:
         document = _document("out/engine.txt")
 
         async def publish() -> None:
-            await js.publish("ev.0.floor", payload)
+            await js.publish("ev.000000.0.floor", payload)
 
         async def floor_of_two() -> None:
-            await js.publish("ev.0.floor", payload)
-            await js.publish("ev.0.floor", payload)
+            await js.publish("ev.000000.0.floor", payload)
+            await js.publish("ev.000000.0.floor", payload)
 
         async def evaluate() -> None:
             await engine.evaluate("agentos.syscall.decision", document)

@@ -11,12 +11,14 @@
     │   └── LogUnavailable       log.unavailable      1    the event log did not store an event
     ├── TooLarge                 log.too-large        1    an event or a blob is larger than the log takes (retry cannot help)
     ├── ChainBroken              log.chain            1    stored events do not form the chain they must form
+    ├── PayloadErased            log.erased           1    the header of an event is there, its payload was erased
     ├── DriverError              driver               1    a tool failed in a way its caller should read
     │   ├── OutcomeUnknown       driver.unknown       1    a tool may or may not have acted
     │   └── ModelUnavailable     driver.model         1    (`drivers.port`) a model that may answer if asked again
     ├── Denied                   denied               3    policy said no (carries rules and reasons)
     ├── Conflict                 conflict             4    somebody else was first
     │   └── SequenceConflict     log.conflict         4    a subject has moved past the expected position
+    │       └── Relieved         log.relieved         4    a newer runtime serves the tenant: this one lets go
     └── UsageError               usage               64    the command's words are off
 
 Every error knows its stable `code`, may know `where` (`file:line:column` or a resource) and `mend` (what to do
@@ -112,6 +114,10 @@ class ChainBroken(AgentOSError):
     code = "log.chain"
 
 
+class PayloadErased(AgentOSError):
+    code = "log.erased"
+
+
 class DriverError(AgentOSError):
     code = "driver"
 
@@ -148,6 +154,10 @@ class Conflict(AgentOSError):
 
 class SequenceConflict(Conflict):
     code = "log.conflict"
+
+
+class Relieved(SequenceConflict):
+    code = "log.relieved"
 
 
 class UsageError(AgentOSError):

@@ -8,18 +8,22 @@ Attributes beyond CloudEvents' own (extension names must be lower-case letters a
     configrevision  the revision of the desired state in force (0: none yet)
     policydigest    digest of the policy in force, absent before a policy exists
 
-`subject` is a session id, or `registry`. `data` is the payload; its fields are documented with the types below.
+`subject` is a session id, or `registry`. `data` is the payload; its fields are documented with the types below. The event of a
+session is stored as a record (`abi.record`): a header with the attributes of `abi.attributes` and the digest `p` of the payload,
+which stands apart from it. An event of the registry is open: its `data` stands among the attributes.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from agentos.abi.canonical import Json, canonical, digest, parse_strict
+from agentos.abi.canonical import Json, canonical, digest
 from agentos.abi.chain import Head
+from agentos.abi.record import decode, header_of, join, make_opening
 
 # Session life.
 SESSION_CREATED: Final = "agentos.session.created"  # agent, goal, inputs [{path, bytes, digest, labels?}], labels?
@@ -55,6 +59,12 @@ REVISION_APPLIED: Final = "agentos.registry.applied"  # revision, tree, reason, 
 PRINCIPAL_CREATED: Final = "agentos.principal.created"  # name, tenant, roles, public_key
 PRINCIPAL_REVOKED: Final = "agentos.principal.revoked"  # name, reason
 
+# A tenant's audit chain: what was done to its log.
+AUDIT_ERASED: Final = "agentos.audit.erased"  # sessions, keys (hex), basis, overruled: their payloads are gone for good
+AUDIT_HELD: Final = "agentos.audit.held"  # hold, session or agent or period, reason: what must not be erased or retired
+AUDIT_RELEASED: Final = "agentos.audit.released"  # hold, reason
+AUDIT_RETIRED: Final = "agentos.audit.retired"  # period, stream, size, root, packs, note, basis, overruled: dropped whole
+
 TERMINAL: Final = frozenset({SESSION_FINISHED, SESSION_FAILED, SESSION_CANCELLED, SESSION_HALTED})
 """After one of these a session's subject never grows again."""
 
@@ -78,10 +88,23 @@ class Event:
     config_revision: int
     policy_digest: str | None
     data: dict[str, Json] = field(hash=False)
+    attributes: Mapping[str, str | int] = field(default_factory=dict, hash=False)
+    """What the header of a record says of the payload, and of the session (`abi.attributes`); empty for an open event."""
+    withheld: bool = False
+    """Whether only the header is known: `data` is empty then, and says nothing."""
 
     def to_bytes(self) -> bytes:
-        """The canonical bytes that are stored and hashed. Raises canonical.NotCanonical."""
+        """The canonical bytes of an open event, all of which are hashed. Raises canonical.NotCanonical."""
+        return canonical(self._envelope() | {"data": self.data})
+
+    def to_record(self, salt: bytes) -> bytes:
+        """The record of a session's event: header, TAB, opening. `salt` is 16 random bytes. Raises canonical.NotCanonical."""
+        opening = make_opening(self.data, salt)
+        return join(canonical(self._envelope() | {"p": digest(opening)}), opening)
+
+    def _envelope(self) -> dict[str, Json]:
         body: dict[str, Json] = {
+            **self.attributes,
             "specversion": "1.0",
             "id": self.id,
             "source": f"agentos/{self.tenant}",
@@ -93,26 +116,29 @@ class Event:
             "prev": self.prev,
             "actor": self.actor,
             "configrevision": self.config_revision,
-            "data": self.data,
         }
         if self.policy_digest is not None:
             body["policydigest"] = self.policy_digest
-        return canonical(body)
+        return body
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Event:
-        """Decode stored bytes. Raises canonical.NotCanonical, KeyError or ValueError on a foreign message."""
-        return cls.from_dict(parse_strict(data))
+        """Decode a record or an open event. Raises canonical.NotCanonical, KeyError or ValueError on a foreign message."""
+        return cls.from_dict(decode(data))
 
     @classmethod
     def from_dict(cls, body: dict[str, Json]) -> Event:
-        """Build an event from its decoded JSON form. Raises KeyError or ValueError on a foreign one."""
+        """Build an event from its decoded JSON form, `data` among the attributes, or `p` where it is withheld.
+
+        Raises KeyError or ValueError on a foreign one.
+        """
         if not isinstance(body, dict):
             raise ValueError("an event is a JSON object")  # noqa: TRY004 - one class for whatever is foreign
         source = _text(body, "source")
         if not source.startswith("agentos/"):
             raise ValueError(f"source {source!r} is not AgentOS")
-        data = body["data"]
+        withheld = "p" in body and "data" not in body
+        data = {} if withheld else body["data"]
         if not isinstance(data, dict):
             raise ValueError("`data` of an event is a JSON object")  # noqa: TRY004
         return cls(
@@ -127,11 +153,30 @@ class Event:
             config_revision=_whole(body, "configrevision"),
             policy_digest=_text(body, "policydigest") if "policydigest" in body else None,
             data=data,
+            attributes=_extensions(body),
+            withheld=withheld,
         )
 
     def head(self, stored: bytes) -> Head:
-        """The chain's head once this event is stored as `stored`."""
-        return Head(self.seq, digest(stored))
+        """The chain's head once this event is stored as `stored`, a record or the bytes of an open event."""
+        return Head(self.seq, digest(header_of(stored)))
+
+
+_ENVELOPE: Final = frozenset(
+    {
+        *("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "seq", "prev", "actor"),
+        *("configrevision", "policydigest", "data", "p"),
+    }
+)
+
+
+def _extensions(body: dict[str, Json]) -> dict[str, str | int]:
+    """The attributes of a header that are not every event's."""
+    found = {name: value for name, value in body.items() if name not in _ENVELOPE}
+    for name, value in found.items():
+        if type(value) not in {str, int}:
+            raise ValueError(f"attribute `{name}` of an event is text or a whole number")
+    return found
 
 
 def _text(body: dict[str, Json], key: str) -> str:

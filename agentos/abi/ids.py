@@ -47,6 +47,20 @@ def new_id(prefix: str, clock: Clock, random: Random) -> str:
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
+_TIMED: Final = re.compile(rf"[a-z][a-z0-9-]*-([{_ALPHABET}]{{9}})[{_ALPHABET}]{{10}}", re.ASCII)
+
+
+def time_of(identity: str) -> int | None:
+    """When `new_id` made `identity`, in ms since the Unix epoch; None for a name that does not look as if it did."""
+    found = _TIMED.fullmatch(identity)
+    if found is None:
+        return None
+    value = 0
+    for digit in found[1]:
+        value = value << 5 | _ALPHABET.index(digit)
+    return value
+
+
 def _base32(value: int, width: int) -> str:
     digits = []
     for _ in range(width):

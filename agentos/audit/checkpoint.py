@@ -119,6 +119,25 @@ def open_checkpoint(note: str | bytes, keys: Sequence[TrustedKey]) -> Checkpoint
     return found
 
 
+def follows(before: Checkpoint | None, checkpoint: Checkpoint, root: bytes, origin: str) -> None:
+    """Whether `checkpoint` may follow `before` in the log `origin` whose own root is then `root`. Raises EvidenceError."""
+    number = 1 if before is None else before.number + 1
+    if checkpoint.origin != origin:
+        raise EvidenceError(f"is of the log {checkpoint.origin}, this is {origin}")
+    if checkpoint.number != number:
+        raise EvidenceError(f"says that it is checkpoint {checkpoint.number}: one was dropped, added or moved")
+    if checkpoint.root != root:
+        raise EvidenceError("does not lead on from the checkpoints before it: one of them was changed")
+    if before is None:
+        return
+    if checkpoint.time_ms < before.time_ms:
+        raise EvidenceError("was made before the one before it")
+    for name, tree in before.streams.items():
+        now = checkpoint.tree(name)
+        if now.size < tree.size or (now.size == tree.size and now.root != tree.root):
+            raise EvidenceError(f"takes events of {name} back: {now.size} after {tree.size}")
+
+
 def origin_of(name: str, first: TrustedKey) -> str:
     """The origin of the log `name` of the runtime whose first key is `first`."""
     return f"agentos/{first.id.removeprefix('sha256:')[:16]}/{name}"

@@ -3,6 +3,9 @@
 A call that rests on approvals needs, before it: enough yeses of different people, each of whom was an approver at that moment and
 not the one who started the session; each yes to exactly what was asked, under the policy that allows, not expired, and of one for
 the session no more uses than it gave. A question ends without an answer only when its time is over.
+
+Of an event whose payload is withheld the header tells who answered which question of which decision, for how long, and on whose
+yes a call relies; what it does not tell (arguments, policies, uses) is not compared, and the event is put among `unseen`.
 """
 
 from __future__ import annotations
@@ -12,8 +15,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agentos.abi import event as ev
+from agentos.abi.attributes import names_of
 from agentos.abi.canonical import Json
 from agentos.abi.event import Event
+from agentos.audit.finding import Unseen
 
 APPROVER_ROLES: Final = frozenset({"approver"})
 """Roles whose holder may answer for a call, as `policies/agentos/control/rules/roles` has it."""
@@ -30,29 +35,29 @@ Roles = Callable[[str, str, int], frozenset[str] | None]
 
 @dataclass(slots=True)
 class Yes:
-    """One approval. `used` counts the calls that rested on it."""
+    """One approval. `used` counts the calls that rested on it. None: withheld."""
 
     call: str
     tool: str
-    args_digest: str
+    args_digest: str | None
     by: str
     at: int
     expires: int
-    policy_digest: str
+    policy_digest: str | None
     scope: str
     rules: frozenset[str]
-    max_uses: int
+    max_uses: int | None
     used: int = 0
 
 
 @dataclass(slots=True)
 class Call:
-    """One call of a session so far: the last decision about it, and what people said to it."""
+    """One call of a session so far: the last decision about it, and what people said to it. None: withheld."""
 
     name: str
     tool: str
-    args_digest: str
-    proposed: str
+    args_digest: str | None
+    proposed: str | None
     effect: str
     seq: int
     policy_digest: str | None
@@ -72,18 +77,19 @@ class Call:
     @classmethod
     def decided_by(cls, event: Event, before: Call | None) -> Call:
         """The call after a decision. Raises KeyError, TypeError or AttributeError for one of another shape."""
-        data = event.data
-        effect = data["decision"]["effect"]
+        data, said = event.data, said_of(event)
+        effect = said["decision"] if event.withheld else data["decision"]["effect"]
         asks = effect == "ask"
+        args_digest = None if event.withheld else data["args_digest"]
         return cls(
-            name=data["call"],
-            tool=data["tool"],
-            args_digest=data["args_digest"],
-            proposed=data["proposed"] if "proposed" in data else data["args_digest"],
+            name=said["call"],
+            tool=said["tool"],
+            args_digest=args_digest,
+            proposed=args_digest if event.withheld or "proposed" not in data else data["proposed"],
             effect=effect,
             seq=event.seq,
             policy_digest=event.policy_digest,
-            rules=frozenset(data["decision"]["rules"]),
+            rules=frozenset(names_of(event.attributes, "rules") if event.withheld else data["decision"]["rules"]),
             open=effect == "allow",
             waits=asks,
             asked=asks or (before is not None and before.asked),
@@ -95,9 +101,10 @@ class Call:
 class Consent:
     """What people said in one session. Each method gives a sentence for everything that is not in order."""
 
-    def __init__(self, roles: Roles, tenant: str) -> None:
+    def __init__(self, roles: Roles, tenant: str, unseen: Unseen) -> None:
         self._roles = roles
         self._tenant = tenant
+        self._unseen = unseen
         self._session: list[Yes] = []
         self.actor = ""
         """Who started the session."""
@@ -105,11 +112,12 @@ class Consent:
     def waits(self, event: Event, call: Call | None) -> None:
         """The session waits with a question."""
         if call is not None:
-            call.ends = _whole(event.data["expires"])
+            call.ends = _whole(said_of(event)["expires"])
 
     def answered(self, event: Event, call: Call | None) -> Iterator[str]:
         """A yes, a no, or the end of a question's time."""
-        data, name = event.data, event.data["call"]
+        said = said_of(event)
+        name = said["call"]
         expired = event.type == ev.APPROVAL_EXPIRED
         if expired and event.actor != "system/kernel":
             yield f"call {name} was ended by {event.actor}, and only the runtime ends a question"
@@ -118,7 +126,7 @@ class Consent:
         if call is None or not call.waits:
             yield f"call {name} was answered, and nobody had been asked"
             return
-        if data["args_digest"] != call.args_digest or data["decided"] != call.seq:
+        if said["decided"] != call.seq or self._differ(event, args_digest_of(event), call.args_digest):
             yield f"call {name} was answered for another question than the one that was asked"
         if expired and (call.ends is None or event.time_ms < call.ends):
             yield f"call {name} was ended before the time of its question was over"
@@ -132,29 +140,30 @@ class Consent:
         roles = self._roles(event.actor, self._tenant, event.time_ms)
         if not event.actor.startswith("principal/") or roles is None or not roles & APPROVER_ROLES:
             held = "no principal then" if roles is None else f"held only {', '.join(sorted(roles)) or 'no role'}"
-            yield f"call {event.data['call']} was answered by {event.actor}, who was no approver: {held}"
+            yield f"call {said_of(event)['call']} was answered by {event.actor}, who was no approver: {held}"
 
     def _granted(self, event: Event, call: Call) -> Iterator[str]:
-        data = event.data
+        data, said = event.data, said_of(event)
         yes = Yes(
             call=call.name,
             tool=call.tool,
-            args_digest=data["args_digest"],
+            args_digest=args_digest_of(event),
             by=event.actor,
             at=event.time_ms,
-            expires=_whole(data["expires"]),
-            policy_digest=data["policy_digest"],
-            scope=data["scope"],
+            expires=_whole(said["expires"]),
+            policy_digest=None if event.withheld else data["policy_digest"],
+            scope=said["scope"],
             rules=call.rules,
-            max_uses=_whole(data["max_uses"]),
+            max_uses=None if event.withheld else _whole(data["max_uses"]),
         )
         if yes.by == self.actor:
             yield f"call {call.name} was approved by {yes.by}, who started the session"
-        if data["decision"]["effect"] != "allow":
+        if not event.withheld and data["decision"]["effect"] != "allow":
             yield f"call {call.name} was approved by {yes.by}, and policy said that this does not count"
-        if yes.policy_digest != (call.policy_digest or ""):
+        if self._differ(event, yes.policy_digest, call.policy_digest or ""):
             yield f"call {call.name} was approved under another policy than the one that asked"
-        if any(one.by == yes.by and yes.at < one.expires and one.policy_digest == yes.policy_digest for one in call.yeses):
+        own = [one for one in call.yeses if one.by == yes.by and yes.at < one.expires]
+        if any(not self._differ(event, one.policy_digest, yes.policy_digest, unknown=True) for one in own):
             yield f"call {call.name} was approved twice by {yes.by}"
         call.yeses.append(yes)
         if yes.scope == "session":
@@ -162,7 +171,10 @@ class Consent:
 
     def allowed(self, event: Event, call: Call) -> Iterator[str]:
         """A call was allowed: does what it rests on bear it?"""
-        claims = event.data.get("approvals", [])
+        if event.withheld:
+            claims: list[Json] = [{"by": name} for name in names_of(event.attributes, "approvals")]
+        else:
+            claims = event.data.get("approvals", [])
         if call.asked and not call.answered:
             yield f"call {call.name} was allowed without an approval that precedes it"
         rests = APPROVED in call.rules
@@ -172,38 +184,71 @@ class Consent:
             yield f"call {call.name} names approvals that it does not rest on"
         people = set()
         for claim in claims:
-            yes = self._named(claim, call)
-            if yes is None:
+            meant = self._named(claim, call)
+            if not meant:
                 yield f"call {call.name} names an approval by {claim['by']}, which was not given"
                 continue
-            problems = list(_unfit(yes, call, event))
+            if event.withheld:
+                self._unseen.add(("approvals", event.seq))
+            if len(meant) > 1:
+                # Which of them was used is not told; how many uses each has left is then not known either.
+                for one in meant:
+                    one.max_uses = None
+                continue
+            (yes,) = meant
+            problems = list(self._unfit(yes, call, event))
             yield from problems
             yes.used += 1
             if not problems:
                 people.add(yes.by)
-        needed = _needed(event.data["decision"])
+        needed = 0 if event.withheld else _needed(event.data["decision"])
         if claims and len(people) < needed:
             yield f"call {call.name} needed {needed} approvers and rests on {len(people)}"
 
-    def _named(self, claim: Mapping[str, Json], call: Call) -> Yes | None:
-        """The last yes that a claim can mean: to this call, or to another one for the whole session."""
+    def _named(self, claim: Mapping[str, Json], call: Call) -> list[Yes]:
+        """The last yes that a claim can mean: to this call, or to another one for the whole session.
+
+        A claim of which only the name is told can mean several, the last of each call.
+        """
+        if "call" not in claim:
+            by_call = {(one.call, one.scope): one for one in [*self._session, *call.yeses] if one.by == claim["by"]}
+            return list(by_call.values())
         own = call.yeses if claim["call"] == call.name else self._session
         fitting = [one for one in own if (one.call, one.by, one.scope) == (claim["call"], claim["by"], claim["scope"])]
-        return fitting[-1] if fitting else None
+        return fitting[-1:]
+
+    def _unfit(self, yes: Yes, call: Call, event: Event) -> Iterator[str]:
+        told = f"call {call.name} rests on an approval by {yes.by} that"
+        other = yes.scope == "once" and self._differ(event, yes.args_digest, call.args_digest)
+        if yes.tool != call.tool or other:
+            yield f"{told} was for another call"
+        if not event.withheld and _whole(event.data["now"]) >= yes.expires:
+            yield f"{told} had expired"
+        if self._differ(event, yes.policy_digest, event.policy_digest or ""):
+            yield f"{told} was given under another policy"
+        if yes.scope == "session" and yes.max_uses is None:
+            self._unseen.add(("approvals", event.seq))
+        if yes.scope == "session" and yes.max_uses is not None and yes.used >= yes.max_uses:
+            yield f"{told} was used up"
+        if yes.scope == "session" and yes.rules.isdisjoint(call.rules):
+            yield f"{told} was for other rules"
+
+    def _differ(self, event: Event, one: str | None, two: str | None, *, unknown: bool = False) -> bool:
+        """Whether two values differ, and `unknown` where one of them is withheld: then `event` is among `unseen`."""
+        if one is None or two is None:
+            self._unseen.add(("approvals", event.seq))
+            return unknown
+        return one != two
 
 
-def _unfit(yes: Yes, call: Call, event: Event) -> Iterator[str]:
-    told = f"call {call.name} rests on an approval by {yes.by} that"
-    if yes.tool != call.tool or (yes.scope == "once" and yes.args_digest != call.args_digest):
-        yield f"{told} was for another call"
-    if _whole(event.data["now"]) >= yes.expires:
-        yield f"{told} had expired"
-    if yes.policy_digest != (event.policy_digest or ""):
-        yield f"{told} was given under another policy"
-    if yes.scope == "session" and yes.used >= yes.max_uses:
-        yield f"{told} was used up"
-    if yes.scope == "session" and yes.rules.isdisjoint(call.rules):
-        yield f"{told} was for other rules"
+def said_of(event: Event) -> Mapping[str, Json]:
+    """What an event says: its payload, or of a withheld one the header, where texts and numbers have the same names."""
+    return event.attributes if event.withheld else event.data
+
+
+def args_digest_of(event: Event) -> str | None:
+    """The digest of the arguments that an event names. None: withheld. Raises KeyError."""
+    return None if event.withheld else event.data["args_digest"]
 
 
 def _needed(decision: Mapping[str, Json]) -> int:

@@ -1,7 +1,7 @@
 """What ties the events of an evidence pack to signed checkpoints: written at export, checked offline.
 
-A pack of format v2 holds two checkpoints, the tenant's and the registry's, and for each stream one JSON member: which leaves the
-chains of the pack are (`leaves`: name → numbers from 0, in the chain's order), and the hashes that stand for everything else
+A pack holds two checkpoints, the tenant's and the registry's, and for each stream one JSON member: which leaves the chains of the
+pack are (`leaves`: name → numbers from 0, in the chain's order), and the hashes that stand for everything else
 (`nodes`, base64), so that the signed root can be computed from the pack alone. `docs/audit.md` has the order of the hashes. Pure.
 """
 
@@ -26,8 +26,13 @@ TENANT_NOTE: Final = "checkpoint/tenant.note"
 REGISTRY_NOTE: Final = "checkpoint/registry.note"
 ROTATIONS: Final = "checkpoint/rotations.json"
 REGISTRY_PROOF: Final = "checkpoint/REG.json"
+AUDIT_PROOF: Final = "checkpoint/AUD.json"
 
-REGISTRY_CHAINS: Final = frozenset({"revisions", "principals"})
+AUDIT_CHAIN: Final = "audit"
+"""What the audit chain is called among the chains of its stream."""
+
+AUDIT_STREAM: Final = "AUD"
+"""Where the audit chain is kept, and nothing else."""
 
 Fault = Callable[[str, str, str], None]
 """How a fault is reported: check, where, message."""
@@ -85,7 +90,7 @@ def read_rotations(members: Mapping[str, bytes], trust: Trust) -> tuple[TrustedK
 
 
 class Coverage:
-    """Checks the checkpoints of one pack and what they cover. `chains` is name → the stored bytes of its events, in order."""
+    """Checks the checkpoints of one pack and what they cover. Chains are name → what is hashed of their events, in order."""
 
     def __init__(self, members: Mapping[str, bytes], tenant: str, trust: Trust, keys: Sequence[TrustedKey], fault: Fault) -> None:
         self._members = members
@@ -94,15 +99,29 @@ class Coverage:
         self._keys = keys
         self._fault = fault
 
-    def check(self, sessions: Mapping[str, Sequence[bytes]], registry: Mapping[str, Sequence[bytes]]) -> None:
-        """Report every fault of the checks `checkpoint` and `inclusion`."""
+    def check(
+        self,
+        sessions: Mapping[str, Sequence[bytes]],
+        registry: Mapping[str, Sequence[bytes]],
+        audit: Sequence[bytes] | None,
+    ) -> None:
+        """Report every fault of the checks `checkpoint` and `inclusion`. `audit` is None where packs have no audit chain."""
         ours = sorted(name for name in self._members if name.startswith(f"{FOLDER}EV_"))
-        self._side(TENANT_NOTE, self._tenant, ours, sessions)
-        chains = {name: events for name, events in registry.items() if events}
-        self._side(REGISTRY_NOTE, "REG", [REGISTRY_PROOF] if REGISTRY_PROOF in self._members else [], chains)
+        point = self._checkpoint(TENANT_NOTE, self._tenant)
+        self._chains(point, ours, sessions)
+        if audit is not None:
+            self._chains(point, self._there(AUDIT_PROOF), {AUDIT_CHAIN: audit})
+            if point is not None and point.tree(AUDIT_STREAM).size != len(audit):
+                said = f"has {len(audit)} events in the pack, {point.tree(AUDIT_STREAM).size} in checkpoint {point.number}"
+                self._fault("inclusion", "audit/chain", said)
+        self._chains(self._checkpoint(REGISTRY_NOTE, "REG"), self._there(REGISTRY_PROOF), registry)
 
-    def _side(self, note: str, name: str, proofs: Sequence[str], chains: Mapping[str, Sequence[bytes]]) -> None:
-        point = self._checkpoint(note, name)
+    def _there(self, member: str) -> list[str]:
+        return [member] if member in self._members else []
+
+    def _chains(self, point: Checkpoint | None, proofs: Sequence[str], chains: Mapping[str, Sequence[bytes]]) -> None:
+        """Whether the events of `chains` are what `point` covers, as the members `proofs` show."""
+        chains = {name: events for name, events in chains.items() if events}
         proven: set[str] = set()
         for member in proofs:
             try:

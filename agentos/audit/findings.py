@@ -3,30 +3,25 @@
 A chain that is whole proves that nothing was changed since; these checks look at whether what was recorded was in order: an
 outcome needs an earlier decision that allowed it, an approved call a person who was an approver at that moment, a decision a
 revision that was applied. Times of different chains are compared as the events state them, in milliseconds.
+
+Where a payload is withheld or erased, the header tells enough to see that an outcome has its decision and an approval its person;
+what cannot be compared then is put among `unseen`, so that it is not taken for checked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from agentos.abi import event as ev
 from agentos.abi.canonical import Json, NotCanonical, digest, digest_of, parse_strict
 from agentos.abi.event import Event
-from agentos.audit.consent import Call, Consent
+from agentos.audit.consent import Call, Consent, said_of
+from agentos.audit.finding import Finding, Unseen
 from agentos.audit.layout import blob_member
 
 FLEET: Final = "*"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is not in order. `where` is added to the name of the session or chain, such as `#12`."""
-
-    check: str
-    where: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +121,36 @@ def tree_digests(tree: bytes, tenant: str) -> dict[str, str]:
     return wanted
 
 
+def check_actors(events: Iterable[Event], tenant: str, roster: Roster) -> Iterator[Finding]:
+    """Every principal among the actors was one at that time."""
+    for event in events:
+        if event.actor.startswith("principal/") and roster.roles(event.actor, tenant, event.time_ms) is None:
+            said = f"{event.actor} acted and was no principal of the tenant at that time"
+            yield Finding("actors", f"#{event.seq}", said)
+
+
+def erased_sessions(audit: Iterable[Event]) -> frozenset[str]:
+    """The sessions whose payloads were erased, as the audit chain says. Raises ValueError for an erasure of another shape."""
+    found: set[str] = set()
+    for event in audit:
+        if event.type == ev.AUDIT_ERASED:
+            names = event.data.get("sessions")
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError(f"{event.type} #{event.seq} names no sessions")
+            found.update(names)
+    return frozenset(found)
+
+
 class _Session:
-    def __init__(self, tenant: str, revisions: Container[int], roster: Roster) -> None:
+    def __init__(self, tenant: str, revisions: Container[int], roster: Roster, unseen: Unseen) -> None:
         self._tenant = tenant
         self._revisions = revisions
-        self._roster = roster
+        self._unseen = unseen
         self._calls: dict[str, Call] = {}
-        self._consent = Consent(roster.roles, tenant)
+        self._consent = Consent(roster.roles, tenant, unseen)
 
     def take(self, event: Event) -> Iterator[Finding]:
         where = f"#{event.seq}"
-        if event.actor.startswith("principal/") and self._roster.roles(event.actor, self._tenant, event.time_ms) is None:
-            yield Finding("actors", where, f"{event.actor} acted and was no principal of the tenant at that time")
         match event.type:
             case ev.SESSION_CREATED:
                 self._consent.actor = event.actor
@@ -146,35 +159,39 @@ class _Session:
             case ev.SYSCALL_FINISHED | ev.SYSCALL_FAILED | ev.SYSCALL_UNKNOWN:
                 yield from self._outcome(event, where)
             case ev.SESSION_WAITING:
-                self._consent.waits(event, self._calls.get(event.data["call"]))
+                self._consent.waits(event, self._calls.get(said_of(event)["call"]))
             case ev.APPROVAL_GRANTED | ev.APPROVAL_DENIED | ev.APPROVAL_EXPIRED:
-                call = self._calls.get(_text(event.data, "call"))
+                call = self._calls.get(_text(said_of(event), "call"))
                 yield from (Finding("approvals", where, problem) for problem in self._consent.answered(event, call))
 
     def _decided(self, event: Event, where: str) -> Iterator[Finding]:
-        data = event.data
-        name, tool, args_digest = _text(data, "call"), _text(data, "tool"), _text(data, "args_digest")
-        effect = _text(data["decision"], "effect")
-        if effect not in {"allow", "deny", "ask", "halt"}:
-            yield Finding("intent", where, f"decision {effect!r} is none")
-        if digest_of(data["args"]) != args_digest:
-            yield Finding("intent", where, f"call {name}: args_digest is not the digest of the arguments")
+        said = said_of(event)
+        name, tool = _text(said, "call"), _text(said, "tool")
+        before = self._calls.get(name)
+        call = Call.decided_by(event, before)
+        if call.effect not in {"allow", "deny", "ask", "halt"}:
+            yield Finding("intent", where, f"decision {call.effect!r} is none")
         if event.config_revision not in self._revisions:
             yield Finding(
                 "revisions", where, f"call {name} was decided under revision {event.config_revision}, which was never applied"
             )
-        before = self._calls.get(name)
         if before is not None and before.tool != tool:
             yield Finding("intent", where, f"call {name} was decided before as another call: {before.tool}")
-        if before is not None and before.proposed != data.get("proposed", args_digest):
+        if event.withheld or (before is not None and before.proposed is None):
+            self._unseen.add(("intent", event.seq))
+        elif before is not None and before.proposed != call.proposed:
             yield Finding("intent", where, f"call {name} was decided before with other arguments")
-        yield from (Finding("intent", where, problem) for problem in _overruled(name, data))
-        call = self._calls[name] = Call.decided_by(event, before)
-        if effect == "allow":
+        if not event.withheld:
+            if digest_of(event.data["args"]) != _text(event.data, "args_digest"):
+                yield Finding("intent", where, f"call {name}: args_digest is not the digest of the arguments")
+            yield from (Finding("intent", where, problem) for problem in _overruled(name, event.data))
+        self._calls[name] = call
+        if call.effect == "allow":
             yield from (Finding("approvals", where, problem) for problem in self._consent.allowed(event, call))
 
     def _outcome(self, event: Event, where: str) -> Iterator[Finding]:
-        name, tool = _text(event.data, "call"), _text(event.data, "tool")
+        said = said_of(event)
+        name, tool = _text(said, "call"), _text(said, "tool")
         call = self._calls.get(name)
         if call is None or call.effect != "allow" or call.tool != tool:
             yield Finding("intent", where, f"call {name} ({tool}) has an outcome and no earlier decision that allowed it")
@@ -195,10 +212,13 @@ def _overruled(name: str, data: Mapping[str, Json]) -> Iterator[str]:
         yield f"call {name} was charged for and not allowed"
 
 
-def check_session(events: Sequence[Event], tenant: str, revisions: Container[int], roster: Roster) -> Iterator[Finding]:
-    """Check the events of one session, in order."""
-    session = _Session(tenant, revisions, roster)
+def check_session(
+    events: Sequence[Event], tenant: str, revisions: Container[int], roster: Roster, unseen: Unseen
+) -> Iterator[Finding]:
+    """Check the events of one session, in order. Adds to `unseen` what could not be compared."""
+    session = _Session(tenant, revisions, roster, unseen)
     over: Event | None = None
+    yield from check_actors(events, tenant, roster)
     for event in events:
         where = f"#{event.seq}"
         if (event.seq == 1) != (event.type == ev.SESSION_CREATED):

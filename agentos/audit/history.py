@@ -19,6 +19,9 @@ from agentos.projections.question import Recorded, recorded
 OWN_RULES: Final = ("policy.failed", "kernel.")
 """Rules of the runtime itself: policy gave no decision, or was not asked."""
 
+ERASED: Final = "the payload was erased"
+AFTER_ERASED: Final = "an earlier event of its session was erased or cannot be read"
+
 _NEEDED: Final = frozenset({"args", "args_digest", "agent", "now"})
 """What the question holds of a `decided` event and erasing may take away."""
 
@@ -50,19 +53,23 @@ def decision_id(session: str, seq: int) -> str:
 
 
 def pack(body: Mapping[str, Json]) -> list[Json]:
-    """A stored event as a row `[type, subject, seq, time, actor, revision, policy digest or null, data]`, bulk left out."""
-    kind, data = body["type"], body["data"]
+    """A stored event as a row `[type, subject, seq, time, actor, revision, policy digest or null, data]`, bulk left out.
+
+    An event whose payload was erased has null for its data, and behind that the call and the tool that its header names.
+    """
+    kind, data = body["type"], body.get("data")
+    row = [kind, body["subject"], body["seq"], body["time"], body["actor"], body["configrevision"], body.get("policydigest")]
+    if data is None:
+        return [*row, None, {name: body[name] for name in ("call", "tool") if name in body}]
     drop = _BULK.get(kind)
-    return [
-        *(kind, body["subject"], body["seq"], body["time"], body["actor"], body["configrevision"], body.get("policydigest")),
-        data if drop is None else drop(data),
-    ]
+    return [*row, data if drop is None else drop(data)]
 
 
 def unpack(row: Sequence[Json], tenant: str) -> Event:
     """The event of a row, without its id and its place in the chain."""
-    kind, subject, seq, time, actor, revision, digest, data = row
-    return Event("", kind, tenant, subject, seq, "", parse_rfc3339(time), actor, revision, digest, data)
+    kind, subject, seq, time, actor, revision, digest, data, *more = row
+    told, withheld = (more[0] if more else {}), data is None
+    return Event("", kind, tenant, subject, seq, "", parse_rfc3339(time), actor, revision, digest, data or {}, told, withheld)
 
 
 def _without(*keys: str) -> Callable[[Json], Json]:
@@ -95,6 +102,15 @@ def recall(events: Sequence[Event]) -> Iterator[Recorded | Undecidable]:
     if [event.seq for event in events] != list(range(1, len(events) + 1)):
         yield from (_undecidable(event, "events of its session are missing") for event in events if _decided(event))
         return
+    whole = next((at for at, event in enumerate(events) if event.withheld), len(events))
+    yield from _recalled(events[:whole])
+    for event in events[whole:]:
+        if _decided(event):
+            yield _undecidable(event, ERASED if event.withheld else AFTER_ERASED)
+
+
+def _recalled(events: Sequence[Event]) -> Iterator[Recorded | Undecidable]:
+    """Every decision among events of which each has its payload, or what is left of one."""
     erased = {event.seq for event in events if _decided(event) and _NEEDED - event.data.keys()}
     seen = 0
     try:
@@ -102,8 +118,7 @@ def recall(events: Sequence[Event]) -> Iterator[Recorded | Undecidable]:
             seen = item.seq
             yield _judged(item, events[item.seq - 1], erased)
     except (KeyError, TypeError, ValueError, AttributeError):
-        reason = "an earlier event of its session was erased or cannot be read"
-        yield from (_undecidable(event, reason) for event in events if _decided(event) and event.seq > seen)
+        yield from (_undecidable(event, AFTER_ERASED) for event in events if _decided(event) and event.seq > seen)
 
 
 def _judged(item: Recorded, event: Event, erased: Iterable[int]) -> Recorded | Undecidable:
@@ -127,7 +142,7 @@ def _filled(event: Event) -> Event:
 
 
 def _undecidable(event: Event, reason: str) -> Undecidable:
-    call = str(event.data.get("call", ""))
+    call = str((event.attributes if event.withheld else event.data).get("call", ""))
     return Undecidable(decision_id(event.subject, event.seq), event.subject, call, event.time_ms, reason)
 
 

@@ -16,8 +16,11 @@ from typing import Final
 
 from agentos.abi.errors import EvidenceError
 
-FORMAT: Final = "agentos-evidence/v2"
+FORMAT: Final = "agentos-evidence/v3"
 """The manifest's `format`."""
+
+FORMAT_V2: Final = "agentos-evidence/v2"
+"""The format before payloads stood apart from headers: still read."""
 
 FORMAT_V1: Final = "agentos-evidence/v1"
 """The format before packs held checkpoints: still read."""
@@ -27,6 +30,7 @@ SIGNATURE: Final = "manifest.sig"
 README: Final = "README.txt"
 REVISIONS: Final = "registry/revisions.jsonl"
 PRINCIPALS: Final = "registry/principals.jsonl"
+AUDIT: Final = "audit/chain.jsonl"
 
 SIGNED_PREFIX: Final = b"agentos evidence manifest v1\x00"
 """What is signed is this followed by the bytes of the manifest, so that no signature made for anything else fits."""

@@ -1,6 +1,7 @@
 """A proof file: one event, byte for byte, and what shows that a signed checkpoint covers it. Checked without a runtime.
 
-A JSON object (`schemas/v1/event-proof.json`): `event` (base64 of the stored bytes), `stream`, `leaf` (from 0), `path` (RFC 9162
+A JSON object (`schemas/v1/event-proof.json`): `event` (base64 of the record: the header, which is the leaf, and the payload if it
+is disclosed; of an open event its stored bytes), `stream`, `leaf` (from 0), `path` (RFC 9162
 inclusion path, base64), `checkpoint` (the signed note) and `rotations` (notes, where the signing key was ever replaced).
 `docs/audit.md` says how to check one by hand. Light: an auditor's machine needs this, the ABI and `cryptography`.
 """
@@ -16,12 +17,18 @@ from typing import Final
 from agentos.abi.canonical import Json, NotCanonical, parse_strict
 from agentos.abi.errors import EvidenceError
 from agentos.abi.event import Event, rfc3339
+from agentos.abi.record import decode, header_of
 from agentos.audit.checkpoint import Checkpoint, open_checkpoint
-from agentos.audit.merkle import check_inclusion, leaf_hash
+from agentos.audit.headers import wrong_attributes
+from agentos.audit.leaf import leaf_of
+from agentos.audit.merkle import check_inclusion
 from agentos.audit.rotation import chain_of
 from agentos.audit.trust import load_trust
 
-FORMAT: Final = "agentos-proof/v1"
+FORMAT: Final = "agentos-proof/v2"
+
+FORMAT_V1: Final = "agentos-proof/v1"
+"""The format of events that were stored whole: still read."""
 
 MAX_PROOF: Final = 64 * 1024 * 1024
 """Largest proof file read, in bytes."""
@@ -31,6 +38,7 @@ CHECKS: Final = {
     "checkpoint": "the checkpoint is signed by the trusted key",
     "inclusion": "the event is a leaf under a root that the checkpoint names",
     "event": "the bytes are an event of the tenant whose log it is",
+    "payload": "the payload is the one that the header names, and the header is true of it",
 }
 """The checks by name, in order, and what each says when it holds."""
 
@@ -39,7 +47,10 @@ _FIELDS: Final = frozenset({"format", "event", "stream", "leaf", "path", "checkp
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """The outcome: each check (None: not made, as an earlier one failed), what is wrong, and the event if it could be read."""
+    """The outcome: each check (None: not made), what is wrong, and the event if it could be read.
+
+    A check is not made when an earlier one failed; `payload` is not made for a header alone either.
+    """
 
     checks: tuple[tuple[str, bool | None, str], ...]
     fault: str | None
@@ -48,8 +59,13 @@ class Proven:
 
     @property
     def ok(self) -> bool:
-        """Whether every check was made and held."""
-        return all(held is True for _, held, _ in self.checks)
+        """Whether every check held that can be made: for a header alone, all but that of its payload."""
+        return all(held is True or (name == "payload" and held is None and self.withheld) for name, held, _ in self.checks)
+
+    @property
+    def withheld(self) -> bool:
+        """Whether the proof holds the header of the event alone."""
+        return self.event is not None and self.event.withheld
 
     def to_dict(self) -> dict[str, Json]:
         """The JSON shape that `agentos audit verify-proof -o json` prints."""
@@ -57,7 +73,7 @@ class Proven:
         shown: Json = None
         if event is not None:
             shown = {"session": event.subject, "seq": event.seq, "id": event.id, "type": event.type, "actor": event.actor}
-            shown |= {"time": rfc3339(event.time_ms), "tenant": event.tenant}
+            shown |= {"time": rfc3339(event.time_ms), "tenant": event.tenant, "withheld": self.withheld}
         stated: Json = None
         if point is not None:
             stated = {"origin": point.origin, "number": point.number, "time": rfc3339(point.time_ms)}
@@ -68,7 +84,7 @@ class Proven:
 def make_proof(
     data: bytes, *, stream: str, leaf: int, path: Sequence[bytes], note: str, rotations: Sequence[str]
 ) -> dict[str, Json]:
-    """The proof as JSON. `data` are the event's stored bytes, `note` the signed checkpoint."""
+    """The proof as JSON. `data` is a record, a header alone, or an open event; `note` the signed checkpoint."""
     return {
         "format": FORMAT,
         "event": base64.b64encode(data).decode("ascii"),
@@ -78,6 +94,19 @@ def make_proof(
         "checkpoint": note,
         "rotations": list(rotations),
     }
+
+
+def with_payload(proof: dict[str, Json], record: bytes) -> dict[str, Json]:
+    """A proof of a header with the payload of `record` beside it. Raises ValueError where the two do not belong together."""
+    if header_of(record) != base64.b64decode(proof["event"], validate=True):
+        raise ValueError("the record has another header")
+    decode(record)
+    return proof | {"event": base64.b64encode(record).decode("ascii")}
+
+
+def is_withheld(proof: dict[str, Json]) -> bool:
+    """Whether a proof holds the header of its event alone."""
+    return Event.from_bytes(base64.b64decode(proof["event"], validate=True)).withheld
 
 
 def verify_proof(data: bytes, trust: bytes) -> Proven:
@@ -101,9 +130,12 @@ def verify_proof(data: bytes, trust: bytes) -> Proven:
         held[at], at = True, "inclusion"
         _included(stored, body["stream"], body["leaf"], path, point)
         held[at], at = True, "event"
-        event = Event.from_bytes(stored)
+        event = Event.from_bytes(header_of(stored))
         _belongs(event, point)
-        held[at] = True
+        held[at], at = True, "payload"
+        event = _disclosed(stored, event)
+        if not event.withheld:
+            held[at] = True
     except (EvidenceError, NotCanonical, binascii.Error, KeyError, ValueError, TypeError) as error:
         held[at] = False
         fault = error.message if isinstance(error, EvidenceError) else f"{at}: {type(error).__name__}: {error}"
@@ -113,11 +145,21 @@ def verify_proof(data: bytes, trust: bytes) -> Proven:
 
 def _included(stored: bytes, stream: str, leaf: int, path: Sequence[bytes], point: Checkpoint) -> None:
     tree = point.tree(stream)
-    if not check_inclusion(leaf_hash(stored), leaf, tree.size, path, tree.root):
+    if not check_inclusion(leaf_of(stream, stored), leaf, tree.size, path, tree.root):
         raise EvidenceError(
             f"the path does not lead from the event as leaf {leaf} to the root of {stream} "
             f"({tree.size} leaves) in checkpoint {point.number}"
         )
+
+
+def _disclosed(record: bytes, header: Event) -> Event:
+    """The event with its payload, where that is there; of it the header must be true."""
+    event = Event.from_bytes(record)
+    # An open event has no payload apart, and its attributes say nothing of it.
+    wrong = wrong_attributes(event) if header.withheld and not event.withheld else []
+    if wrong:
+        raise EvidenceError(f"the header is not true of its payload: {', '.join(wrong)}")
+    return event
 
 
 def _belongs(event: Event, point: Checkpoint) -> None:
@@ -130,7 +172,7 @@ def _read(data: bytes) -> dict[str, Json]:
     if len(data) > MAX_PROOF:
         raise EvidenceError(f"a proof has at most {MAX_PROOF} bytes")
     body = parse_strict(data)
-    if not isinstance(body, dict) or set(body) != _FIELDS or body["format"] != FORMAT:
+    if not isinstance(body, dict) or set(body) != _FIELDS or body["format"] not in {FORMAT, FORMAT_V1}:
         raise EvidenceError(f"this is no proof of an event: expected an object of format {FORMAT}")
     texts = [body["event"], body["stream"], body["checkpoint"]]
     lists = [body["path"], body["rotations"]]

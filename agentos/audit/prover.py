@@ -7,6 +7,7 @@ stream → leaf in the trees → checkpoint durable in its stream; whatever a cr
 `open` compares what the trees remember with what the log holds now. A log that lost or changed something that was seen before,
 or a checkpoint that does not follow from those before it, sets `alarm`: from then on nothing is signed. The trees themselves are
 never believed: where they do not lead to a signed root they are thrown away and built anew from the streams, once.
+Streams come into being (a month begins) and go (a month is retired): see `audit.stream_list`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
@@ -22,14 +23,19 @@ from typing import Final
 import orjson
 
 from agentos.abi.canonical import Json
-from agentos.abi.errors import ChainBroken, EvidenceError, NotFound, SequenceConflict, Unavailable
+from agentos.abi.errors import ChainBroken, Conflict, EvidenceError, NotFound, SequenceConflict, Unavailable
 from agentos.abi.ids import Clock, is_name
-from agentos.audit.checkpoint import Checkpoint, Tree, open_checkpoint, origin_of, statement
+from agentos.abi.record import header_of
+from agentos.audit.alarm import Alarm, Found, cut, gap, rewritten
+from agentos.audit.checkpoint import Checkpoint, Tree, follows, open_checkpoint, origin_of, statement
 from agentos.audit.covered import StreamProof
 from agentos.audit.keyring import KeyRing
+from agentos.audit.leaf import hashed, leaf_of
 from agentos.audit.merkle import batch_proof, batch_root, check_inclusion, inclusion_proof, leaf_hash, root_of
 from agentos.audit.note import sign_note
 from agentos.audit.proof import make_proof
+from agentos.audit.retired import Retired
+from agentos.audit.stream_list import StreamList
 from agentos.audit.tiles import Place, TilesBroken, TileStore
 from agentos.eventlog.port import EventLog, Message, Stored
 from agentos.eventlog.subject import CHECKPOINT_STREAM, checkpoint_subject, session_subject, stream_of
@@ -41,18 +47,6 @@ MEND: Final = "keep the log and this home as they are, and find out what was cha
 
 
 @dataclass(frozen=True, slots=True)
-class Alarm:
-    """What shows that the log is not what it was: which check saw it (`streams`, `checkpoints`), where, and what it is."""
-
-    check: str
-    where: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.message}"
-
-
-@dataclass(frozen=True, slots=True)
 class Signed:
     """A checkpoint as it is stored: `note` byte for byte, at `position` of the checkpoints' stream."""
 
@@ -61,33 +55,38 @@ class Signed:
     position: int
 
 
-class _Found(Exception):
-    """Carries an alarm to where it is raised."""
-
-    def __init__(self, alarm: Alarm) -> None:
-        super().__init__(str(alarm))
-        self.alarm = alarm
-
-
 class Prover:
-    """The prover of the log `name` (a tenant, or `REG`) with its `streams`. `open` it first; one task at a time signs."""
+    """The prover of the log `name` (a tenant, or `REG`). `open` it first; one task at a time signs.
+
+    With `streams` it keeps these; without, the event streams that the log has, as they come.
+    """
 
     def __init__(
-        self, name: str, log: EventLog, tiles: TileStore, ring: KeyRing, clock: Clock, *, streams: Sequence[str]
+        self, name: str, log: EventLog, tiles: TileStore, ring: KeyRing, clock: Clock, *, streams: Sequence[str] | None = None
     ) -> None:
         self.name = name
         self.log = log
         self.tiles = tiles
         self.ring = ring
-        self.streams = tuple(streams)
         self.subject = checkpoint_subject(name)
         self.alarm: Alarm | None = None
         self.last: Signed | None = None
         self._clock = clock
+        self._list = StreamList(log, streams)
         self._signing = asyncio.Lock()
         self._taking = asyncio.Lock()
         self._unsure = False
         self._compared = 0
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """What every checkpoint from now on names."""
+        return self._list.named
+
+    @property
+    def retired(self) -> Mapping[str, Retired]:
+        """The streams that were dropped on purpose, as they were."""
+        return self._list.retired
 
     async def open(self, *, whole: bool = False) -> None:
         """Take up what is there: the checkpoints, the trees, and whether the one still follows from the other.
@@ -102,9 +101,9 @@ class Prover:
                 if isinstance(error, sqlite3.OperationalError):
                     raise
                 self.last = None
-                await asyncio.to_thread(self.tiles.clear)
+                await asyncio.to_thread(self.tiles.clear, keep=tuple(self.retired))
                 await self._open(whole)
-        except _Found as found:
+        except Found as found:
             self.raise_alarm(found.alarm)
         except TilesBroken as error:
             self.raise_alarm(Alarm("streams", self.name, f"{error}, though they were just built from the log"))
@@ -113,7 +112,7 @@ class Prover:
         """Throw the trees away and build them from the log again. Raises as `open`."""
         async with self._signing, self._taking:
             self.last = None
-            await asyncio.to_thread(self.tiles.clear)
+            await asyncio.to_thread(self.tiles.clear, keep=tuple(self.retired))
             await self.open(whole=True)
 
     def raise_alarm(self, alarm: Alarm) -> None:
@@ -129,8 +128,43 @@ class Prover:
             return await asyncio.to_thread(self._take, batch)
 
     async def sizes(self) -> dict[str, int]:
-        """How many events of each stream are in the trees."""
-        return await asyncio.to_thread(lambda: {stream: self.tiles.size(stream) for stream in self.streams})
+        """How many events of each stream that is there are in the trees."""
+        return await asyncio.to_thread(lambda: {stream: self.tiles.size(stream) for stream in self._list.live})
+
+    async def ends(self) -> dict[str, int]:
+        """The streams that are there now, and the end of each; they are named in every checkpoint from now on.
+
+        One that ends before what was signed, or is gone, without having been retired, sets `alarm` and raises ChainBroken.
+        Raises LogUnavailable.
+        """
+        try:
+            return await self._ends()
+        except Found as found:
+            self.raise_alarm(found.alarm)
+            raise ChainBroken(str(found.alarm), where=found.alarm.where, mend=MEND) from found
+
+    async def new_streams(self, known: Collection[str]) -> tuple[str, ...]:
+        """Wait until there are streams that are not among `known`; they are named in every checkpoint from now on."""
+        return await self._list.new(known)
+
+    async def retire(self, stream: str, packs: Sequence[str]) -> dict[str, Json]:
+        """What the event `agentos.audit.retired` is to say, signed: append it to the audit chain, then the stream may be dropped.
+
+        `packs` are the digests of what it was exported to. Raises Unavailable while the last checkpoint does not cover the whole
+        stream, Conflict for one that was retired before, EvidenceError for one that holds no sessions, NotFound, ChainBroken.
+        """
+        ends = await self.ends()
+        self.check()
+        if stream in self.retired:
+            raise Conflict(f"{stream} was retired before", where=stream)
+        if stream not in ends:
+            raise NotFound(f"there is no stream {stream}", mend="agentos status lists them")
+        signed = self.last
+        if signed is None or signed.checkpoint.tree(stream).size != ends[stream]:
+            raise Unavailable(f"no checkpoint covers all of {stream} yet", where=stream, mend="agentos audit checkpoint --now")
+        tree = signed.checkpoint.tree(stream)
+        time_ms = max(self._clock.now_ms(), self.ring.since_ms)
+        return Retired(self.origin, stream, tree, tuple(packs), time_ms).to_data(self.ring.current)
 
     async def sign(self) -> Signed:
         """Make a checkpoint of the trees as they are, and store it. It is durable when this returns.
@@ -147,7 +181,7 @@ class Prover:
                     return await self._sign()
                 except SequenceConflict:
                     self._unsure = True
-                except _Found as found:
+                except Found as found:
                     self.raise_alarm(found.alarm)
 
     def check(self) -> None:
@@ -176,25 +210,35 @@ class Prover:
         raise NotFound(f"session {session} has {at} events, no event {number}" if at else f"no session {session}")
 
     async def prove(self, place: Place) -> dict[str, Json]:
-        """The proof of the event at `place`, which the last checkpoint must cover. Raises ChainBroken, Unavailable."""
+        """The proof of the event at `place`, its payload left out; the last checkpoint must cover it.
+
+        Raises ChainBroken, Unavailable, NotFound.
+        """
         signed = self.last
         if signed is None or place.leaf >= signed.checkpoint.tree(place.stream).size:
             raise Unavailable("the event is not under a checkpoint yet", mend="ask again in a moment")
         tree = signed.checkpoint.tree(place.stream)
         where = f"{place.stream} position {place.leaf + 1}"
         stored = await self.at(place.stream, place.leaf + 1)
+        if stored is None and place.stream in self.retired:
+            raise NotFound(f"{place.stream} was retired", where=where, mend="the event is in the packs that it was exported to")
         if stored is None:
             raise ChainBroken("the event is under a checkpoint and no longer in the log", where=where, mend=MEND)
         path = await self._path(place, tree)
-        if not check_inclusion(leaf_hash(stored.data), place.leaf, tree.size, path, tree.root):
+        if not check_inclusion(leaf_of(place.stream, stored.data), place.leaf, tree.size, path, tree.root):
             # The trees may be at fault, which are only a read model.
             await self.rebuild()
             self.check()
             path = await self._path(place, tree)
-        if not check_inclusion(leaf_hash(stored.data), place.leaf, tree.size, path, tree.root):
+        if not check_inclusion(leaf_of(place.stream, stored.data), place.leaf, tree.size, path, tree.root):
             raise ChainBroken("the event is not what the checkpoint signed", where=where, mend=MEND)
         return make_proof(
-            stored.data, stream=place.stream, leaf=place.leaf, path=path, note=signed.note, rotations=self.ring.rotations
+            hashed(place.stream, stored.data),
+            stream=place.stream,
+            leaf=place.leaf,
+            path=path,
+            note=signed.note,
+            rotations=self.ring.rotations,
         )
 
     async def cover(self, stream: str, leaves: Mapping[str, Sequence[int]], signed: Signed) -> StreamProof:
@@ -238,25 +282,31 @@ class Prover:
         return None
 
     async def _open(self, whole: bool) -> None:
+        # Before anything is thrown away: the trees of what was retired cannot be built again.
+        await self._list.see_retired(self.origin, self.ring.trusted)
         await self._see_checkpoints()
-        for stream in self.streams:
-            await self._see_stream(stream, whole=whole)
+        for stream, end in (await self._ends()).items():
+            await self._see_stream(stream, end, whole=whole)
 
-    async def _see_stream(self, stream: str, *, whole: bool) -> None:
+    async def _ends(self) -> dict[str, int]:
+        signed = {} if self.last is None else self.last.checkpoint.streams
+        return await self._list.ends(signed, self.origin, self.ring.trusted)
+
+    async def _see_stream(self, stream: str, end: int, *, whole: bool) -> None:
         """Compare the tree of `stream` with the stream and with the last checkpoint; take in what that covers."""
-        size, end = await asyncio.to_thread(self.tiles.size, stream), await self.log.end(stream)
+        size = await asyncio.to_thread(self.tiles.size, stream)
         signed = Tree(0, b"") if self.last is None else self.last.checkpoint.tree(stream)
         if end < max(size, signed.size):
             said = (
                 f"{max(size, signed.size)} events were seen here before" if size >= signed.size else f"{signed.size} are signed"
             )
-            raise _Found(Alarm("streams", f"{stream} position {end + 1}", f"the stream ends at {end}, {said}: it was cut"))
+            raise Found(cut(stream, end, said))
         if size:
             stored = await self.at(stream, size)
             (leaf,) = await asyncio.to_thread(self.tiles.leaves, stream, size - 1, 1)
-            if stored is None or leaf_hash(stored.data) != leaf:
+            if stored is None or leaf_of(stream, stored.data) != leaf:
                 said = "is missing" if stored is None else "is not the event that was here before"
-                raise _Found(Alarm("streams", f"{stream} position {size}", f"{said}: the stream was rewritten"))
+                raise Found(Alarm("streams", f"{stream} position {size}", f"{said}: the stream was rewritten"))
         until = end if whole else signed.size
         if size < until:
             await self._fill(stream, size, until)
@@ -265,7 +315,7 @@ class Prover:
             if root != signed.root and size:
                 raise TilesBroken(f"{stream}: the tree does not lead to the signed root")
             if root != signed.root:
-                raise _Found(_rewritten(stream, signed.size))
+                raise Found(rewritten(stream, signed.size))
 
     async def _fill(self, stream: str, after: int, until: int) -> None:
         batch: list[tuple[str, Stored]] = []
@@ -278,7 +328,7 @@ class Prover:
                 if stored.position >= until or self.alarm is not None:
                     break
         if self.alarm is not None:
-            raise _Found(self.alarm)
+            raise Found(self.alarm)
 
     async def _see_checkpoints(self) -> None:
         """Take in the checkpoints behind the last one that is known, each checked against those before it."""
@@ -298,11 +348,11 @@ class Prover:
         stored = await self._stored_note(position)
         if stored is None or stored.data.decode("utf-8", "replace") != note:
             said = "is no longer in the log: the checkpoints were cut" if stored is None else "was rewritten"
-            raise _Found(Alarm("checkpoints", where, said))
+            raise Found(Alarm("checkpoints", where, said))
         try:
             checkpoint = open_checkpoint(stored.data, self.ring.trusted)
         except EvidenceError as error:
-            raise _Found(Alarm("checkpoints", where, error.message)) from error
+            raise Found(Alarm("checkpoints", where, error.message)) from error
         if checkpoint.number != number or checkpoint.root != self.tiles.frontier(CHECKPOINT_STREAM).root():
             raise TilesBroken("the tree of the checkpoints does not lead to the root that the last one signs")
         self.last = Signed(checkpoint, note, position)
@@ -323,7 +373,7 @@ class Prover:
             frontier.append(checkpoint.leaf())
             follows(before.checkpoint if before else None, checkpoint, frontier.root(), self.origin)
         except EvidenceError as error:
-            raise _Found(Alarm("checkpoints", where, error.message)) from error
+            raise Found(Alarm("checkpoints", where, error.message)) from error
         await self._keep(checkpoint, stored.data.decode(), stored.position)
 
     async def _keep(self, checkpoint: Checkpoint, note: str, position: int) -> Signed:
@@ -339,14 +389,16 @@ class Prover:
 
     async def _sign(self) -> Signed:
         last = self.last
-        frontiers = await asyncio.to_thread(lambda: {stream: self.tiles.frontier(stream) for stream in self.streams})
-        streams = {stream: Tree(frontier.size, frontier.root()) for stream, frontier in frontiers.items()}
+        self._list.name(() if last is None else tuple(last.checkpoint.streams))
+        streams = await asyncio.to_thread(self._trees)
         if last is not None and any(streams[name].size < tree.size for name, tree in last.checkpoint.streams.items()):
             raise Unavailable(f"checkpoint {last.checkpoint.number} covers more than was read here so far", mend="ask again")
         if last is not None and self._compared < last.checkpoint.number:
             for name, tree in last.checkpoint.streams.items():
+                if name in self.retired and streams[name] == tree:
+                    continue
                 if await asyncio.to_thread(root_of, self.tiles.nodes(name), tree.size) != tree.root:
-                    raise _Found(_rewritten(name, tree.size))
+                    raise Found(rewritten(name, tree.size))
         # A clock that was set back repeats the last time rather than making the order of the checkpoints a riddle.
         time_ms = max(self._clock.now_ms(), self.ring.since_ms, last.checkpoint.time_ms if last else 0)
         trunk = await asyncio.to_thread(self.tiles.frontier, CHECKPOINT_STREAM)
@@ -360,6 +412,12 @@ class Prover:
         self._unsure = False
         self._compared = checkpoint.number
         return await self._keep(checkpoint, note, position)
+
+    def _trees(self) -> dict[str, Tree]:
+        """The tree of every stream that is to be named."""
+        live = {stream: self.tiles.frontier(stream) for stream in self._list.live}
+        kept = {stream: retired.tree for stream, retired in self.retired.items()}
+        return kept | {stream: Tree(frontier.size, frontier.root()) for stream, frontier in live.items()}
 
     def _take(self, batch: Sequence[tuple[str, Stored]]) -> int:
         # A batch whose task was cancelled may still be on its way in another thread.
@@ -375,7 +433,7 @@ class Prover:
                 self.raise_alarm(gap(stream, size + 1, stored.position))
                 return 0
             if stored.position == size + 1:
-                leaves.append((stream, leaf_hash(stored.data), event_id(stored.data)))
+                leaves.append((stream, leaf_of(stream, stored.data), event_id(stored.data)))
                 size += 1
             sizes[stream] = size
         if leaves:
@@ -383,39 +441,10 @@ class Prover:
         return len(leaves)
 
 
-def follows(before: Checkpoint | None, checkpoint: Checkpoint, root: bytes, origin: str) -> None:
-    """Whether `checkpoint` may follow `before` in the log `origin` whose own root is then `root`. Raises EvidenceError."""
-    number = 1 if before is None else before.number + 1
-    if checkpoint.origin != origin:
-        raise EvidenceError(f"is of the log {checkpoint.origin}, this is {origin}")
-    if checkpoint.number != number:
-        raise EvidenceError(f"says that it is checkpoint {checkpoint.number}: one was dropped, added or moved")
-    if checkpoint.root != root:
-        raise EvidenceError("does not lead on from the checkpoints before it: one of them was changed")
-    if before is None:
-        return
-    if checkpoint.time_ms < before.time_ms:
-        raise EvidenceError("was made before the one before it")
-    for name, tree in before.streams.items():
-        now = checkpoint.tree(name)
-        if now.size < tree.size or (now.size == tree.size and now.root != tree.root):
-            raise EvidenceError(f"takes events of {name} back: {now.size} after {tree.size}")
-
-
 def event_id(data: bytes) -> str | None:
     """The id that the stored bytes give themselves, None where they give none."""
     try:
-        found = orjson.loads(data)["id"]
+        found = orjson.loads(header_of(data))["id"]
     except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
         return None
     return found if type(found) is str else None
-
-
-def gap(stream: str, expected: int, found: int) -> Alarm:
-    """What a jump of the positions of `stream` from below `expected` to `found` says."""
-    missing = f"position {expected}" if found == expected + 1 else f"positions {expected} to {found - 1}"
-    return Alarm("streams", f"{stream} position {expected}", f"{missing}: what was stored here is missing, it was deleted")
-
-
-def _rewritten(stream: str, size: int) -> Alarm:
-    return Alarm("streams", stream, f"its first {size} events are not those that were signed: the stream was rewritten")

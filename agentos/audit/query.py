@@ -7,6 +7,7 @@ asked about shows `allow` or `deny` after the answer, and `asked` stays true.
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -14,8 +15,10 @@ from typing import Final
 from agentos.abi.canonical import Json
 from agentos.abi.errors import UsageError
 from agentos.abi.event import parse_rfc3339, rfc3339
-from agentos.projections.read import plain
-from agentos.projections.store import Store
+from agentos.projections.index_tables import BY_FILTER
+from agentos.projections.read_model import ReadModel
+from agentos.projections.text_store import LAST_MS, first_id
+from agentos.projections.worded import opened, whole_syscall
 
 EFFECTS: Final = ("allow", "deny", "ask", "halt")
 """What `effect` may be. `ask` finds every call that a person was asked about, whatever the answer was."""
@@ -104,17 +107,23 @@ def parse_moment(text: str, *, now_ms: int) -> int:
         raise UsageError(f"{text!r} is no time", mend=mend) from error
 
 
-def ask(store: Store, query: AuditQuery) -> Answer:
-    """Answer `query`. Blocks; call it in a worker thread."""
+def ask(index: ReadModel, query: AuditQuery, text: ReadModel | None = None) -> Answer:
+    """Answer `query`, with the words of `text` where it is given. Blocks; call it in a worker thread."""
     statement, values = statement_of(query)
-    with store.reader() as connection:
+    with opened(index, text) as (connection, words):
         found = connection.execute(statement, values).fetchall()
-    rows = tuple(_row(plain(row)) for row in reversed(found[: query.limit]))
+        if text is not None and query.tool is not None and query.effect is None and query.rule is None:
+            found = _with_refused(connection, text, query, found)
+        rows = tuple(_row(whole_syscall(row, words)) for row in reversed(found[: query.limit]))
     return Answer(rows, more=len(found) > query.limit)
 
 
 def statement_of(query: AuditQuery) -> tuple[str, tuple[Json, ...]]:
-    """The SQL of a query and its values: newest first, one row more than asked for, to see whether there are more."""
+    """The SQL of a query and its values: newest first, one row more than asked for, to see whether there are more.
+
+    Which index is read is said here, by the filters: SQLite knows nothing of how often a tool or an agent occurs, and would read
+    through all calls of a common one to find those of a rare one.
+    """
     where: list[str] = []
     values: list[Json] = []
 
@@ -122,23 +131,32 @@ def statement_of(query: AuditQuery) -> tuple[str, tuple[Json, ...]]:
         where.append(condition)
         values.extend(given)
 
-    source, time = "syscalls AS s", "s.started_ms"
-    if query.rule is not None:
-        # The rule's own index gives the order; CROSS JOIN keeps SQLite from starting at the other side.
-        source = "rules AS r CROSS JOIN syscalls AS s ON s.session = r.session AND s.call = r.call"
-        time = "r.started_ms"
-        add("r.rule = ?", query.rule)
     if query.since_ms is not None:
         add("TIME >= ?", query.since_ms)
     if query.until_ms is not None:
         add("TIME < ?", query.until_ms)
+    narrowed = []
     for column, value in (("session", query.session), ("agent", query.agent), ("tool", query.tool)):
         if value is not None:
             add(f"s.{column} = ?", value)
+            narrowed.append(column)
     if query.effect == "ask":
         add("s.asked = 1")
+        narrowed.append("asked")
     elif query.effect is not None:
         add("s.decision = ?", query.effect)
+        narrowed.append("decision")
+    if query.session is not None:
+        calls = "syscalls AS s INDEXED BY sqlite_autoindex_syscalls_1"
+    else:
+        calls = f"syscalls AS s INDEXED BY {BY_FILTER[tuple(narrowed)]}"
+    source, time = calls, "s.started_ms"
+    if query.rule is not None:
+        # The rule's own index gives the order; CROSS JOIN keeps SQLite from starting at the other side.
+        source = "rules AS r CROSS JOIN syscalls AS s ON s.session = r.session AND s.call = r.call"
+        time = "r.started_ms"
+        where.append("r.rule = ?")
+        values.append(query.rule)
     count = query.limit + 1
 
     def select(source: str, time: str, *more: str) -> str:
@@ -150,18 +168,44 @@ def statement_of(query: AuditQuery) -> tuple[str, tuple[Json, ...]]:
     if query.actor is None:
         return select(source, time), (*values, count)
     # Two questions, each in the order of its index and cut there: with OR, SQLite would sort every row of the actor first.
-    halves = [select(source, time, "s.actor = ?")]
     if query.rule is None:
+        started = source if narrowed else "syscalls AS s INDEXED BY syscalls_actor"
         answered = "answers AS a CROSS JOIN syscalls AS s ON s.session = a.session AND s.call = a.call"
-        halves.append(select(answered, "a.started_ms", 'a."by" = ?'))
+        halves = [select(started, time, "s.actor = ?"), select(answered, "a.started_ms", 'a."by" = ?')]
     else:
         this = "a.started_ms = s.started_ms AND a.session = s.session AND a.call = s.call"
-        halves.append(select(source, time, f'EXISTS (SELECT 1 FROM answers AS a WHERE a."by" = ? AND {this})'))  # noqa: S608
+        halves = [
+            select(source, time, "s.actor = ?"),
+            select(source, time, f'EXISTS (SELECT 1 FROM answers AS a WHERE a."by" = ? AND {this})'),  # noqa: S608
+        ]
     each = (*values, query.actor, count)
     united = " UNION ".join(f"SELECT * FROM ({half})" for half in halves)  # noqa: S608
     return f"{united} ORDER BY started_ms DESC, session DESC, place DESC LIMIT ?", (*each, *each, count)
 
 
+def _with_refused(index: sqlite3.Connection, text: ReadModel, query: AuditQuery, found: list[sqlite3.Row]) -> list[sqlite3.Row]:
+    """`found` and the refused calls whose tool was called so; only the text model knows that name, which is the model's word."""
+    more = []
+    since = 0 if query.since_ms is None else first_id(query.since_ms)
+    until = first_id(LAST_MS if query.until_ms is None else query.until_ms)
+    named = "SELECT session, call FROM texts WHERE tool = ? AND id >= ? AND id < ? ORDER BY id DESC"
+    fits = "SELECT s.rowid AS place, s.* FROM syscalls AS s WHERE session = ? AND call = ? AND tool IS NULL"
+    with text.reader() as words:
+        for session, call in words.execute(named, (query.tool, since, until)):
+            row = index.execute(fits, (session, call)).fetchone()
+            if row is None or query.session not in {None, session}:
+                continue
+            if query.agent in {None, row["agent"]} and query.actor in {None, row["actor"]}:
+                more.append(row)
+                if len(more) > query.limit:
+                    break
+    if not more:
+        return found
+    return sorted([*found, *more], key=lambda row: (row["started_ms"], row["session"], row["place"]), reverse=True)[
+        : query.limit + 1
+    ]
+
+
 def _row(row: dict[str, Json]) -> dict[str, Json]:
     row["time"] = rfc3339(row["started_ms"])
-    return {column: row[column] for column in COLUMNS}
+    return {column: row[column] for column in COLUMNS} | ({"erased": True} if "erased" in row else {})

@@ -3,6 +3,9 @@
 Nothing is believed but the signatures: the checkpoints are read from their stream, each must be signed and follow from the one
 before, and where a checkpoint says that a stream had `n` events, the `n` events that are there now must have the root that it
 signed. Where they have not, the trees beside the log (if they lead to the signed root) tell which event is the first wrong one.
+
+Signatures are over headers. A log as it is stored holds sealed payloads, which nobody but the keys can compare; a log that opens
+them (`records`) gives each payload, and one that is not the header's is found too. An erased one is no finding.
 """
 
 from __future__ import annotations
@@ -15,15 +18,20 @@ from typing import Final
 
 from agentos.abi.canonical import Json, digest
 from agentos.abi.chain import GENESIS
-from agentos.abi.errors import EvidenceError, NotFound
+from agentos.abi.errors import ChainBroken, EvidenceError, NotFound
 from agentos.abi.event import Event
-from agentos.audit.checkpoint import Checkpoint, Tree, open_checkpoint
-from agentos.audit.merkle import Frontier, leaf_hash, root_of
-from agentos.audit.prover import PAGE, Alarm, Prover, follows, gap
+from agentos.abi.exact import read_exact
+from agentos.abi.record import opened, split
+from agentos.audit.alarm import Alarm, gap
+from agentos.audit.checkpoint import Checkpoint, Tree, follows, open_checkpoint
+from agentos.audit.leaf import hashed, leaf_of
+from agentos.audit.merkle import Frontier, root_of
+from agentos.audit.prover import PAGE, Prover
+from agentos.audit.retired import Retired
 from agentos.audit.tiles import TilesBroken
-from agentos.eventlog.port import Stored
-from agentos.eventlog.subject import CHECKPOINT_STREAM, EVENT_STREAMS, session_of
-from agentos.projections.rows import decode
+from agentos.eventlog.port import EventLog, Stored
+from agentos.eventlog.sealed import BLOB, INLINE
+from agentos.eventlog.subject import AUDIT_STREAM, CHECKPOINT_STREAM, chain_of, is_session_stream
 
 MAX_FINDINGS: Final = 100
 """Most findings of one run; there may be more behind them."""
@@ -88,14 +96,20 @@ class _Walk:
 
 
 class Recheck:
-    """One run over the log of `prover`. `pause` is awaited after each page."""
+    """One run over the log of `prover`, whose payloads are opened by `records`, if given. `pause` is awaited after each page."""
 
     def __init__(
-        self, prover: Prover, progress: Progress | None = None, pause: Callable[[], Awaitable[None]] | None = None
+        self,
+        prover: Prover,
+        progress: Progress | None = None,
+        pause: Callable[[], Awaitable[None]] | None = None,
+        *,
+        records: EventLog | None = None,
     ) -> None:
         self.progress = progress or Progress()
         self._prover = prover
         self._pause = pause
+        self._log = records or prover.log
         self._findings: list[Alarm] = []
         self._heads: dict[str, tuple[int, str]] = {}
         self._resumed: set[str] = set()
@@ -112,9 +126,10 @@ class Recheck:
         if witness is not None:
             self._compare(checkpoints, witness)
         base = checkpoints[0] if since else None
-        ends = {stream: await self._prover.log.end(stream) for stream in self._prover.streams}
+        ends = await self._ends(checkpoints)
         self.progress.total = sum(max(0, end - (base.tree(name).size if base else 0)) for name, end in ends.items())
-        walks = [await self._walk(stream, base, checkpoints, ends[stream]) for stream in self._prover.streams]
+        walks = [await self._walk(stream, base, checkpoints) for stream in ends]
+        retired = [await asyncio.to_thread(self._retired, one, checkpoints) for one in self._prover.retired.values()]
         last = checkpoints[-1] if checkpoints else None
         read = {walk.stream: walk.frontier.size for walk in walks}
         return Rechecked(
@@ -122,7 +137,7 @@ class Recheck:
             since=since,
             checkpoints=len(checkpoints),
             events=self.progress.read,
-            streams=tuple((walk.stream, Tree(walk.frontier.size, walk.frontier.root())) for walk in walks),
+            streams=(*retired, *((walk.stream, Tree(walk.frontier.size, walk.frontier.root())) for walk in walks)),
             unsigned=sum(max(0, size - (last.tree(name).size if last else 0)) for name, size in read.items()),
             findings=tuple(self._findings),
             trees_broken=self._trees_broken and not self._findings,
@@ -163,6 +178,28 @@ class Recheck:
             self._find("checkpoints", f"checkpoint {first + len(found)}", said)
         return found
 
+    async def _ends(self, checkpoints: Sequence[Checkpoint]) -> dict[str, int]:
+        """Every stream that is there, or was when a checkpoint named it and was not retired, and its end."""
+        prover = self._prover
+        try:
+            ends = await prover.ends()
+        except ChainBroken:
+            # What is missing is found, and told, where the streams are read.
+            ends = {stream: await prover.log.end(stream) for stream in prover.streams if stream not in prover.retired}
+        named = {stream for point in checkpoints for stream, tree in point.streams.items() if tree.size}
+        return dict.fromkeys(sorted(named - ends.keys() - prover.retired.keys()), 0) | ends
+
+    def _retired(self, retired: Retired, checkpoints: Sequence[Checkpoint]) -> tuple[str, Tree]:
+        """Whether the checkpoints name a stream that was retired as what it was: never more, in the end all of it."""
+        stream, last = retired.stream, retired.tree
+        for point in checkpoints:
+            tree = point.tree(stream)
+            if tree.size > last.size or (tree.size == last.size and tree.root != last.root):
+                said = f"checkpoint {point.number} says {tree.size} events, it was retired with {last.size}, or with others"
+                self._find("roots", stream, said)
+                break
+        return stream, last
+
     def _compare(self, checkpoints: Sequence[Checkpoint], witness: Checkpoint) -> None:
         """A checkpoint from outside must be one of ours, to the letter."""
         ours = next((one for one in checkpoints if one.number == witness.number), None)
@@ -172,7 +209,7 @@ class Recheck:
         elif ours.text() != witness.text():
             self._find("checkpoints", where, "is not the one that was signed: this log is another history")
 
-    async def _walk(self, stream: str, base: Checkpoint | None, checkpoints: Sequence[Checkpoint], end: int) -> _Walk:
+    async def _walk(self, stream: str, base: Checkpoint | None, checkpoints: Sequence[Checkpoint]) -> _Walk:
         start = base.tree(stream) if base else Tree(0, b"")
         walk = _Walk(stream, Frontier(), [])
         if start.size:
@@ -194,7 +231,7 @@ class Recheck:
         largest = walk.due[-1][0] if walk.due else 0
         walk.due.reverse()
         page: list[Stored] = []
-        async with aclosing(self._prover.log.scan(stream, after=start.size)) as events:
+        async with aclosing(self._log.scan(stream, after=start.size)) as events:
             async for stored in events:
                 page.append(stored)
                 if len(page) == PAGE:
@@ -219,7 +256,7 @@ class Recheck:
             self.progress.read += 1
             if not walk.broken:
                 self._hash(walk, stored)
-            if walk.stream in EVENT_STREAMS:
+            if is_session_stream(walk.stream) or walk.stream == AUDIT_STREAM:
                 self._chain(walk, stored)
 
     def _hash(self, walk: _Walk, stored: Stored) -> None:
@@ -229,7 +266,7 @@ class Recheck:
             alarm = gap(walk.stream, expected, stored.position)
             self._find(alarm.check, alarm.where, alarm.message)
             return
-        leaf = leaf_hash(stored.data)
+        leaf = leaf_of(walk.stream, stored.data)
         walk.frontier.append(leaf)
         walk.leaves.append(leaf)
         if not walk.due or walk.due[-1][0] != walk.frontier.size:
@@ -277,19 +314,19 @@ class Recheck:
 
     def _chain(self, walk: _Walk, stored: Stored) -> None:
         """Whether the event goes on where its session's chain ended."""
-        session = session_of(stored.subject)
+        session = chain_of(stored.subject)
         seq, head = self._heads.get(session, (0, GENESIS))
         known = session in self._heads or walk.stream not in self._resumed
         where = f"{session}#{seq + 1}" if known else session
         try:
-            event: Event | None = decode(stored.data)
+            event: Event | None = _decode(stored.data)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             self._find(
                 "chains", where, f"{walk.stream} position {stored.position} holds no event: {type(error).__name__}: {error}"
             )
             event = None
         if event is None:
-            self._heads[session] = (seq + 1, digest(stored.data))
+            self._heads[session] = (seq + 1, digest(hashed(walk.stream, stored.data)))
             return
         if event.subject != session or event.tenant != self._prover.name:
             self._find("chains", where, f"the event says tenant {event.tenant!r}, subject {event.subject!r}")
@@ -297,4 +334,15 @@ class Recheck:
             self._find("chains", where, f"found event {event.seq}: one was dropped, added or moved")
         elif known and event.prev != head:
             self._find("chains", where, "`prev` is not the hash of the event before: one of them was edited")
-        self._heads[session] = (event.seq, digest(stored.data))
+        self._heads[session] = (event.seq, digest(hashed(walk.stream, stored.data)))
+
+
+def _decode(data: bytes) -> Event:
+    """The event of stored bytes, or of a record. A payload that is open must be the header's; a sealed one is not looked at.
+
+    Raises ValueError (NotCanonical among them), KeyError or TypeError for bytes that are no event.
+    """
+    header, payload = split(data)
+    body = read_exact(header)
+    sealed = payload is not None and payload[:1] in {INLINE, BLOB} and isinstance(body, dict) and "p" in body
+    return Event.from_dict(opened(body, None if sealed else payload))

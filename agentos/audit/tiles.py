@@ -5,8 +5,9 @@ leaves, those from 256*N on; the last tile of a level is partial until it is ful
 the id of each leaf's event, to find an event by. Ids come in no order, and keeping an index over them costs ten times what the
 trees cost, while reading through them, when one is asked for, takes milliseconds. Beside the trees: where each checkpoint is.
 
-The file is a read model: it may be deleted at any time and is built anew from the log. Unlike the log it proves nothing: what
-is read from it is checked against a signed root before anybody relies on it.
+The file is a read model: it may be deleted at any time and is built anew from the log (but for the trees of streams that were
+retired, without which no new proofs of their events can be made). Unlike the log it proves nothing: what is read from it is
+checked against a signed root before anybody relies on it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from agentos.audit.merkle import HASH_SIZE, Frontier, Nodes
+from agentos.projections.sqlite_file import Layout, connect, create, drop, of_this_kind, unlink
 
 HEIGHT: Final = 8
 """Levels of the tree that one level of tiles spans."""
@@ -35,9 +37,6 @@ SCHEMA_VERSION: Final = 1
 APPLICATION_ID: Final = 0x41474F54
 """`AGOT`: what `file` and SQLite tools know the file by."""
 
-BUSY_MS: Final = 5000
-"""How long the connection waits for another one's lock, in milliseconds."""
-
 CACHED: Final = 512
 """Full tiles kept in memory, 8 KiB each."""
 
@@ -50,12 +49,12 @@ ID_SIZE: Final = 8
 _FULL: Final = WIDTH * HASH_SIZE
 _FULL_IDS: Final = WIDTH * ID_SIZE
 _SCHEMA: Final = (
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE logs (stream TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE tiles (stream TEXT, level INTEGER, number INTEGER, hashes BLOB NOT NULL, PRIMARY KEY (stream, level, number))",
     "CREATE TABLE checkpoints (number INTEGER PRIMARY KEY, position INTEGER NOT NULL, time_ms INTEGER NOT NULL)",
 )
-_TABLES: Final = ("meta", "logs", "tiles", "checkpoints")
+_TREES: Final = ("logs", "tiles")
+_LAYOUT: Final = Layout(APPLICATION_ID, SCHEMA_VERSION, ("logs", "tiles", "checkpoints"), _SCHEMA)
 
 
 class TilesBroken(Exception):
@@ -97,8 +96,8 @@ class TileStore:
         """Open the file, or make it (mode 0600, and its folder) when it is missing, foreign, old or broken."""
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if path.exists() and not _usable(path, tenant):
-            _unlink(path)
-        return cls(path, tenant, _connect(path, tenant))
+            unlink(path)
+        return cls(path, tenant, connect(path, _LAYOUT, tenant))
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -202,20 +201,28 @@ class TileStore:
         skipped = first & (WIDTH - 1)
         return found[skipped : skipped + count]
 
-    def clear(self) -> None:
-        """Forget everything."""
+    def clear(self, keep: Collection[str] = ()) -> None:
+        """Forget everything but the trees of the streams `keep`, which cannot be built again; those too if the file is broken."""
         with self._lock:
             self._forget()
+            kept = sorted(keep)
             try:
                 with self._connection as connection:
                     connection.execute("BEGIN IMMEDIATE")
-                    for table in _TABLES:
-                        connection.execute(f"DROP TABLE {table}")
-                    _create(connection, self.tenant)
+                    marks = ", ".join("?" * len(kept))
+                    trees = {
+                        table: connection.execute(f"SELECT * FROM {table} WHERE stream IN ({marks})", kept).fetchall()  # noqa: S608 - names are constants of this module
+                        for table in _TREES
+                    }
+                    drop(connection, _LAYOUT)
+                    create(connection, _LAYOUT, self.tenant)
+                    for table, rows in trees.items():
+                        places = ", ".join("?" * (len(rows[0]) if rows else 1))
+                        connection.executemany(f"INSERT INTO {table} VALUES ({places})", rows)  # noqa: S608 - see above
             except sqlite3.DatabaseError:
                 self._connection.close()
-                _unlink(self.path)
-                self._connection = _connect(self.path, self.tenant)
+                unlink(self.path)
+                self._connection = connect(self.path, _LAYOUT, self.tenant)
 
     def close(self) -> None:
         """Close the file."""
@@ -315,50 +322,8 @@ def _fold(hashes: bytes) -> bytes:
     return row[0]
 
 
-def _connect(path: Path, tenant: str) -> sqlite3.Connection:
-    fresh = not path.exists()
-    if fresh:
-        path.touch(mode=0o600)
-    connection = sqlite3.connect(path, timeout=BUSY_MS / 1000, check_same_thread=False, isolation_level=None)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        # A power cut may lose the last batches, never half of one: the log has them.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        if fresh:
-            with connection:
-                connection.execute("BEGIN IMMEDIATE")
-                _create(connection, tenant)
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
-
-
-def _create(connection: sqlite3.Connection, tenant: str) -> None:
-    for statement in _SCHEMA:
-        connection.execute(statement)
-    connection.execute("INSERT INTO meta VALUES ('tenant', ?)", (tenant,))
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
 def _usable(path: Path, tenant: str) -> bool:
-    connection = sqlite3.connect(path, timeout=BUSY_MS / 1000)
     try:
-        stamps = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
-        if stamps != [APPLICATION_ID, SCHEMA_VERSION]:
-            return False
-        if connection.execute("SELECT value FROM meta WHERE key = 'tenant'").fetchall() != [(tenant,)]:
-            return False
-        for table in _TABLES:
-            connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()  # noqa: S608 - names are constants of this module
+        return of_this_kind(path, _LAYOUT, tenant)
     except sqlite3.DatabaseError:
         return False
-    finally:
-        connection.close()
-    return True
-
-
-def _unlink(path: Path) -> None:
-    for suffix in ("-wal", "-shm", ""):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -3,22 +3,30 @@
 Imports the ABI, the pack's layout, the standard library and `cryptography`; it runs where no runtime ever ran. One failed check
 is a failed pack; checks behind a failed one still run where they can, so that the report names the place that was tampered
 with. `verify_pack` returns a report for any bytes whatever.
+
+Payloads may be withheld or erased: chains, coverage and what headers tell are checked all the same, and the report counts, by
+check, the events for which more could not be looked at, and why. Such a pack can hold; what was not looked at is never called
+checked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from agentos.abi.canonical import Json, NotCanonical, canonical, digest, parse_strict
-from agentos.abi.chain import GENESIS, Head, follow
+from agentos.abi.chain import Head, follow
 from agentos.abi.errors import ChainBroken, EvidenceError
 from agentos.abi.event import Event, parse_rfc3339
-from agentos.abi.ids import is_name
+from agentos.abi.record import header_of
 from agentos.audit import covered, layout
 from agentos.audit.covered import read_rotations
-from agentos.audit.findings import Finding, Roster, check_blobs, check_revisions, check_session
+from agentos.audit.finding import Finding, Unseen
+from agentos.audit.findings import Roster, check_actors, check_blobs, check_revisions, check_session, erased_sessions
+from agentos.audit.headers import check_headers
+from agentos.audit.manifest import AUDIT_SUBJECT, REASONS, Manifest, read_manifest
 from agentos.audit.note import signed_by
 from agentos.audit.trust import Trust, load_trust
 
@@ -36,13 +44,19 @@ CHECKS: Final = {
 }
 """The checks by name, in the order in which they are reported, and what each one says when it holds."""
 
+CHECKS_V3: Final = {
+    "headers": "every header is true of its payload",
+    "withheld": "the manifest says which payloads are not there, and the audit chain why they were erased",
+}
+"""The checks of packs of format v3, behind those of v2."""
+
 CHECKS_V2: Final = {
     "checkpoint": "the checkpoints of the tenant and of the registry are signed by the trusted key",
     "inclusion": "every event is a leaf under a root that a checkpoint names",
 }
-"""The checks of packs of format v2, behind the others."""
+"""The checks of packs of format v2 and later, behind the others."""
 
-_MEANING: Final = frozenset({"revisions", "blobs", "intent", "approvals", "actors"})
+_MEANING: Final = frozenset({"revisions", "blobs", "intent", "approvals", "actors", "headers", "withheld"})
 
 MAX_MANIFEST: Final = 64 * 1024 * 1024
 """Largest manifest read, in bytes."""
@@ -70,8 +84,17 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class NotMade:
+    """A check that could not be made whole for so many events, as their payload is not there; `reason` says why it is not."""
+
+    check: str
+    reason: str
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """The outcome. `ok` only if every check was made and held. Counts are of what was read, trusted or not."""
+    """The outcome. `ok` only if every check held for all that is there. Counts are of what was read, trusted or not."""
 
     ok: bool
     tenant: str
@@ -82,6 +105,9 @@ class Report:
     events: int
     checks: tuple[Check, ...]
     faults: tuple[Fault, ...]
+    absent: Mapping[str, int]
+    """Payloads that are not there, by reason: `withheld`, `erased`, `lost`."""
+    not_made: tuple[NotMade, ...]
 
     def to_dict(self) -> dict[str, Json]:
         """The JSON shape that `agentos evidence verify -o json` prints."""
@@ -95,6 +121,8 @@ class Report:
             "events": self.events,
             "checks": [{"name": check.name, "ok": check.ok, "says": check.says} for check in self.checks],
             "faults": [{"check": fault.check, "where": fault.where, "message": fault.message} for fault in self.faults],
+            "absent": dict(self.absent),
+            "not_made": [{"check": one.check, "reason": one.reason, "events": one.events} for one in self.not_made],
         }
 
 
@@ -106,20 +134,6 @@ def verify_pack(data: bytes, trust: bytes) -> Report:
     return _Verifier(data, load_trust(trust)).run()
 
 
-@dataclass(frozen=True, slots=True)
-class _Manifest:
-    format: str
-    tenant: str
-    exporter: str
-    exported_at: str
-    key: str
-    sessions: Mapping[str, Head]
-    registry: Mapping[str, tuple[str, Head]]
-    """chain → (subject, head), for `revisions` and `principals`."""
-    members: tuple[tuple[str, str, int], ...]
-    """(name, digest, size)."""
-
-
 class _Verifier:
     def __init__(self, data: bytes, trust: Trust) -> None:
         self._data = data
@@ -129,6 +143,9 @@ class _Verifier:
         self._failed: set[str] = set()
         self._made: set[str] = set()
         self._events = 0
+        self._audit: list[Event] = []
+        self._absent: Counter[str] = Counter()
+        self._not_made: Counter[tuple[str, str]] = Counter()
 
     def run(self) -> Report:
         members = self._container()
@@ -137,9 +154,11 @@ class _Verifier:
             self._signature(members, manifest)
             self._members(members, manifest)
             self._content(members, manifest)
-            if manifest.format == layout.FORMAT:
+            if manifest.covered:
                 self._coverage(members, manifest)
-        made = CHECKS | (CHECKS_V2 if manifest is not None and manifest.format == layout.FORMAT else {})
+        made = dict(CHECKS)
+        made |= CHECKS_V2 if manifest is not None and manifest.covered else {}
+        made |= CHECKS_V3 if manifest is not None and manifest.records else {}
         checks = tuple(Check(name, self._outcome(name), says) for name, says in made.items())
         return Report(
             ok=all(check.ok is True for check in checks) and not self._faults,
@@ -151,6 +170,8 @@ class _Verifier:
             events=self._events,
             checks=checks,
             faults=tuple(self._faults),
+            absent={reason: self._absent[reason] for reason in REASONS},
+            not_made=tuple(NotMade(*key, count) for key, count in sorted(self._not_made.items())),
         )
 
     def _outcome(self, check: str) -> bool | None:
@@ -182,7 +203,7 @@ class _Verifier:
             self._fault("container", f"byte {at}", message)
         return members
 
-    def _manifest(self, members: Mapping[str, bytes]) -> _Manifest | None:
+    def _manifest(self, members: Mapping[str, bytes]) -> Manifest | None:
         self._made.add("manifest")
         data = members.get(layout.MANIFEST)
         if data is None or len(data) > MAX_MANIFEST:
@@ -192,14 +213,14 @@ class _Verifier:
             body = parse_strict(data)
             if canonical(body) != data:
                 self._fault("manifest", layout.MANIFEST, "is not canonical JSON")
-            return _read_manifest(body)
+            return read_manifest(body)
         except (NotCanonical, KeyError, ValueError, TypeError, AttributeError) as error:
             self._fault("manifest", layout.MANIFEST, f"cannot be read: {type(error).__name__}: {error}")
             return None
 
-    def _signature(self, members: Mapping[str, bytes], manifest: _Manifest) -> None:
+    def _signature(self, members: Mapping[str, bytes], manifest: Manifest) -> None:
         self._made.add("signature")
-        if manifest.format == layout.FORMAT:
+        if manifest.covered:
             try:
                 self._keys = read_rotations(members, self._trust)
             except EvidenceError as error:
@@ -213,7 +234,7 @@ class _Verifier:
         if not signed_by(public, members.get(layout.SIGNATURE, b""), layout.SIGNED_PREFIX + members[layout.MANIFEST]):
             self._fault("signature", layout.SIGNATURE, "is not the trusted key's signature of the manifest")
 
-    def _members(self, members: Mapping[str, bytes], manifest: _Manifest) -> None:
+    def _members(self, members: Mapping[str, bytes], manifest: Manifest) -> None:
         self._made.add("members")
         listed = {name: (sha256, size) for name, sha256, size in manifest.members}
         for name, data in members.items():
@@ -230,8 +251,9 @@ class _Verifier:
             self._fault("members", "the file", "the members are not in the order of the manifest")
         fixed = {layout.README, layout.REVISIONS, layout.PRINCIPALS}
         wanted = fixed | {layout.events_member(session) for session in manifest.sessions}
+        wanted |= {layout.AUDIT} if manifest.records else set()
         folders: tuple[str, ...] = ("registry/blobs/",)
-        if manifest.format == layout.FORMAT:
+        if manifest.covered:
             wanted |= {covered.TENANT_NOTE, covered.REGISTRY_NOTE, covered.ROTATIONS}
             folders += (covered.FOLDER,)
         for name in sorted(wanted - listed.keys()):
@@ -240,10 +262,12 @@ class _Verifier:
             if not name.startswith(folders):
                 self._fault("members", name, "belongs to no session that the manifest lists")
 
-    def _content(self, members: Mapping[str, bytes], manifest: _Manifest) -> None:
+    def _content(self, members: Mapping[str, bytes], manifest: Manifest) -> None:
         self._made |= {"chains", *_MEANING}
+        erased = self._audited(members, manifest)
         chains = {name: list(self._registry_chain(name, members, manifest)) for name in ("revisions", "principals")}
         roster = Roster.of(chains["principals"])
+        self._report("audit/chain", check_actors(self._audit, manifest.tenant, roster))
         applied: dict[int, Json] = {}
         self._report("registry/revisions", check_revisions(chains["revisions"], applied))
         self._report("registry/principals", roster.findings)
@@ -253,24 +277,63 @@ class _Verifier:
             if data is None:
                 self._fault("chains", session, "its events are missing: the session was dropped")
                 continue
-            events = list(self._chain(session, data, head, manifest.tenant))
+            records: set[int] | None = set() if manifest.records else None
+            events = list(self._chain(session, data, head, manifest.tenant, records=records))
             named.update(event.config_revision for event in events if event.config_revision > 0)
-            self._report(session, check_session(events, manifest.tenant, applied.keys(), roster))
+            unseen: Unseen = set()
+            self._report(session, check_session(events, manifest.tenant, applied.keys(), roster, unseen))
+            if records and len(records) < len(events):
+                self._fault("chains", session, "holds open events among those whose payload stands apart")
+            if records:
+                self._report(session, check_headers(events, unseen))
+            if manifest.records:
+                self._told_absent(session, events, manifest.absent[session], unseen, erased=session in erased)
         blobs = {name: data for name, data in members.items() if name.startswith("registry/blobs/")}
         self._report("registry/blobs", check_blobs(blobs, {number: applied.get(number) for number in named}, manifest.tenant))
 
-    def _coverage(self, members: Mapping[str, bytes], manifest: _Manifest) -> None:
+    def _audited(self, members: Mapping[str, bytes], manifest: Manifest) -> frozenset[str]:
+        """The sessions whose payloads were erased, as the audit chain says; its events are kept for the check of their actors."""
+        if not manifest.records:
+            return frozenset()
+        data, where = members.get(layout.AUDIT, b""), "audit/chain"
+        for event in self._chain(AUDIT_SUBJECT, data, manifest.audit, manifest.tenant, shown=where):
+            if event.type.startswith("agentos.audit."):
+                self._audit.append(event)
+            else:
+                self._fault("chains", f"{where}#{event.seq}", f"is of type {event.type!r}, which does not belong there")
+        try:
+            return erased_sessions(self._audit)
+        except ValueError as error:
+            self._fault("withheld", where, str(error))
+            return frozenset()
+
+    def _told_absent(
+        self, session: str, events: Sequence[Event], told: Mapping[str, int], unseen: Unseen, *, erased: bool
+    ) -> None:
+        """Compare what the manifest says of absent payloads with what is there, and count what could not be checked for them."""
+        there = sum(event.withheld for event in events)
+        if there != sum(told.values()):
+            self._fault("withheld", session, f"{there} payloads are not there, the manifest says {sum(told.values())}")
+        if told["erased"] and not erased:
+            self._fault("withheld", session, "its payloads are said to be erased, and the audit chain does not say so")
+        self._absent.update(told)
+        reason = " or ".join(reason for reason in REASONS if told[reason]) or REASONS[0]
+        self._not_made.update((check, reason) for check, _ in unseen)
+
+    def _coverage(self, members: Mapping[str, bytes], manifest: Manifest) -> None:
         self._made |= CHECKS_V2.keys()
-        sessions = {name: _split(members.get(layout.events_member(name), b"")) for name in manifest.sessions}
+        records = {name: _lines(members.get(layout.events_member(name), b"")) for name in manifest.sessions}
+        sessions = {name: [header_of(record) for record in lines] for name, lines in records.items()}
+        audit = _lines(members.get(layout.AUDIT, b"")) if manifest.records else None
         files = {"revisions": layout.REVISIONS, "principals": layout.PRINCIPALS}
-        registry = {name: _split(members.get(file, b"")) for name, file in files.items()}
-        covered.Coverage(members, manifest.tenant, self._trust, self._keys, self._fault).check(sessions, registry)
+        registry = {name: _lines(members.get(file, b"")) for name, file in files.items()}
+        covered.Coverage(members, manifest.tenant, self._trust, self._keys, self._fault).check(sessions, registry, audit)
 
     def _report(self, where: str, findings: Iterable[Finding]) -> None:
         for finding in findings:
             self._fault(finding.check, f"{where}{finding.where}", finding.message)
 
-    def _registry_chain(self, name: str, members: Mapping[str, bytes], manifest: _Manifest) -> Iterator[Event]:
+    def _registry_chain(self, name: str, members: Mapping[str, bytes], manifest: Manifest) -> Iterator[Event]:
         subject, head = manifest.registry[name]
         member = layout.REVISIONS if name == "revisions" else layout.PRINCIPALS
         prefix = "agentos.registry." if name == "revisions" else "agentos.principal."
@@ -280,8 +343,17 @@ class _Verifier:
             else:
                 self._fault("chains", f"registry/{name}#{event.seq}", f"is of type {event.type!r}, which does not belong there")
 
-    def _chain(self, subject: str, data: bytes, head: Head, tenant: str | None, *, shown: str | None = None) -> Iterator[Event]:
-        """The events of one chain, up to the first that does not continue it."""
+    def _chain(
+        self,
+        subject: str,
+        data: bytes,
+        head: Head,
+        tenant: str | None,
+        *,
+        shown: str | None = None,
+        records: set[int] | None = None,
+    ) -> Iterator[Event]:
+        """The events of one chain, up to the first that does not continue it. Adds the `seq` of records to `records`."""
         shown = shown or subject
         at = Head.empty()
         lines = data.split(b"\n")
@@ -299,6 +371,10 @@ class _Verifier:
                 return
             if tenant is not None and event.tenant != tenant:
                 self._fault("chains", f"{shown}#{event.seq}", f"belongs to tenant {event.tenant!r}")
+            if "p" in body and records is not None:
+                records.add(event.seq)
+            elif "p" in body:
+                self._fault("chains", f"{shown}#{event.seq}", "is a header with a payload apart, in a chain of open events")
             self._events += 1
             yield event
         if at != head:
@@ -306,72 +382,6 @@ class _Verifier:
             self._fault("chains", shown, message)
 
 
-def _read_manifest(body: Json) -> _Manifest:
-    keys = {"format", "tenant", "exported_at", "exporter", "key", "scope", "sessions", "registry", "members"}
-    if not isinstance(body, dict) or set(body) != keys:
-        raise ValueError(f"expected the fields {', '.join(sorted(keys))}")
-    if body["format"] not in {layout.FORMAT, layout.FORMAT_V1}:
-        raise ValueError(f"format {body['format']!r} is not {layout.FORMAT!r} or {layout.FORMAT_V1!r}")
-    sessions: dict[str, Head] = {}
-    for item in _objects(body["sessions"], {"session", "seq", "hash"}):
-        name, head = _string(item["session"]), _head(item)
-        if not is_name(name) or name in sessions or head.seq < 1:
-            raise ValueError(f"session {name!r} is listed twice, empty or no name")
-        sessions[name] = head
-    if list(sessions) != sorted(sessions):
-        raise ValueError("sessions are not in the order of their names")
-    (scope,) = _objects([body["scope"]], {"sessions", "since"})
-    if scope["sessions"] is not None and scope["sessions"] != list(sessions):
-        raise ValueError("the sessions are not those that the scope names")
-    for moment in (body["exported_at"], *(() if scope["since"] is None else (scope["since"],))):
-        parse_rfc3339(_string(moment))
-    registry: dict[str, tuple[str, Head]] = {}
-    for name in ("revisions", "principals"):
-        (item,) = _objects([body["registry"][name]], {"subject", "seq", "hash"})
-        registry[name] = (_string(item["subject"]), _head(item))
-    members = tuple(
-        (_string(item["name"]), _string(item["sha256"]), _count(item["size"]))
-        for item in _objects(body["members"], {"name", "sha256", "size"})
-    )
-    if len({name for name, _, _ in members}) != len(members):
-        raise ValueError("a member is listed twice")
-    return _Manifest(
-        format=body["format"],
-        tenant=_string(body["tenant"]),
-        exporter=_string(body["exporter"]),
-        exported_at=_string(body["exported_at"]),
-        key=_string(body["key"]),
-        sessions=sessions,
-        registry=registry,
-        members=members,
-    )
-
-
-def _split(lines: bytes) -> list[bytes]:
+def _lines(data: bytes) -> list[bytes]:
     """The events of a member."""
-    return lines.split(b"\n")[:-1]
-
-
-def _objects(value: Json, keys: set[str]) -> list[dict[str, Json]]:
-    if not isinstance(value, list) or not all(isinstance(item, dict) and set(item) == keys for item in value):
-        raise ValueError(f"expected a list of objects with the fields {', '.join(sorted(keys))}")
-    return value
-
-
-def _string(value: Json) -> str:
-    if type(value) is not str:
-        raise ValueError(f"expected text, found {type(value).__name__}")
-    return value
-
-
-def _count(value: Json) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"expected a count, found {value!r}")
-    return value
-
-
-def _head(item: Mapping[str, Json]) -> Head:
-    head = Head(_count(item["seq"]), _string(item["hash"]))
-    if (head.seq == 0) != (head.hash == GENESIS):
-        raise ValueError("an empty chain has the hash of no event, and only an empty one")
-    return head
+    return data.split(b"\n")[:-1]

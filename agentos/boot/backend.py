@@ -23,6 +23,9 @@ from agentos.registry.principal import Principal
 
 FLEET_ACCOUNT: Final = "AGENTOS"
 
+MOST_REPLICAS: Final = 5
+"""What JetStream keeps at most."""
+
 INBOX: Final = "_INBOX.RUNTIME"
 """Where the runtime gets its own answers: no principal can have a name in capitals, and so none can listen there."""
 
@@ -60,6 +63,9 @@ class Backend(Protocol):
     async def facts(self) -> dict[str, str | bool]:
         """`server`, `sync`, `store`: what the server says of itself."""
 
+    async def most_replicas(self) -> int:
+        """How many replicas of a stream the server can keep at most, as far as it can be told. Raises Unavailable."""
+
     async def died(self) -> str:
         """Wait until a server of our own has ended; say how. Never returns for an external one."""
 
@@ -80,8 +86,9 @@ def user_of(principal: Principal) -> User:
 class Embedded:
     """A nats-server child of the runtime, all of its state in the home."""
 
-    def __init__(self, folder: Path, keys: Path, random: Random, port: int) -> None:
+    def __init__(self, folder: Path, keys: Path, random: Random, port: int, *, sync_always: bool = True) -> None:
         self._keys = keys / "nats"
+        self._sync_always = sync_always
         self._random = random
         self._server = NatsServer(folder, ServerConfig(()), random=random, port=port or ANY_PORT)
 
@@ -127,6 +134,9 @@ class Embedded:
             "store": found.store_dir,
         }
 
+    async def most_replicas(self) -> int:
+        return 1
+
     async def died(self) -> str:
         status = await self._server.wait()
         return f"signal {-status}" if status < 0 else f"status {status}"
@@ -139,7 +149,7 @@ class Embedded:
         for tenant in (FLEET, *sorted(tenants)):
             users = [user_of(one) for one in principals if one.valid and one.tenant == tenant]
             accounts.append(Account(account_of(tenant), (User(self._key(tenant).public_key), *users)))
-        return ServerConfig(tuple(accounts))
+        return ServerConfig(tuple(accounts), sync_always=self._sync_always)
 
     def _key(self, tenant: str) -> NKey:
         path = self._keys / f"{account_of(tenant)}.nk"
@@ -197,6 +207,13 @@ class Remote:
             "sync_always": False,
             "store": "external",
         }
+
+    async def most_replicas(self) -> int:
+        client = await self.connect(FLEET)
+        clustered = bool(client._server_info.get("cluster"))  # noqa: SLF001 - there is no public way
+        await client.close()
+        # How many servers there are is the cluster's own business: where they are too few it says so.
+        return MOST_REPLICAS if clustered else 1
 
     async def died(self) -> str:
         raise Unavailable("an external server is not ours to watch")

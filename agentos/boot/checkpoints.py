@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final
@@ -28,7 +28,7 @@ from agentos.audit.rotation import Rotation
 from agentos.audit.tiles import TilesBroken, TileStore
 from agentos.eventlog.adapters.jetstream import ensure_streams
 from agentos.eventlog.port import EventLog, Stored
-from agentos.eventlog.subject import CHECKPOINT_STREAM, EVENT_STREAMS, REGISTRY_STREAM
+from agentos.eventlog.subject import CHECKPOINT_STREAM, REGISTRY_STREAM
 from agentos.kernel.port import Timer
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Notary:
 
         Raises ChainBroken when there is an alarm, Unavailable when it takes too long.
         """
-        ends = {stream: await self.prover.log.end(stream) for stream in self.prover.streams}
+        ends = await self.prover.ends()
         self._hurry.set()
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -151,9 +151,10 @@ class Notary:
                 if not opened:
                     await self.prover.open()
                     opened = True
+                ends = await self.prover.ends()
                 await self._reached()
                 self.prover.check()
-                await self._follow()
+                await self._follow(ends)
             except* ChainBroken as failed:
                 self._say(failed)
             except* (Unavailable, sqlite3.OperationalError) as failed:
@@ -177,19 +178,28 @@ class Notary:
         async with self._moved:
             self._moved.notify_all()
 
-    async def _follow(self) -> None:
+    async def _follow(self, streams: Collection[str]) -> None:
         """Read, hash, sign, until something fails."""
         sizes = await self.prover.sizes()
         queue: asyncio.Queue[tuple[str, Stored]] = asyncio.Queue(maxsize=2 * EVENTS)
         async with asyncio.TaskGroup() as group:
-            for stream in self.prover.streams:
+            for stream in streams:
                 group.create_task(self._read(stream, sizes[stream], queue))
             group.create_task(self._write(queue))
+            group.create_task(self._widen(group, streams, queue))
 
     async def _read(self, stream: str, after: int, queue: asyncio.Queue[tuple[str, Stored]]) -> None:
         async with aclosing(self.prover.log.follow(stream, after=after)) as coming:
             async for stored in coming:
                 await queue.put((stream, stored))
+
+    async def _widen(self, group: asyncio.TaskGroup, known: Collection[str], queue: asyncio.Queue[tuple[str, Stored]]) -> None:
+        """Follow each stream that comes into being."""
+        read = set(known)
+        while True:
+            for stream in await self.prover.new_streams(read):
+                read.add(stream)
+                group.create_task(self._read(stream, 0, queue))
 
     async def _write(self, queue: asyncio.Queue[tuple[str, Stored]]) -> None:
         waiting = 0
@@ -240,6 +250,7 @@ class Notary:
 
     async def _finish(self) -> None:
         try:
+            await self.prover.ends()
             for stream, size in (await self.prover.sizes()).items():
                 await self._take_rest(stream, size)
             self._sizes = await self.prover.sizes()
@@ -298,10 +309,10 @@ class Checkpoints:
         self._random = random
         self._notaries: dict[str, Notary] = {}
 
-    async def open(self, tenant: str, client: Client, eventlog: EventLog) -> None:
-        """Keep the log of `tenant` (`*`: the registry) under checkpoints from now on."""
-        await ensure_streams(client, (CHECKPOINT_STREAM,))
-        name, streams = (REGISTRY_STREAM, (REGISTRY_STREAM,)) if tenant == FLEET else (tenant, EVENT_STREAMS)
+    async def open(self, tenant: str, client: Client, eventlog: EventLog, *, replicas: int = 1) -> None:
+        """Keep the log of `tenant` (`*`: the registry) under checkpoints from now on; their stream is kept in `replicas`."""
+        await ensure_streams(client, (CHECKPOINT_STREAM,), replicas=replicas)
+        name, streams = (REGISTRY_STREAM, (REGISTRY_STREAM,)) if tenant == FLEET else (tenant, None)
         tiles = await asyncio.to_thread(TileStore.open, self._folder / f"{name}.tiles.db", tenant=name)
         prover = Prover(name, eventlog, tiles, self.ring, self._timer, streams=streams)
         notary = self._notaries[tenant] = Notary(prover, self._timer)

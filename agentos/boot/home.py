@@ -4,6 +4,7 @@ lock                 held by the runtime that owns the home (flock), holds its p
 run/endpoint.json    {url, pid} of the running runtime
 nats/                the embedded nats-server: its configuration, its log, and the event log (jetstream/)
 keys/                NATS seeds, the Ed25519 key that signs evidence (mode 0600)
+keys/payload/        the keys that open payloads, one file per tenant; in no backup, as to destroy a key is to erase
 identities/          identity files of principals created here (mode 0600)
 workspaces/          one folder per tenant and session
 bundles/             the policy of each tenant as a bundle, for a remote policy server to fetch
@@ -41,6 +42,10 @@ class Home:
     @property
     def keys(self) -> Path:
         return self.root / "keys"
+
+    @property
+    def payload_keys(self) -> Path:
+        return self.root / "keys" / "payload"
 
     @property
     def identities(self) -> Path:

@@ -8,54 +8,64 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 from nats.errors import Error as NatsError
 
 from agentos import __version__
 from agentos.abi.canonical import Json
-from agentos.abi.decision import Decision
-from agentos.abi.errors import AgentOSError, EngineUnavailable, ManifestError, Unavailable
+from agentos.abi.errors import AgentOSError, EngineUnavailable, Unavailable
 from agentos.abi.ids import DEFAULT_TENANT, FLEET
-from agentos.abi.resource import Resource
 from agentos.audit.keyring import KeyRing
 from agentos.boot.backend import Backend, Embedded, External, Remote
+from agentos.boot.backup import Backups
 from agentos.boot.charges import charged_events
 from agentos.boot.checkpoints import Checkpoints
-from agentos.boot.configuration import Configurations, load_decider, tenants_of
+from agentos.boot.claim import Claim, make_claim
+from agentos.boot.configuration import Configurations, tenants_of
+from agentos.boot.desired import Desired, validate
 from agentos.boot.engines import Engines, RemotePolicy, make_engines
+from agentos.boot.erasures import Erasures
 from agentos.boot.expiry import Expiry
+from agentos.boot.failpoints import Failpoints
 from agentos.boot.home import Home
+from agentos.boot.litestream import Litestream
+from agentos.boot.log_terms import log_terms, require_terms
+from agentos.boot.standing import Standing
+from agentos.boot.status import status_of
 from agentos.boot.system import LoopSpawner, SystemRandom, SystemTimer
-from agentos.boot.tenants import Tenant, Tenants
+from agentos.boot.tenants import Tenants
+from agentos.boot.watch import keep_alive
 from agentos.control import audit_verbs, registry_verbs
 from agentos.control.adapters.nats_service import ControlService
 from agentos.control.approval_verbs import ApprovalVerbs
 from agentos.control.authorize import Authorize
+from agentos.control.backup_verbs import BackupVerbs
+from agentos.control.erasure_verbs import ErasureVerbs
 from agentos.control.identity import Identity
 from agentos.control.policy_verbs import PolicyVerbs
 from agentos.control.principal import Caller, Handler
 from agentos.control.principal_verbs import PrincipalVerbs
 from agentos.control.session_life_verbs import SessionLifeVerbs
 from agentos.control.session_verbs import SessionVerbs
-from agentos.drivers.adapters.play import check_play
 from agentos.drivers.dispatch import Drivers, Providers
 from agentos.eventlog.adapters.credentials import create_seed
 from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
 from agentos.eventlog.subject import REGISTRY_STREAM
 from agentos.kernel.charges import Charges
+from agentos.kernel.fork import Forks
 from agentos.kernel.gate import SYSTEM, Gate
 from agentos.kernel.life import Life
 from agentos.kernel.sessions import Sessions
+from agentos.kernel.tenure import Alone, Watched
 from agentos.kernel.turn import Runner
 from agentos.kernel.workspace import Workspaces
-from agentos.manifests import check_references, validate_resource
 from agentos.policy.adapters.embedded import EmbeddedFactory
-from agentos.policy.bundle import policy_modules
 from agentos.policy.decide import CacheStats, ControlDecider, Decider
-from agentos.policy.lint_apart import Linter
 from agentos.policy.port import Place
 from agentos.projections.projector import Projector
 from agentos.registry.apply import Applier
@@ -67,9 +77,6 @@ log = logging.getLogger(__name__)
 FIRST_OPERATOR: Final = "operator"
 FIRST_ROLES: Final = ("operator", "approver", "auditor", "compliance")
 """The first principal may do everything; give others less, then revoke it if you want hands apart."""
-
-RESTARTS: Final = 5
-"""How often a server that dies is started again before the runtime gives up."""
 
 KEEP_UP_S: Final = 1.0
 """Seconds until putting a revision in force is tried again."""
@@ -87,17 +94,20 @@ class Runtime:
         self.timer = SystemTimer()
         self.random = SystemRandom()
         self.engines = engines
-        self.linter = Linter()
         self.factory = engines.deciding
         self.configurations = Configurations(self.factory)
-        self.tenants = Tenants(backend, home)
+        self.tenants = Tenants(backend, home, self.random)
         self.drivers = Drivers()
         self.models = Providers()
         self.workspaces = Workspaces(home.workspaces)
-        charges = Charges(charged_events(self.tenants.log))
-        gate = Gate(self.drivers, self.models, self.workspaces, self.timer, charges)
+        charges = Charges(charged_events(lambda tenant: self.tenants.get(tenant).streams))
+        points = Failpoints.of_environment(os.environ)
+        drivers, models = (points.drivers(self.drivers), points.models(self.models)) if points else (self.drivers, self.models)
+        # A home of our own is locked; on a server of somebody else's another home may lead into the same account.
+        tenure = Alone() if isinstance(backend, Embedded) else Watched(self._serves, self.timer)
+        gate = Gate(drivers, models, self.workspaces, self.timer, charges, tenure)
         self.sessions = Sessions(
-            logs=self.tenants.log,
+            logs=(lambda tenant: points.log(self.tenants.log(tenant))) if points else self.tenants.log,
             source=self.configurations,
             gate=gate,
             runner=Runner(gate, self.configurations, LoopSpawner(), self.timer),
@@ -106,14 +116,19 @@ class Runtime:
             timer=self.timer,
             random=self.random,
         )
+        self.standing = Standing(self.sessions, self.tenants, self.timer)
+        self._claim: Claim | None = None
         self.life = Life(self.sessions, self.configurations, gate)
+        self.forks = Forks(self.sessions, self.configurations, self.tenants.log, self.workspaces, self.timer, self._join)
         self._stop = asyncio.Event()
         self._changing = asyncio.Lock()
         self._created: str | None = None
-        self._facts: dict[str, str | bool] = {}
+        self.facts: dict[str, str | bool] = {}
         self._control: ControlService | None = None
         self.checkpoints: Checkpoints | None = None
-        self._started_ms = self.timer.now_ms()
+        self.erasures: Erasures | None = None
+        self.litestream: Litestream | None = None
+        self.started_ms = self.timer.now_ms()
 
     @property
     def url(self) -> str:
@@ -124,7 +139,7 @@ class Runtime:
         """What `agentos up` says when it is ready."""
         lines = [
             f"agentos {__version__} on {self.home.root}",
-            f"log: {self._facts['server']}, sync {self._facts['sync']}",
+            f"log: {self.facts['server']}, sync {self.facts['sync']}",
             f"policy: {self.factory.version}",
             f"listening on {self.url}",
         ]
@@ -136,7 +151,9 @@ class Runtime:
         """Serve until `stop` is set, or the runtime is asked to shut down; the server is started again when it dies."""
         waits: list[asyncio.Task[object]] = [asyncio.create_task(stop.wait()), asyncio.create_task(self._stop.wait())]
         if isinstance(self.backend, Embedded):
-            waits.append(asyncio.create_task(self._watch(self.backend)))
+            waits.append(asyncio.create_task(keep_alive(self.backend, self.timer, self.home.nats)))
+        if self._claim is not None:
+            waits.append(asyncio.create_task(self._claim.lost(self.timer)))
         try:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -146,18 +163,12 @@ class Runtime:
                 task.cancel()
             await asyncio.wait(waits)
 
-    async def _watch(self, backend: Embedded) -> None:
-        for number in range(1, RESTARTS + 1):
-            how = await backend.died()
-            log.error("the nats-server has died (%s): starting it again (%d of %d)", how, number, RESTARTS)
-            await backend.restart()
-            log.warning("the nats-server is back on %s", backend.url)
-        raise Unavailable(f"the nats-server has died {RESTARTS + 1} times", mend=f"see {self.home.nats}/nats.log")
-
     async def open(self, stack: AsyncExitStack) -> None:
         """Start everything, pushing what undoes it onto `stack`."""
         registry_client = await self.backend.connect(FLEET)
         stack.push_async_callback(registry_client.close)
+        if not isinstance(self.backend, Embedded):
+            self._claim = await make_claim(registry_client, self.random)
         await ensure_streams(registry_client, (REGISTRY_STREAM,))
         registry_log = JetStreamLog(registry_client)
         registry = Registry(registry_log, self.timer, self.random)
@@ -166,7 +177,8 @@ class Runtime:
         state = await registry.state()
         names = tenants_of(state.resources())
         await self.backend.update(names, await principals.list())
-        self._facts = await self.backend.facts()
+        self.facts = await self.backend.facts()
+        await require_terms(self.backend, state.resources())
         await self.configurations.refresh(state)
         stack.push_async_callback(self.tenants.close)
         ring = KeyRing.open(self.home.keys / "evidence.pem", self.random)
@@ -175,14 +187,20 @@ class Runtime:
         stack.push_async_callback(self.models.close)
         stack.push_async_callback(self.drivers.close)
         stack.push_async_callback(self.sessions.close)
+        erasures = self.erasures = Erasures(
+            self.tenants, checkpoints, registry, self.sessions, self.home.workspaces, self.timer, self.random
+        )
         await checkpoints.open(FLEET, registry_client, registry_log)
         for name in sorted(names):
-            await self.tenants.open(name)
-            await checkpoints.open(name, self.tenants.get(name).client, self.tenants.log(name))
+            terms = log_terms(state.resources(), name)
+            await self.tenants.open(name, terms)
+            await checkpoints.open(name, self.tenants.get(name).client, self.tenants.get(name).streams, replicas=terms.replicas)
+            await erasures.open(name)
 
         policy = await self._control_policy()
         stack.callback(policy.close)
-        applier = Applier(registry, validate=_validate, check=self._check, admit=self._admit)
+        desired = Desired(self.backend, self.engines, self.configurations)
+        applier = Applier(registry, validate=validate, check=desired.check, admit=desired.admit)
 
         async def principals_changed() -> None:
             async with self._changing:
@@ -204,14 +222,22 @@ class Runtime:
                     log.warning("the newest revision is not in force yet, trying again: %s", error)
                     await self.timer.sleep(KEEP_UP_S)
 
+        maker = Backups(self.home, self.backend, self.tenants, checkpoints, self.timer, self.random)
+        backups = BackupVerbs(maker, self.timer, self.random)
+        stack.push_async_callback(backups.close)
         handlers: dict[str, Handler] = {
-            **SessionVerbs(self.sessions, self.tenants.log, self.tenants, self.workspaces, self.timer, self.random).handlers(),
-            **SessionLifeVerbs(self.life).handlers(),
+            **backups.handlers(),
+            **SessionVerbs(
+                self.sessions, self.tenants.log, self.tenants, self.workspaces, self.timer, self.random, erasures.assign
+            ).handlers(),
+            **ErasureVerbs(erasures, lambda tenant: self.configurations.current(tenant).revision).handlers(),
+            **SessionLifeVerbs(self.life, self.forks).handlers(),
             **PrincipalVerbs(
                 principals, lambda: self.configurations.tenants, principals_changed, self.backend.user_stanza
             ).handlers(),
             **audit_verbs.handlers(
                 projectors=self._projector,
+                wordsmiths=self._wordsmith,
                 logs=self.tenants.log,
                 registry=registry_log,
                 notaries=checkpoints,
@@ -236,13 +262,25 @@ class Runtime:
             for tenant in self.tenants.all():
                 await self._control.serve(tenant.client, tenant.name)
         for tenant in self.tenants.all():
-            await self._resume(tenant)
+            await self.standing.take_over(tenant)
+        looking = asyncio.create_task(self.standing.run(), name="take over what runs nowhere")
+        stack.push_async_callback(_cancel, looking)
         following = asyncio.create_task(keep_up(), name="keep up with the registry")
         stack.push_async_callback(_cancel, following)
         expiry = asyncio.create_task(Expiry(self.sessions, self.tenants, self.timer).run(), name="end what nobody answers")
         stack.push_async_callback(_cancel, expiry)
         self.home.announce(self.url)
         stack.callback(self.home.withdraw)
+
+    async def _join(self, tenant: str, session: str, other: str) -> None:
+        """Let a fork share the key of the session that it repeats."""
+        if self.erasures is not None:
+            await self.erasures.join(tenant, session, other)
+
+    async def _serves(self, tenant: str) -> bool:
+        """Whether this runtime's claim is the newest. There is one tenant where there is a claim."""
+        del tenant
+        return self._claim is not None and await self._claim.newest()
 
     async def _control_policy(self) -> ControlDecider:
         """Who may ask for what. Without an engine the runtime stands, and denies every command and says why."""
@@ -261,18 +299,22 @@ class Runtime:
         served = {tenant.name for tenant in self.tenants.all()}
         names = tenants_of(state.resources()) | served
         await self.backend.update(names, await principals.list())
+        await self.tenants.declare({name: log_terms(state.resources(), name) for name in served})
         fresh = []
         for name in sorted(names - served):
-            opened = await self.tenants.open(name)
+            terms = log_terms(state.resources(), name)
+            opened = await self.tenants.open(name, terms)
             if opened is not None:
                 fresh.append(opened)
                 if self.checkpoints is not None:
-                    await self.checkpoints.open(name, opened.client, opened.log)
+                    await self.checkpoints.open(name, opened.client, opened.streams, replicas=terms.replicas)
+                if self.erasures is not None:
+                    await self.erasures.open(name)
                 if self._control is not None and isinstance(self.backend, Embedded):
                     await self._control.serve(opened.client, name)
         await self.configurations.refresh(state)
         for tenant in fresh:
-            await self._resume(tenant)
+            await self.standing.take_over(tenant)
 
     async def _first_operator(self, principals: Principals) -> None:
         if await principals.list():
@@ -288,37 +330,6 @@ class Runtime:
         if stanza is not None:
             log.warning("add this user to the account on the NATS server: %s", stanza)
 
-    async def _resume(self, tenant: Tenant) -> None:
-        """Take over the sessions that a runtime before us left running. One that cannot be read holds up no other."""
-        await tenant.projector.caught_up()
-        for row in await self.tenants.sessions(tenant.name, live_only=True, limit=10_000):
-            if row["state"] in {"waiting", "paused"}:
-                self.sessions.adopt(tenant.name, row["id"])
-                continue
-            log.info("resuming session %s", row["id"])
-            try:
-                await self.sessions.resume(tenant.name, row["id"])
-            except AgentOSError as error:
-                log.warning("session %s of tenant %s cannot be resumed: %s", row["id"], tenant.name, error)
-
-    async def _check(self, resources: Sequence[Resource], tenants: Sequence[str]) -> None:
-        """Whether a desired state holds together: references, then that the policies of the tenants concerned load."""
-        self.backend.require(tenants_of(resources))
-        self.engines.require(tenants_of(resources))
-        await asyncio.to_thread(check_references, resources)
-        for tenant in tenants:
-            if tenant != FLEET:
-                await _lint(self.linter, resources, tenant)
-                decider = await load_decider(self.engines.checking, resources, tenant, {})
-                decider.close()
-
-    async def _admit(self, tenant: str, document: dict[str, Json]) -> Decision:
-        """The admission policy in force: the tenant's own, or the default tenant's for what has no tenant yet."""
-        decider = self.configurations.decider(tenant) or self.configurations.decider(DEFAULT_TENANT)
-        if decider is None:
-            raise Unavailable("no admission policy is loaded")
-        return await decider.admit(document)
-
     def _policy_in_force(self, tenant: str) -> tuple[int, str, CacheStats]:
         configuration, decider = self.configurations.current(tenant), self.configurations.decider(tenant)
         if decider is None:
@@ -328,40 +339,14 @@ class Runtime:
     async def _projector(self, tenant: str) -> Projector:
         return self.tenants.get(tenant).projector
 
+    async def _wordsmith(self, tenant: str) -> Projector:
+        return self.tenants.get(tenant).wordsmith
+
     async def _status(self, caller: Caller, params: dict[str, Json]) -> Json:
         """`{}` → what the runtime is and what its guarantees rest on."""
         del params
-        self._facts = await self.backend.facts()
-        served = self.tenants.get(caller.tenant)
-        projected = await served.projector.status()
-        behind = await served.projector.behind()
-        warnings = [] if self._facts["sync_always"] else [f"sync: {self._facts['sync']}"]
-        if projected.faults:
-            warnings.append(f"{projected.faults} events of tenant {caller.tenant} could not be read: agentos audit rebuild")
-        if projected.problem is not None:
-            warnings.append(f"read model: {projected.problem}")
-        if self.checkpoints is not None:
-            warnings += self.checkpoints.warnings(caller.tenant)
-        if self.factory.version.startswith("none"):
-            warnings.append(f"policy: {self.factory.version}; every syscall is denied")
-        warnings += [f"policy: {trouble}" for trouble in self.engines.troubles()]
-        return {
-            "version": __version__,
-            "home": str(self.home.root),
-            "url": self.url,
-            "log": self._facts["server"],
-            "sync": self._facts["sync"],
-            "policy": self.factory.version,
-            "tenant": caller.tenant,
-            "tenants": sorted(self.configurations.tenants) if caller.fleet else [caller.tenant],
-            "revision": self.configurations.current(caller.tenant).revision,
-            "principal": caller.name,
-            "roles": list(caller.roles),
-            "sessions_running": self.sessions.running(),
-            "read_model_behind": sum(behind.values()),
-            "uptime_s": (self.timer.now_ms() - self._started_ms) // 1000,
-            "warnings": warnings,
-        }
+        self.facts = await self.backend.facts()
+        return await status_of(self, caller)
 
     async def _shutdown(self, caller: Caller, params: dict[str, Json]) -> Json:
         """`{}` → stops the runtime once the answer is sent."""
@@ -394,26 +379,6 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
 
 
-async def _lint(linter: Linter, resources: Sequence[Resource], tenant: str) -> None:
-    """The checks of a tenant's Rego that compiling it does not make. Raises ManifestError with every finding."""
-    policies: dict[str, list[Resource]] = {}
-    for one in resources:
-        if one.key.kind == "Policy":
-            policies.setdefault(one.spec["target"], []).append(one)
-    found = await linter.lint({target: policy_modules(of_target, tenant) for target, of_target in policies.items()})
-    if found:
-        faults = [{"text": f"{one.path}:{one.line}:{one.column}: {one.message}; {one.mend}"} for one in found]
-        raise ManifestError(f"the policies of tenant {tenant} are wrong; nothing was changed", faults=faults)
-
-
-def _validate(manifest: Json) -> Resource:
-    """One manifest by itself, defaults filled in. Raises ManifestError; references are checked later, together."""
-    resource, faults = validate_resource(manifest, check_play=check_play)
-    if resource is None:
-        raise ManifestError("a declaration is wrong", faults=[{**one.to_dict(), "text": str(one)} for one in faults])
-    return resource
-
-
 @asynccontextmanager
 async def open_runtime(
     home: Home,
@@ -422,6 +387,7 @@ async def open_runtime(
     external: External | None = None,
     policy: Place = Place.EMBEDDED,
     remote_policy: RemotePolicy | None = None,
+    litestream: Path | None = None,
 ) -> AsyncIterator[Runtime]:
     """Start a runtime on `home`; it serves while the block runs and is stopped, in order, after it.
 
@@ -431,11 +397,18 @@ async def open_runtime(
     home.prepare()
     with home.own():
         async with AsyncExitStack() as stack:
+            replication = Litestream(litestream, home, SystemTimer()) if litestream is not None else None
             backend: Backend = Remote(external) if external else Embedded(home.nats, home.keys, SystemRandom(), port)
             stack.push_async_callback(backend.stop)
             await backend.start((DEFAULT_TENANT,))
             engines = await make_engines(policy, remote=remote_policy, bundles=home.bundles)
             stack.callback(engines.close)
             runtime = Runtime(home, backend, engines)
+            if replication is not None:
+                # Ended only after the read models were closed: what they wrote last is still sent.
+                stack.push_async_callback(replication.stop)
             await runtime.open(stack)
+            if replication is not None:
+                runtime.litestream = replication
+                await replication.start()
             yield runtime

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,14 +11,20 @@ from nats.aio.client import Client
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import NotFound, Unavailable
+from agentos.abi.ids import Random
+from agentos.audit.retired import named_retired
 from agentos.boot.backend import Backend
 from agentos.boot.home import Home
-from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
+from agentos.boot.log_terms import UNDECLARED, LogTerms
+from agentos.eventlog.adapters.jetstream import JetStreamLog
+from agentos.eventlog.adapters.keystore import SqliteKeyStore
+from agentos.eventlog.blob import LogBlobs
 from agentos.eventlog.port import EventLog
-from agentos.eventlog.subject import EVENT_STREAMS
+from agentos.eventlog.sealed import SealedLog
 from agentos.projections import read
 from agentos.projections.projector import Projector
 from agentos.projections.store import Store
+from agentos.projections.text_store import TextStore
 
 PATIENCE_S: Final = 20.0
 """Seconds that a question waits for the read model to hold all that the log holds."""
@@ -29,31 +36,58 @@ class Tenant:
 
     name: str
     client: Client
+    streams: JetStreamLog
+    """The log as it is stored: headers, and payloads sealed."""
+    keys: SqliteKeyStore
+    """What opens the payloads."""
     log: EventLog
+    """The log as it is read and written."""
     store: Store
+    """The index: what happened, without a word."""
     projector: Projector
+    text: TextStore
+    """The words: goals, arguments, results, reasons."""
+    wordsmith: Projector
+    """The projector of `text`."""
 
 
 class Tenants:
     """The served tenants. A tenant, once opened, is served until the runtime stops: its log outlives its declaration."""
 
-    def __init__(self, backend: Backend, home: Home) -> None:
+    def __init__(self, backend: Backend, home: Home, random: Random) -> None:
         self._backend = backend
         self._home = home
+        self._random = random
         self._open: dict[str, Tenant] = {}
 
-    async def open(self, name: str) -> Tenant | None:
-        """Connect, make the streams, start the projector. None when the tenant is open already."""
+    async def open(self, name: str, terms: LogTerms = UNDECLARED) -> Tenant | None:
+        """Connect, keep the streams as declared, start the projector. None when the tenant is open already.
+
+        Raises LogUnavailable when the server cannot keep them so.
+        """
         if name in self._open:
             return None
         client = await self._backend.connect(name)
-        await ensure_streams(client, EVENT_STREAMS)
-        log = JetStreamLog(client)
+        streams = JetStreamLog(client, replicas=terms.replicas)
+        await streams.declare(terms.replicas)
+        # Signed or not: what is said to have been retired is not written to before the notary has looked at it.
+        streams.forbid([name async for name in named_retired(streams)])
+        keys = await asyncio.to_thread(SqliteKeyStore.open, self._home.payload_keys / f"{name}.db", self._random)
+        log = SealedLog(streams, keys, LogBlobs(streams), self._random)
         store = await asyncio.to_thread(Store.open, self._home.read / f"{name}.db", tenant=name)
-        projector = Projector(log, store)
+        # The index is made of headers alone, so nothing is opened for it.
+        projector = Projector(streams, store)
+        text = await asyncio.to_thread(TextStore.open, self._home.read / f"{name}.text.db", tenant=name)
+        wordsmith = Projector(log, text)
         await projector.start()
-        tenant = self._open[name] = Tenant(name, client, log, store, projector)
+        await wordsmith.start()
+        tenant = self._open[name] = Tenant(name, client, streams, keys, log, store, projector, text, wordsmith)
         return tenant
+
+    async def declare(self, terms: Mapping[str, LogTerms]) -> None:
+        """Keep the streams of the served tenants as declared now. Raises LogUnavailable when the server cannot."""
+        for name, tenant in self._open.items():
+            await tenant.streams.declare(terms.get(name, UNDECLARED).replicas)
 
     def get(self, name: str) -> Tenant:
         """A served tenant. Raises NotFound."""
@@ -71,29 +105,33 @@ class Tenants:
 
     async def sessions(self, tenant: str, *, live_only: bool, limit: int) -> list[dict[str, Json]]:
         """See `control.session_verbs.Reader`."""
-        store = await self._caught_up(tenant)
-        return await asyncio.to_thread(lambda: read.sessions(store, live_only=live_only, limit=limit))
+        served = await self._caught_up(tenant)
+        return await asyncio.to_thread(lambda: read.sessions(served.store, served.text, live_only=live_only, limit=limit))
 
     async def approvals(self, tenant: str, *, waiting_only: bool) -> list[dict[str, Json]]:
         """See `control.session_verbs.Reader`."""
-        store = await self._caught_up(tenant)
-        return await asyncio.to_thread(lambda: read.approvals(store, state="waiting" if waiting_only else None))
+        served, state = await self._caught_up(tenant), "waiting" if waiting_only else None
+        return await asyncio.to_thread(lambda: read.approvals(served.store, served.text, state=state))
 
-    async def _caught_up(self, tenant: str) -> Store:
-        """The read model of `tenant` once it holds all that the log holds now. Raises Unavailable when that takes too long."""
+    async def _caught_up(self, tenant: str) -> Tenant:
+        """The tenant once its read models hold all that the log holds now. Raises Unavailable when that takes too long."""
         served = self.get(tenant)
         try:
-            await asyncio.wait_for(served.projector.caught_up(), PATIENCE_S)
+            async with asyncio.timeout(PATIENCE_S):
+                await served.projector.caught_up()
+                await served.wordsmith.caught_up()
         except TimeoutError as error:
             raise Unavailable(
                 f"the read model of tenant {tenant} is behind its log", mend="ask again; agentos status says how far behind"
             ) from error
-        return served.store
+        return served
 
     async def close(self) -> None:
         """Stop the projectors and disconnect."""
         for tenant in self._open.values():
-            await tenant.projector.stop()
-            tenant.store.close()
+            for projector in (tenant.projector, tenant.wordsmith):
+                await projector.stop()
+                projector.store.close()
             await tenant.client.close()
+            tenant.keys.close()
         self._open = {}

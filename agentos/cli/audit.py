@@ -12,8 +12,8 @@ from typing import Annotated, Final
 import typer
 
 from agentos.abi.canonical import Json
-from agentos.cli import proof
-from agentos.cli.command import call, emit, emit_json, emit_table, emit_yaml, say
+from agentos.cli import erasure, proof
+from agentos.cli.command import Facts, Output, call, emit, emit_json, emit_table, emit_yaml, say, show
 from agentos.cli.render.text import ARGS, WHOLE, arguments, clock, count, plain
 from agentos.cli.verb import examples
 
@@ -28,6 +28,13 @@ class Format(StrEnum):
     JSON = "json"
     YAML = "yaml"
     CSV = "csv"
+
+
+class Model(StrEnum):
+    """Read models."""
+
+    INDEX = "index"
+    TEXT = "text"
 
 
 class Effect(StrEnum):
@@ -54,8 +61,17 @@ def register(app: typer.Typer) -> None:
             "agentos audit query --session SESSION -o csv > calls.csv",
         ),
     )(query)
-    group.command("rebuild", epilog=examples("agentos audit rebuild"))(rebuild)
+    group.command(
+        "search",
+        epilog=examples(
+            "agentos audit search invoice 4711",
+            "agentos audit search 'to the customer' --agent triage --since 7d",
+            "agentos audit search --raw 'refund NOT (refused OR denied)' -o json",
+        ),
+    )(search)
+    group.command("rebuild", epilog=examples("agentos audit rebuild", "agentos audit rebuild --model text -o json"))(rebuild)
     proof.register(group)
+    erasure.register(group)
     app.add_typer(group, name="audit")
 
 
@@ -93,15 +109,76 @@ def query(
         say(line)
 
 
-def rebuild() -> None:
-    """Throw the read model away and make it again from the log."""
-    answer = call("audit.rebuild", {})
-    events = sum(answer["positions"].values())
-    say(f"rebuilt from {count(events, 'event')}, {count(len(answer['faults']), 'fault')}")
-    for fault in answer["faults"]:
-        emit(plain(f"{fault['stream']}:{fault['position']}: {fault['session']}: {fault['kind']}: {fault['error']}"))
+def search(
+    words: Annotated[
+        list[str], typer.Argument(metavar="WORDS…", help="all must stand in the text of one event; inv* for beginnings")
+    ],
+    session: Annotated[str | None, typer.Option(metavar="SESSION", help="texts of this session")] = None,
+    agent: Annotated[str | None, typer.Option(metavar="NAME", help="texts of this agent's sessions")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="from this time on: 15m, 2h, 7d ago, or 2026-11-21T08:30:00Z")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="NUMBER", help="the newest so many")] = 20,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="the words are a query of SQLite's FTS5: OR, NOT, NEAR(), parentheses")
+    ] = False,
+    output: Annotated[Output, typer.Option("--output", "-o", help="how to print")] = Output.TABLE,
+) -> None:
+    """Find words in goals, arguments, results, replies and reasons, newest first.
+
+    Sessions whose payloads were erased are not found.
+    """
+    given = {"session": session, "agent": agent, "since": since}
+    params: dict[str, Json] = {name: value for name, value in given.items() if value is not None}
+    answer = call("audit.search", params | {"words": list(words), "limit": limit, "raw": raw})
+    rows = answer["rows"]
+    wide = output is Output.WIDE
+
+    def table() -> None:
+        headers = ["time", "session", *(["agent", "call", "event"] if wide else []), "where", "text"]
+        cells = [_hit(row, wide) for row in rows]
+        emit_table(headers, cells, shrink=() if wide else ("text",), empty="nothing was said with these words")
+
+    show(rows, output, table, name="session")
+    for line in remarks(answer):
+        say(line)
+
+
+def _hit(row: dict[str, Json], wide: bool) -> list[str]:
+    more = [str(row["agent"]), str(row["call"] or "-"), str(row["seq"])] if wide else []
+    snippet = " ".join(str(row["snippet"]).split())
+    return [str(row["time"]) if wide else clock(row["time"]), str(row["session"]), *more, str(row["kind"]), snippet]
+
+
+def rebuild(
+    model: Annotated[Model | None, typer.Option(help="only this one; both by default")] = None,
+    output: Annotated[Facts, typer.Option("--output", "-o", help="how to print")] = Facts.TABLE,
+) -> None:
+    """Throw the read models away and make them again from the log; say whether they are what they were.
+
+    Exit codes: 0 the same, 1 something in the log could not be read, 2 a read model was not what the log says.
+    """
+    answer = call("audit.rebuild", {} if model is None else {"model": str(model)})
+    show(answer, output, lambda: None)
+    if output is Facts.TABLE:
+        events = sum(answer["positions"].values())
+        say(f"rebuilt from {count(events, 'event')}, {count(len(answer['faults']), 'fault')}")
+        for one in answer["models"]:
+            say(f"{one['model']}: {one['after']}, {_compared(one)}")
+        for fault in answer["faults"]:
+            emit(plain(f"{fault['stream']}:{fault['position']}: {fault['session']}: {fault['kind']}: {fault['error']}"))
     if answer["faults"]:
         raise typer.Exit(1)
+    if any(one["same"] is False or one["before"] is None for one in answer["models"]):
+        raise typer.Exit(2)
+
+
+def _compared(one: dict[str, Json]) -> str:
+    if one["before"] is None:
+        return "and could not be read before"
+    if one["same"] is None:
+        return f"before {one['before']}; the log grew meanwhile"
+    return "as before" if one["same"] else f"but was {one['before']}"
 
 
 def remarks(answer: Json) -> list[str]:

@@ -35,7 +35,12 @@ def register(app: typer.Typer) -> None:
         epilog=examples("agentos evidence verify pack.zip --trust runtime.pub"),
     )
     group.command(
-        "export", epilog=examples("agentos evidence export -o pack.zip", "agentos evidence export --since 7d -o week.zip")
+        "export",
+        epilog=examples(
+            "agentos evidence export -o pack.zip",
+            "agentos evidence export --since 7d -o week.zip",
+            "agentos evidence export --withhold tool=send-mail --withhold tool=model-call",
+        ),
     )(export)
     group.command("key", epilog=examples("agentos evidence key -o runtime.pub"))(key)
     group.command("verify", epilog=examples("agentos evidence verify pack.zip --trust runtime.pub"))(verify)
@@ -51,19 +56,30 @@ def export(
         str | None,
         typer.Option(metavar="TIME", help="only sessions that did something since: 2h, 7d ago, or 2026-11-21T08:30:00Z"),
     ] = None,
+    withhold: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WHAT", help="keep payloads back: all, SESSION[,SESSION…] or tool=NAME (may be repeated)"),
+    ] = None,
 ) -> None:
     """Write a signed evidence pack.
 
-    It holds whole sessions, the declarations they ran under, and the principals that acted.
+    It holds whole sessions, the declarations they ran under, and the principals that acted. Of a payload that is kept back the
+    header is in the pack: who, what, under which rules, with what outcome. What a model said is of the tool model-call.
     """
     params: dict[str, Json] = {}
     if session:
         params["sessions"] = list(session)
     if since is not None:
         params["since"] = since
+    if withhold:
+        params["withhold"] = list(withhold)
     answer = call("evidence.export", params)
     write_whole(output, base64.b64decode(answer["pack"], validate=True))
     say(f"wrote {output}: {count(answer['sessions'], 'session')}, {count(answer['events'], 'event')}, {answer['bytes']:,} bytes")
+    for text, kept in answer["withheld"].items():
+        say(f"withheld for {text}: {count(kept, 'payload')}")
+        if not kept:
+            say(f"warning: nothing in the pack is kept back for {plain(text)}; is that its name?")
     say(f"signed by {answer['key']}")
     say(f"next: agentos evidence key -o runtime.pub; agentos evidence verify {output} --trust runtime.pub")
 
@@ -112,9 +128,15 @@ def verify(
 def lines_of(report: Report) -> list[str]:
     """The report for people: each check by name, then each fault, then the verdict."""
     marks = {True: paint("✓", fg="green"), False: paint("✗", fg="red"), None: "–"}  # noqa: RUF001 - a dash for a check not made
-    lines = [f"{marks[check.ok]} {check.name:<10} {check.says}" for check in report.checks]
+    gaps: dict[str, list[str]] = {}
+    for one in report.not_made:
+        gaps.setdefault(one.check, []).append(f"{count(one.events, 'event')}: {one.reason}")
+    unseen = {name: f" (not made whole for {'; '.join(told)})" for name, told in gaps.items()}
+    lines = [f"{marks[check.ok]} {check.name:<10} {check.says}{unseen.get(check.name, '')}" for check in report.checks]
     lines += [plain(f"  {fault.check}: {fault.where}: {fault.message}") for fault in report.faults]
     what = f"{count(report.sessions, 'session')}, {count(report.events, 'event')} of tenant {report.tenant or '?'}"
+    absent = ", ".join(f"{number} {reason}" for reason, number in report.absent.items() if number)
+    what += f", {count(sum(report.absent.values()), 'payload')} not in the pack ({absent})" if absent else ""
     made = f"exported {report.exported_at} by {report.exporter}, key {report.key}"
     lines.append(
         plain(f"verified: {what}, {made}" if report.ok else f"NOT verified: {count(len(report.faults), 'fault')} in {what}")

@@ -92,7 +92,9 @@ def lines(event: Json, *, err: bool = False) -> list[str]:
     data, clock = event["data"], event["time"][11:23]
     match event["type"].removeprefix("agentos."):
         case "session.created":
-            text = f"created by {event['actor']}: {data['agent']}: {data['goal']} ({count(len(data['inputs']), 'input file')})"
+            source = data.get("forked")
+            how = f"forked from {source['session']} #{source['seq']}" if source else "created"
+            text = f"{how} by {event['actor']}: {data['agent']}: {data['goal']} ({count(len(data['inputs']), 'input file')})"
         case "session.owned":
             text = f"taken over by a new runtime (epoch {data['epoch']})"
         case "session.revised":

@@ -43,10 +43,13 @@ VERB_FILES = (
     "sessions",
     "session",
     "replay",
+    "fork",
     "approvals",
     "policy",
+    "sched",
     "audit",
     "evidence",
+    "backup",
 )
 """One file per verb group, in the order in which `agentos --help` lists them."""
 

@@ -86,28 +86,27 @@ def _rebuilt(answer: Json, since: int) -> Iterator[Found]:
 
 
 async def _events(client: Client, since: int, progress: Progress) -> AsyncIterator[list[Event]]:
-    async def fetch(stream: int, **more: Json) -> Json:
+    async def fetch(stream: str, **more: Json) -> Json:
         return await client.call("policy.recorded", {"stream": stream, **more}, within=WITHIN)
 
-    first = await fetch(0, **({"since": since} if since else {}))
-    streams: dict[int, _Stream] = {}
+    log = await client.call("policy.recorded", {"streams": True}, within=WITHIN)
+    streams: dict[str, _Stream] = {}
     try:
-        for number in range(first["streams"]):
-            page = _ready(first) if number == 0 else fetch(number, **({"since": since} if since else {}))
-            streams[number] = _Stream(asyncio.ensure_future(page))
+        for name in log["streams"]:
+            streams[name] = _Stream(asyncio.ensure_future(fetch(name, **({"since": since} if since else {}))))
         totals = dict.fromkeys(streams, (0, 0))
         while streams:
-            number = min(streams, key=lambda one: streams[one].seen_ms)
-            stream = streams[number]
+            name = min(streams, key=lambda one: streams[one].seen_ms)
+            stream = streams[name]
             page = await stream.page
             stream.done += len(page["events"])
             stream.size = max(stream.size, stream.done + page["end"] - page["after"])
-            totals[number] = stream.done, stream.size
+            totals[name] = stream.done, stream.size
             if page["after"] < page["end"] and page["events"]:
-                stream.page = asyncio.create_task(fetch(number, after=page["after"]))
+                stream.page = asyncio.create_task(fetch(name, after=page["after"]))
             else:
-                del streams[number]
-            events = [unpack(row, page["tenant"]) for row in page["events"]]
+                del streams[name]
+            events = [unpack(row, log["tenant"]) for row in page["events"]]
             stream.seen_ms = events[-1].time_ms if events else stream.seen_ms
             progress(sum(done for done, _ in totals.values()), sum(size for _, size in totals.values()))
             yield events
@@ -116,10 +115,6 @@ async def _events(client: Client, since: int, progress: Progress) -> AsyncIterat
             stream.page.cancel()
             with suppress(asyncio.CancelledError):
                 await stream.page
-
-
-async def _ready(page: Json) -> Json:
-    return page
 
 
 async def changes(client: Client, since: int) -> AsyncIterator[Admission | Undecidable]:

@@ -41,7 +41,13 @@ def register(group: typer.Typer) -> None:
         "checkpoint",
         epilog=examples("agentos audit checkpoint", "agentos audit checkpoint --now > checkpoint.note"),
     )(checkpoint)
-    group.command("prove", epilog=examples("agentos audit prove 's-0k3v9q2m1x8h4t7r5w#12' > proof.json"))(prove)
+    group.command(
+        "prove",
+        epilog=examples(
+            "agentos audit prove 's-0k3v9q2m1x8h4t7r5w#12' > proof.json",
+            "agentos audit prove --withhold 's-0k3v9q2m1x8h4t7r5w#12' > header.json",
+        ),
+    )(prove)
     group.command(
         "verify",
         epilog=examples(
@@ -71,12 +77,16 @@ def checkpoint(
 
 def prove(
     event: Annotated[str, typer.Argument(metavar="EVENT", help="its id, or SESSION#NUMBER", show_default=False)],
+    withhold: Annotated[bool, typer.Option("--withhold", help="leave the payload out: the header alone")] = False,
 ) -> None:
     """Print a proof that an event is in the signed log.
 
     It is a JSON object that verify-proof checks without any runtime.
     """
-    emit(json.dumps(call("audit.prove", {"event": event})["proof"], ensure_ascii=False, indent=2))
+    answer = call("audit.prove", {"event": event, "withhold": withhold})
+    if answer["withheld"] and not withhold:
+        say("the payload was erased: the proof is of the header")
+    emit(json.dumps(answer["proof"], ensure_ascii=False, indent=2))
 
 
 def verify(
@@ -186,6 +196,8 @@ def proven_lines(answer: Json) -> list[str]:
     lines.append(
         plain(f"proven: event {event['seq']} of {event['session']}: {event['type']} by {event['actor']} at {event['time']}")
     )
+    if event["withheld"]:
+        lines.append("its payload is not in the file, and was not checked")
     lines.append(plain(f"under checkpoint {point['number']} of {point['origin']}, {point['time']}"))
     return lines
 

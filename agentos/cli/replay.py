@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agentos.abi.canonical import Json, canonical
+from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, NotFound, UsageError
 from agentos.abi.event import Event
 from agentos.cli.command import Facts, emit, paint, show, with_client
@@ -50,11 +50,10 @@ def replay(
     Exit codes: 0 the same, 2 it went another way.
     """
     from agentos.boot.system import LoopSpawner
-    from agentos.kernel.replay import read_history
+    from agentos.kernel.replay import read_history, read_told
     from agentos.kernel.replay import replay as again
 
-    stored = _packed(pack, session) if pack is not None else _logged(session)
-    events = read_history(session, stored)
+    events = read_history(session, _packed(pack, session)) if pack is not None else read_told(session, _logged(session))
     if to is not None and to > len(events):
         raise UsageError(f"session {session} has {count(len(events), 'event')}, none with number {to}")
     found = asyncio.run(again(events[:to], LoopSpawner())).to_dict()
@@ -62,11 +61,11 @@ def replay(
     return 0 if found["same"] else DIFFERENT
 
 
-def _logged(session: str) -> list[bytes]:
+def _logged(session: str) -> list[Json]:
     async def work(client: Client) -> list[Json]:
         return await history(client, session)
 
-    return [canonical(event) for event in with_client(work)]
+    return with_client(work)
 
 
 def _packed(path: Path, session: str) -> list[bytes]:

@@ -64,6 +64,12 @@ def run(
             help="a label of the input, or of a file or folder in it; the session carries it once it has read there",
         ),
     ] = None,
+    data_subject: Annotated[
+        str | None,
+        typer.Option(
+            "--data-subject", metavar="ID", help="whom the session is about; all of theirs can be erased together"
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="follow the session to its end, on standard error")] = False,
     output: Annotated[Form, typer.Option("--output", "-o", help="what to print of the session; name: its id")] = Form.NAME,
 ) -> int:
@@ -75,6 +81,8 @@ def run(
     params: dict[str, Json] = {"agent": agent, "goal": goal}
     if label:
         params["labels"] = label
+    if data_subject is not None:
+        params["subject"] = data_subject
     if input_label:
         if input_ is None:
             raise UsageError("--input-label labels the input, and there is none", mend="give --input, or use --label")

@@ -17,9 +17,10 @@ from agentos.abi.event import Event, rfc3339
 from agentos.abi.syscall import MODEL_CALL
 from agentos.cli.command import Facts, emit, say, show, with_client
 from agentos.cli.follow import lines, pages
-from agentos.cli.render.text import arguments, clock, plain
+from agentos.cli.render.text import arguments, clock, count, plain
 from agentos.cli.sessions import cancel as cancel_session
 from agentos.cli.verb import examples
+from agentos.projections.forked import origin
 from agentos.projections.session import Step, fold_all
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ async def history(client: Client, session: str) -> list[Json]:
     return found
 
 
-async def _ask(client: Client, verb: str, session: str, **params: Json) -> Json:
+async def ask(client: Client, verb: str, session: str, **params: Json) -> Json:
+    """The answer to a verb about a session. Raises NotFound, naming the session that was probably meant."""
     try:
         return await client.call(verb, {"session": session, **params})
     except NotFound as error:
@@ -125,6 +127,7 @@ def page(body: dict[str, Json], events: list[Json], budget: dict[str, Json]) -> 
             "tokens": {"used": state.input_tokens + state.output_tokens, "limit": budget.get("tokens")},
         },
         "last": [text for event in events[-LAST:] for text in lines(event)],
+        **({"forked": origin(events[0]["data"]["forked"])} if "forked" in events[0]["data"] else {}),
     }
 
 
@@ -139,6 +142,7 @@ def _page(body: Json) -> None:
         ("goal", body["goal"]),
         ("tenant", body["tenant"]),
         ("started by", f"{body['actor']} at {clock(body['created'])}"),
+        *_origin(body.get("forked")),
         ("last event", f"#{body['seq']} at {clock(body['updated'])}"),
         ("revision", str(body["config_revision"])),
         ("labels", ", ".join(body["labels"]) or "-"),
@@ -170,6 +174,14 @@ def _page(body: Json) -> None:
     _next(body)
 
 
+def _origin(source: Json) -> list[tuple[str, str]]:
+    if source is None:
+        return []
+    why = f": {source['reason']}" if "reason" in source else ""
+    rows = [("forked from", f"{source['session']} #{source['seq']}{why}")]
+    return [*rows, ("workspace", f"{source['workspace']}, {count(source['files'], 'file')}")]
+
+
 def _next(body: Json) -> None:
     name = body["session"]
     if body["unknown"] and body["state"] in {"running", "waiting", "paused"}:
@@ -195,14 +207,14 @@ def pause(session: Session, reason: Reason, output: Shape = Facts.TABLE) -> None
     A call that is under way is finished first. A paused session holds no process, and stays paused when the runtime restarts; a
     question to people stays open meanwhile.
     """
-    body = with_client(lambda client: _ask(client, "session.pause", session, reason=reason))
+    body = with_client(lambda client: ask(client, "session.pause", session, reason=reason))
     show(body, output, lambda: say(f"session {session} is paused; next: agentos session resume {session} --reason '…'"))
 
 
 @group.command(epilog=examples("agentos session resume SESSION --reason 'it may go on'"))
 def resume(session: Session, reason: Reason, output: Shape = Facts.TABLE) -> None:
     """Let a paused session go on from where it was."""
-    body = with_client(lambda client: _ask(client, "session.resume", session, reason=reason))
+    body = with_client(lambda client: ask(client, "session.resume", session, reason=reason))
     show(body, output, lambda: say(f"session {session} goes on: agentos wait {session}"))
 
 
@@ -235,7 +247,7 @@ def reconcile(
     text = _text_of(result_file) if result_file is not None else result
     if text:
         params["result"] = text
-    body = with_client(lambda client: _ask(client, "session.reconcile", session, **params))
+    body = with_client(lambda client: ask(client, "session.reconcile", session, **params))
     show(body, output, lambda: say(f"call {plain(call)} of session {session} is settled: {outcome}"))
 
 

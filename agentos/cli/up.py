@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, Conflict, Unavailable, UsageError
 from agentos.cli.command import Facts, call, emit_json, emit_table, emit_yaml, paint, say, settings
 from agentos.cli.verb import examples
@@ -39,6 +40,7 @@ def register(app: typer.Typer) -> None:
             "agentos up --detach",
             "agentos up --nats nats://10.0.0.5:4222 --creds ./runtime.creds",
             "agentos up --policy managed",
+            "agentos up --litestream auto",
             "agentos up --policy remote --policy-url https://opa-{tenant}.internal:8181 --policy-token-file ./opa.token",
         )
     )(up)
@@ -83,6 +85,12 @@ def up(
     creds: Annotated[
         Path | None, typer.Option("--creds", metavar="FILE", help="credentials for --nats: an NKey seed or .creds file")
     ] = None,
+    litestream: Annotated[
+        str | None,
+        typer.Option(
+            "--litestream", metavar="FILE|auto", help="replicate the read models by this litestream.yml; auto: the home's own"
+        ),
+    ] = None,
 ) -> int:
     """Start the runtime on this home. The first start creates the operator's identity."""
     from agentos.boot.backend import External
@@ -99,6 +107,7 @@ def up(
     }
     remote = _remote_policy(policy, policy_url, {word: path.expanduser().absolute() for word, path in files.items() if path})
     home = Home(settings.home)
+    replicated = home.root / "litestream.yml" if litestream == "auto" else litestream and Path(litestream).expanduser().absolute()
     if detach:
         words = ["--port", str(port), "--policy", str(policy)]
         if nats is not None and creds is not None:
@@ -106,9 +115,11 @@ def up(
         if remote is not None:
             words += ["--policy-url", remote.url]
             words += [word for name, path in files.items() if path for word in (name, str(path.expanduser().absolute()))]
+        if replicated:
+            words += ["--litestream", str(replicated)]
         return _detach(home, words)
     external = External(nats, creds) if nats is not None and creds is not None else None
-    return asyncio.run(_foreground(home, port, policy, remote, external))
+    return asyncio.run(_foreground(home, port, policy, remote, external, replicated or None))
 
 
 def _remote_policy(place: Place, url: str | None, files: dict[str, Path]) -> RemotePolicy | None:
@@ -139,7 +150,9 @@ def _remote_policy(place: Place, url: str | None, files: dict[str, Path]) -> Rem
     return remote
 
 
-async def _foreground(home: Home, port: int, policy: Place, remote: RemotePolicy | None, external: External | None) -> int:
+async def _foreground(
+    home: Home, port: int, policy: Place, remote: RemotePolicy | None, external: External | None, litestream: Path | None
+) -> int:
     import logging
 
     from agentos.boot.runtime import open_runtime
@@ -155,7 +168,9 @@ async def _foreground(home: Home, port: int, policy: Place, remote: RemotePolicy
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with open_runtime(home, port=port, external=external, policy=policy, remote_policy=remote) as runtime:
+    async with open_runtime(
+        home, port=port, external=external, policy=policy, remote_policy=remote, litestream=litestream
+    ) as runtime:
         settle_heap()
         for line in runtime.greeting():
             say(line)
@@ -239,17 +254,34 @@ def status(
         case Facts.YAML:
             emit_yaml(facts)
         case _:
-            emit_table(("what", "value"), [_fact(key, value) for key, value in facts.items()])
+            emit_table(("what", "value"), [_fact(key, value) for key, value in facts.items() if key != "streams"])
+            emit_table(_STREAM, [_stream(row) for row in facts["streams"]])
             for warning in facts["warnings"]:
                 say(f"{paint('warning', err=True, fg='yellow')}: {warning}")
 
 
-def _fact(key: str, value: object) -> tuple[str, str]:
+_STREAM: Final = ("stream", "messages", "bytes", "positions", "replicas", "atomic", "read model", "checkpoints")
+
+
+def _stream(row: dict[str, Json]) -> tuple[str, ...]:
+    lags = [row["read_model_behind"], row["checkpoint_behind"]]
+    numbers = [str(row["messages"]), str(row["bytes"]), f"{row['first']}-{row['last']}", str(row["replicas"])]
+    late = ["" if lag is None else "up to date" if lag == 0 else f"{lag} behind" for lag in lags]
+    return row["name"], *numbers, "yes" if row["atomic"] else "no", *late
+
+
+def _fact(key: str, value: Json) -> tuple[str, str]:
     match key:
         case "uptime_s":
             return "uptime", f"{value} s"
         case "read_model_behind":
             return "read model", "up to date" if value == 0 else f"{value} events behind the log"
+        case "checkpoint_behind":
+            return "checkpoints", "up to date" if value == 0 else f"{value} events behind the log"
+        case "sync_always":
+            return "sync proven", "yes" if value else "no"
+        case "stored":
+            return "stored", f"{value['messages']} messages, {value['bytes']} bytes"
         case _:
             text = ", ".join(str(item) for item in value) or "none" if isinstance(value, list) else str(value)
             return key.replace("_", " "), text

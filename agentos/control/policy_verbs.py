@@ -9,16 +9,18 @@ from typing import Final
 
 import orjson
 
+from agentos.abi.attributes import names_of
 from agentos.abi.canonical import Json
-from agentos.abi.errors import NotFound, UsageError
+from agentos.abi.errors import ChainBroken, NotFound, UsageError
 from agentos.abi.event import Event, parse_rfc3339, rfc3339
 from agentos.abi.ids import DEFAULT_TENANT, FLEET, is_name
+from agentos.abi.record import header_of, split
 from agentos.audit.admissions import admissions
 from agentos.audit.history import Undecidable, decision_id, pack, recall
 from agentos.control.params import Params
 from agentos.control.principal import Caller, Handlers
 from agentos.eventlog.port import EventLog, Stored
-from agentos.eventlog.subject import EVENT_STREAMS, session_subject
+from agentos.eventlog.subject import is_session_stream, session_subject
 from agentos.policy.decide import CacheStats
 from agentos.policy.explain import explain, roles_that_may
 from agentos.policy.tenant import TenantPolicy, tenant_policy
@@ -99,10 +101,15 @@ class PolicyVerbs:
         """The recorded decisions, each with its question as it was asked or with what makes it again.
 
         `{sessions: [id…]}` → `{decisions, undecidable}`: those of whole sessions.
+        `{streams: true}` → `{tenant, streams}`: the names of the streams that hold sessions.
         `{stream, after?, since?}` → a page of events: see `_page`.
         `{changes: true, after?, since?}` → a page of changes of the registry: see `_changes`.
         """
         take = Params(params)
+        if "streams" in params:
+            take.flag("streams")
+            take.end()
+            return {"tenant": caller.tenant, "streams": list(await _streams(self._logs(caller.tenant)))}
         if "stream" in params:
             return await self._page(caller, take)
         if "changes" in params:
@@ -118,16 +125,18 @@ class PolicyVerbs:
         }
 
     async def _page(self, caller: Caller, take: Params) -> Json:
-        """One page of a stream: `{tenant, streams, events, after, end}`, events as rows that `audit.history.pack` makes.
+        """One page of the stream of that name: `{events, after, end}`, events as rows that `audit.history.pack` makes.
 
-        `stream` is a number from 0, `streams` in the answer how many there are; `after` is where the next page begins and `end`
-        where the stream ended at that time. Without `after` the page begins at `since` (ms since the epoch), or a little before.
+        `after` is where the next page begins and `end` where the stream ended at that time. Without `after` the page begins at
+        `since` (ms since the epoch), or a little before.
         """
-        stream = EVENT_STREAMS[take.number("stream", default=0, highest=len(EVENT_STREAMS) - 1)]
+        stream = take.text("stream")
         after = take.number("after", default=-1, lowest=-1, highest=2**53)
         since = take.number("since", default=0, highest=2**53)
         take.end()
         log = self._logs(caller.tenant)
+        if stream not in await _streams(log):
+            raise NotFound(f"there is no stream {stream} of sessions", mend="a month that was retired is in its packs")
         end = await log.end(stream)
         if after < 0:
             after = await _begin(log, stream, end, since - EARLY_MS) if since else 0
@@ -135,19 +144,13 @@ class PolicyVerbs:
         size = 0
         async with aclosing(log.scan(stream, after=after)) as messages:
             async for stored in messages:
-                events.append(pack(orjson.loads(stored.data)))
+                events.append(pack(_body(stored.data)))
                 after, size = stored.position, size + len(stored.data)
                 if len(events) >= PAGE or size >= PAGE_BYTES:
                     break
             else:
                 after = max(after, end)
-        return {
-            "tenant": caller.tenant,
-            "streams": len(EVENT_STREAMS),
-            "events": events,
-            "after": after,
-            "end": end,
-        }
+        return {"events": events, "after": after, "end": end}
 
     async def _changes(self, caller: Caller, take: Params) -> Json:
         """Changes of the registry behind revision `after`, as admission policy was asked: `{admissions, after, end}`.
@@ -196,11 +199,10 @@ class PolicyVerbs:
     async def _explained(self, caller: Caller, item: Recorded) -> dict[str, Json]:
         policy = await self._policy(caller.tenant, int(item.question["config_revision"]))
         explanation = await asyncio.to_thread(explain, policy.modules, policy.data, item.question)
-        again = explanation.decision.to_dict()
         return {
             **describe(item),
-            "replayed": again,
-            "same": again == dict(item.policy_decision),
+            "replayed": explanation.decision.to_dict(),
+            "same": explanation.decision.agrees(item.policy_decision),
             "same_policy": policy.digest == item.policy_digest,
             "rules": [report.to_dict() for report in explanation.rules],
             "grants": _grants(policy, item),
@@ -248,7 +250,7 @@ class PolicyVerbs:
         return tenant_policy(state.resources(), tenant, granted_by)
 
     async def _events(self, tenant: str, session: str) -> list[Event]:
-        events = [Event.from_bytes(stored.data) async for stored in self._logs(tenant).read(session_subject(session))]
+        events = [_event(stored) async for stored in self._logs(tenant).read(session_subject(session))]
         if not events:
             raise NotFound(f"no session {session} in tenant {tenant}", mend="list them: agentos ps --all")
         return events
@@ -276,13 +278,36 @@ def _own_tenants(caller: Caller) -> tuple[str, ...]:
     return (caller.tenant, FLEET) if both else (caller.tenant,)
 
 
+async def _streams(log: EventLog) -> tuple[str, ...]:
+    return tuple(filter(is_session_stream, await log.streams()))
+
+
+def _event(stored: Stored) -> Event:
+    try:
+        return Event.from_bytes(stored.data)
+    except (ValueError, KeyError) as error:
+        where = f"{stored.subject} {stored.position}"
+        raise ChainBroken(f"an event cannot be read: {error}", where=where, mend="agentos audit verify") from error
+
+
+def _body(record: bytes) -> dict[str, Json]:
+    """A stored event, its payload in `data`: not checked again, for a question that was recorded is only asked anew."""
+    header, opening = split(record)
+    body: dict[str, Json] = orjson.loads(header)
+    try:
+        return body if opening is None else body | {"data": orjson.loads(opening)["data"]}
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        where = f"{body.get('subject')}#{body.get('seq')}"
+        raise ChainBroken("the payload of an event is not its own", where=where, mend="agentos audit verify") from error
+
+
 async def _begin(log: EventLog, stream: str, end: int, moment: int) -> int:
     """The position behind which the events of `moment` (ms) begin: halving, as a stream grows with time."""
     low, high = 0, end
     while low < high:
         middle = (low + high) // 2
         first = await _first(log, stream, middle)
-        if first is None or parse_rfc3339(orjson.loads(first.data)["time"]) >= moment:
+        if first is None or parse_rfc3339(orjson.loads(header_of(first.data))["time"]) >= moment:
             high = middle
         else:
             low = max(middle + 1, first.position)
@@ -323,11 +348,18 @@ def _erased(item: Undecidable, events: Sequence[Event]) -> dict[str, Json]:
         "seq": seq,
         "time": rfc3339(item.time_ms),
         "revision": event.config_revision,
-        "tool": event.data.get("tool"),
-        "agent": event.data.get("agent", {}).get("name"),
-        "decision": event.data.get("decision"),
+        **_left(event),
         "undecidable": item.reason,
     }
+
+
+def _left(event: Event) -> dict[str, Json]:
+    if not event.withheld:
+        data = event.data
+        return {"tool": data.get("tool"), "agent": data.get("agent", {}).get("name"), "decision": data.get("decision")}
+    header = event.attributes
+    decision = {"effect": header["decision"], "rules": names_of(header, "rules"), "reasons": []} if "decision" in header else None
+    return {"tool": header.get("tool"), "agent": header.get("agent"), "decision": decision}
 
 
 def _grants(policy: TenantPolicy, item: Recorded) -> list[Json]:

@@ -7,22 +7,28 @@ and says how far it is; whoever asks goes on asking until it is done.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from agentos.abi.canonical import Json
-from agentos.abi.errors import AgentOSError, Conflict, Denied, NotFound, UsageError
+from agentos.abi.errors import AgentOSError, ChainBroken, Conflict, Denied, NotFound, UsageError
 from agentos.abi.event import rfc3339
-from agentos.abi.ids import Clock, Random, new_id
+from agentos.abi.ids import FLEET, Clock, Random, new_id
 from agentos.audit.checkpoint import Checkpoint, open_checkpoint
 from agentos.audit.keyring import KeyRing
 from agentos.audit.note import Verifier
-from agentos.audit.prover import Prover, Signed
+from agentos.audit.proof import is_withheld, with_payload
+from agentos.audit.prover import MEND, Prover, Signed
 from agentos.audit.query import parse_moment
 from agentos.audit.recheck import Progress, Recheck, Rechecked
 from agentos.audit.rotation import Rotation
+from agentos.audit.tiles import Place
 from agentos.control.params import Params
 from agentos.control.principal import Caller, Handlers
+from agentos.eventlog.port import EventLog
+from agentos.eventlog.subject import is_session_stream
 
 WAIT_S: Final = 1.0
 """How long one request waits for a run to end, in seconds."""
@@ -67,10 +73,11 @@ class _Run:
 
 
 class ProofVerbs:
-    """The verbs; see `handlers`."""
+    """The verbs; see `handlers`. `logs` give a tenant's log with its payloads opened; the notaries' own may hold them sealed."""
 
-    def __init__(self, notaries: Notaries, clock: Clock, random: Random) -> None:
+    def __init__(self, notaries: Notaries, logs: Callable[[str], EventLog], clock: Clock, random: Random) -> None:
         self._notaries = notaries
+        self._logs = logs
         self._clock = clock
         self._random = random
         self._runs: dict[str, _Run] = {}
@@ -104,9 +111,12 @@ class ProofVerbs:
         }
 
     async def prove(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """{event: its id, or SESSION#NUMBER} → {proof}, as `schemas/v1/event-proof.json` has it."""
+        """{event: its id, or SESSION#NUMBER, withhold?} → {proof, withheld}, as `schemas/v1/event-proof.json` has it.
+
+        `withheld` says whether the proof holds the header alone: as `withhold` asked, or as the payload was erased.
+        """
         take = Params(params)
-        event = take.text("event", longest=256)
+        event, withhold = take.text("event", longest=256), take.flag("withhold")
         take.end()
         notary = self._notaries.get(caller.tenant)
         prover = notary.prover
@@ -118,7 +128,21 @@ class ProofVerbs:
         last = prover.last
         if last is None or last.checkpoint.tree(place.stream).size <= place.leaf:
             await notary.now()
-        return {"proof": await prover.prove(place)}
+        proof = await prover.prove(place)
+        record = None if withhold or not is_session_stream(place.stream) else await self._record(caller.tenant, place)
+        if record is not None:
+            try:
+                proof = with_payload(proof, record)
+            except ValueError as error:
+                where = f"{place.stream} position {place.leaf + 1}"
+                raise ChainBroken(f"the payload is not the header's: {error}", where=where, mend=MEND) from error
+        return {"proof": proof, "withheld": is_withheld(proof)}
+
+    async def _record(self, tenant: str, place: Place) -> bytes | None:
+        async with aclosing(self._logs(tenant).scan(place.stream, after=place.leaf)) as events:
+            async for stored in events:
+                return stored.data if stored.position == place.leaf + 1 else None
+        return None
 
     async def verify(self, caller: Caller, params: dict[str, Json]) -> Json:
         """{since?: number, time or note} or {run} → {run, done, read, total, report?}: ask with `run` until it is `done`.
@@ -184,8 +208,13 @@ class ProofVerbs:
             del self._runs[done]
         name = new_id("v", self._clock, self._random)
         run = self._runs[name] = _Run(tenant, Progress())
-        run.task = asyncio.create_task(Recheck(prover, run.progress).run(number, witness), name=f"verify {tenant}")
+        recheck = Recheck(prover, run.progress, records=self._records(tenant))
+        run.task = asyncio.create_task(recheck.run(number, witness), name=f"verify {tenant}")
         return name
+
+    def _records(self, tenant: str) -> EventLog | None:
+        """The log with its payloads opened; the registry's has none apart."""
+        return None if tenant == FLEET else self._logs(tenant)
 
     async def _since(self, prover: Prover, since: str | None) -> tuple[int, Checkpoint | None]:
         """The checkpoint at which to begin (0: at the beginning), and the one that was brought along from outside."""

@@ -1,4 +1,4 @@
-"""The verbs with which people steer a session: pause, resume, reconcile."""
+"""The verbs with which people steer a session: pause, resume, reconcile, fork."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from agentos.abi.errors import UsageError
 from agentos.control.params import Params
 from agentos.control.principal import Caller, Handlers
 from agentos.control.session_verbs import describe, take_session
-from agentos.kernel.life import Life, Outcome
+from agentos.drivers.port import Outcome
+from agentos.kernel.fork import Forks
+from agentos.kernel.life import Life
+from agentos.kernel.sessions import MAX_GOAL
 
 MAX_RESULT: Final = 1024 * 1024
 """Longest result that a person tells, in characters."""
 
 
 class SessionLifeVerbs:
-    """session.pause|resume|reconcile."""
+    """session.pause|resume|reconcile|fork."""
 
-    def __init__(self, life: Life) -> None:
+    def __init__(self, life: Life, forks: Forks) -> None:
         self._life = life
+        self._forks = forks
 
     def handlers(self) -> Handlers:
         """The verbs by name."""
@@ -27,6 +31,7 @@ class SessionLifeVerbs:
             "session.pause": self.pause,
             "session.resume": self.resume,
             "session.reconcile": self.reconcile,
+            "session.fork": self.fork,
         }
 
     async def pause(self, caller: Caller, params: dict[str, Json]) -> Json:
@@ -51,6 +56,16 @@ class SessionLifeVerbs:
             caller.tenant, session, call, outcome=Outcome(word), reason=reason, actor=caller.actor, result=result
         )
         return describe(state)
+
+    async def fork(self, caller: Caller, params: dict[str, Json]) -> Json:
+        """Go on from a point of a session in a new one: {session, at (number or id), agent?, goal?, reason?} → that."""
+        take = Params(params)
+        session, at = take_session(take), take.text("at", longest=128)
+        agent, goal = take.text_or_none("agent"), take.text_or_none("goal", longest=MAX_GOAL)
+        reason = take.text_or_none("reason")
+        take.end()
+        fork = await self._forks.fork(caller.tenant, session, at, actor=caller.actor, agent=agent, goal=goal, reason=reason)
+        return describe(fork.state) | {"forked": fork.origin}
 
 
 def _who_and_why(params: dict[str, Json]) -> tuple[str, str]:

@@ -6,13 +6,14 @@ import asyncio
 import base64
 import binascii
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from agentos.abi.canonical import Json, parse_strict
+from agentos.abi.canonical import Json
 from agentos.abi.errors import NotFound, UsageError
 from agentos.abi.ids import Clock, Random, is_name
+from agentos.abi.record import decode
 from agentos.control.params import Params
 from agentos.control.principal import Caller, Handlers
 from agentos.eventlog.port import EventLog, Stored
@@ -40,6 +41,10 @@ class _Upload:
     data: bytearray = field(default_factory=bytearray)
 
 
+MAX_SUBJECT: Final = 512
+"""Longest id of a data subject, in characters."""
+
+
 class Reader(Protocol):
     """The read models, as these verbs need them; answers include everything that the log held when asked."""
 
@@ -58,7 +63,10 @@ class SessionVerbs:
         workspaces: Workspaces,
         clock: Clock,
         random: Random,
+        assign: Callable[[str, str, str], Awaitable[None]] | None = None,
     ) -> None:
+        """`assign` lets a session (tenant, session, data subject) that is being created share the key of a data subject."""
+        self._assign = assign
         self._sessions = sessions
         self._logs = logs
         self._reader = reader
@@ -116,12 +124,14 @@ class SessionVerbs:
                 del self._uploads[owner]
 
     async def create(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """Start a session: {agent, goal, upload?, labels?: [name], file_labels?: {place: [name]}} → the session."""
+        """Start a session: {agent, goal, upload?, labels?: [name], file_labels?: {place: [name]}, subject?} → the session."""
         take = Params(params)
         agent, goal = take.text("agent"), take.text("goal", longest=MAX_GOAL)
         upload, labels = take.text_or_none("upload"), take.names("labels")
-        places = take.mapping("file_labels")
+        places, subject = take.mapping("file_labels"), take.text_or_none("subject", longest=MAX_SUBJECT)
         take.end()
+        if subject is not None and self._assign is None:
+            raise UsageError("there are no keys of data subjects here")
         file_labels = {place: Params({"file_labels": named}).names("file_labels") for place, named in places.items()}
         archive = None
         if upload is not None:
@@ -130,8 +140,13 @@ class SessionVerbs:
             if found is None:
                 raise NotFound(f"no upload {upload}", mend="begin again")
             archive = bytes(found.data)
+
+        async def prepare(session: str) -> None:
+            if subject is not None and self._assign is not None:
+                await self._assign(caller.tenant, session, subject)
+
         state = await self._sessions.create(
-            caller.tenant, agent, goal, archive, caller.actor, labels=labels, file_labels=file_labels
+            caller.tenant, agent, goal, archive, caller.actor, labels=labels, file_labels=file_labels, prepare=prepare
         )
         return describe(state)
 
@@ -168,7 +183,7 @@ class SessionVerbs:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._sessions.wait_beyond(caller.tenant, session, seq), wait_ms / 1000)
             found, more = await self._behind(caller.tenant, session, position)
-        events = [parse_strict(stored.data) for stored in found]
+        events = [decode(stored.data) for stored in found]
         if events:
             seq, position = events[-1]["seq"], found[-1].position
         return {"events": events, "seq": seq, "position": position, "more": more}

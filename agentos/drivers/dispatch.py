@@ -16,7 +16,7 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import DriverError
 from agentos.abi.resource import Resource
 from agentos.abi.syscall import Result, ToolEffect
-from agentos.drivers.port import CallContext, Driver, ModelProvider, ModelReply, ModelRequest, ModelSpec, ToolSpec
+from agentos.drivers.port import CallContext, Driver, Found, ModelProvider, ModelReply, ModelRequest, ModelSpec, ToolSpec
 from agentos.drivers.primitives import default_effect, input_schema
 
 _DRIVERS: Final = {
@@ -82,6 +82,11 @@ class Drivers:
         driver: Driver = await _made(_only_key(tool), self._made, _DRIVERS, self._lock)
         result = await driver.call(tool, args, context)
         return replace(result, labels=tuple(dict.fromkeys((*result.labels, *tool.labels))))
+
+    async def reconcile(self, tool: ToolSpec, args: Mapping[str, Json], context: CallContext) -> Found | None:
+        """Ask what came of an earlier call; see `Driver.reconcile`."""
+        driver: Driver = await _made(_only_key(tool), self._made, _DRIVERS, self._lock)
+        return await driver.reconcile(tool, args, context)
 
     async def release(self, session: str) -> None:
         """Stop what any driver keeps warm for `session`."""

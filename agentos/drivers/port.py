@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +23,7 @@ class ToolSpec:
     idempotent: bool
     input_schema: Mapping[str, Json] = field(hash=False)
     driver: Mapping[str, Json] = field(hash=False)
-    """Exactly one key: `builtin: {primitive}` or `mcp: {server: {command: [...], env: {...}}, tool, workspaceArgs: [...]}`."""
+    """Exactly one key: `builtin: {primitive}` or `mcp: {server: {command, env}, tool, workspaceArgs, reconcile}`."""
     labels: tuple[str, ...] = ()
     """Labels that every result of this tool carries into the session, such as `untrusted`."""
     timeout_ms: int = 30_000
@@ -38,6 +39,35 @@ class CallContext:
     workspace: Path
     sandbox: str | None = None
     """The profile inside which the call is to be made, one of `Driver.profiles`; None if policy asks for none."""
+    still: Callable[[], Awaitable[None]] | None = field(default=None, compare=False)
+    """To be awaited just before a call goes out that took its time to prepare: raises when it may not go out any more."""
+
+    @property
+    def key(self) -> str:
+        """The idempotency key: the same whenever this call is made again, of no other call."""
+        return f"{self.session}/{self.call}"
+
+
+class Outcome(StrEnum):
+    """What somebody found out about a call whose outcome was lost."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    NOT_RUN = "not-run"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a tool tells of such a call. `result` is what it gave back, for `finished` only."""
+
+    outcome: Outcome
+    reason: str
+    result: str = ""
+
+
+def can_reconcile(tool: ToolSpec) -> bool:
+    """Whether a tool can be asked what came of a call."""
+    return "reconcile" in tool.driver.get("mcp", {})
 
 
 class Driver(Protocol):
@@ -53,6 +83,12 @@ class Driver(Protocol):
         A failure that the tool itself reports is a Result with `is_error`. Raises DriverError when the call surely did not take
         effect (server not found, bad path), OutcomeUnknown when it may have (time-out, connection lost in mid-call).
         Cancelling stops the work.
+        """
+
+    async def reconcile(self, tool: ToolSpec, args: Mapping[str, Json], context: CallContext) -> Found | None:
+        """Ask what came of an earlier call (that of `context.key`, with `args`); None if it cannot be told.
+
+        Only of a tool that `can_reconcile`. Raises DriverError when it cannot be asked.
         """
 
     async def release(self, session: str) -> None:

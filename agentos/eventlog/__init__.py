@@ -6,7 +6,7 @@
     await log.append(subject, [Message("e-2", b"{}")], after=first)
     events = [stored.data async for stored in log.read(subject)]
 
-    name = await LogBlobs(log).put(large)                        # too large for an event: its digest goes there
+    name = await LogBlobs(log).put(large, subject)               # too large for an event: its digest goes there
 
 Adapters (`agentos.eventlog.adapters`): `memory` for unit tests (with `faults` for simulations), `jetstream` for the real one and
 `streams` for what it is kept in, `nats_server` that owns a nats-server, `connection` and `credentials` for getting to it.
@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from agentos.eventlog.blob import BlobStore, LogBlobs
 from agentos.eventlog.port import EventLog, Message, Stored
-from agentos.eventlog.subject import BLOB_STREAM, EVENT_STREAMS, REGISTRY_STREAM, session_of, session_subject, stream_of
+from agentos.eventlog.subject import AUDIT_CHAIN, AUDIT_STREAM, REGISTRY_STREAM, session_of, session_subject, stream_of
 
 __all__ = [
-    "BLOB_STREAM",
+    "AUDIT_CHAIN",
+    "AUDIT_STREAM",
     "BlobStore",
-    "EVENT_STREAMS",
     "EventLog",
     "LogBlobs",
     "Message",

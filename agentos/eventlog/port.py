@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -33,6 +33,7 @@ class Stored:
 class EventLog(Protocol):
     """The append-only log of one account (a tenant, or the registry). A stream holds many subjects in one order.
 
+    A stream is made when something is first appended to it; before that it is empty to whoever reads it.
     Every method raises LogUnavailable when the log cannot be reached or cannot store (a full disk among the reasons).
     """
 
@@ -56,10 +57,26 @@ class EventLog(Protocol):
         """All messages of `stream` behind position `after`, in stream order, up to the end at the time of the call."""
 
     def follow(self, stream: str, *, after: int = 0) -> AsyncGenerator[Stored]:
-        """As `scan`, but waits for more at the end and never ends by itself; cancel to stop. Nothing is skipped or repeated."""
+        """As `scan`, but waits for more at the end and never ends by itself; cancel to stop. Nothing is skipped or repeated.
+
+        Raises LogUnavailable for a stream that is gone.
+        """
 
     async def end(self, stream: str) -> int:
-        """The position of the last message of `stream`, 0 if it is empty."""
+        """The position of the last message of `stream`, 0 if it is empty or not there."""
+
+    async def ends(self) -> dict[str, int]:
+        """The event streams that exist and the end of each: those of sessions by name, so by period, the audit chain's last."""
+
+    async def streams(self) -> tuple[str, ...]:
+        """The names of `ends`."""
+
+    async def new_streams(self, known: Collection[str]) -> tuple[str, ...]:
+        """Wait until there are event streams that are not among `known`, and name them, in the order of `ends`.
+
+        At once for a stream that came into being through this log or was seen by its `ends`; within half a minute for one that
+        another process made.
+        """
 
 
 def ids_of(messages: Sequence[Message]) -> list[str]:

@@ -8,6 +8,7 @@ before the first charge of a tenant. A call is its session and its id: however o
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -205,14 +206,15 @@ class Charges:
         rates: defaultdict[_Rate, dict[_Call, int]] = defaultdict(dict)
         uses: defaultdict[tuple[str, str], dict[_Call, int]] = defaultdict(dict)
         async for event in self._history(tenant):
-            data = event.data
-            if event.type != SYSCALL_DECIDED or "charged" not in data:
+            if event.type != SYSCALL_DECIDED:
                 continue
-            payer = Payer(tenant, event.subject, data["agent"]["name"], data["call"])
+            # Of the header, which stays when the payload is erased.
+            told = event.attributes
+            payer = Payer(tenant, event.subject, str(told["agent"]), str(told["call"]))
             call = payer.session, payer.call
-            for entry in data["charged"]:
+            for entry in json.loads(str(told.get("charged", "[]"))):
                 found = rates[_rate_key(entry, payer)] if entry["kind"] == "rate" else uses[entry["grant"], entry["digest"]]
-                found[call] = max(data["now"], found.get(call, 0))
+                found[call] = max(event.time_ms, found.get(call, 0))
         # Merged at once: calls that were charged meanwhile are in both, and count once.
         for key, calls in rates.items():
             book.rate(key).merge(calls)

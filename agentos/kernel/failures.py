@@ -6,27 +6,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import DriverError
+from agentos.abi.obligation import Obligation
 from agentos.drivers.port import ModelUnavailable
+from agentos.kernel.obligations import withheld
 
 MAX_WORDS: Final = 4096
 """Most characters of an error that a driver reports."""
 
 
-def told(error: DriverError) -> dict[str, Json]:
-    """A driver's error for the log and the model: what, where, how to mend it, and whether asking again can help."""
+def told(error: DriverError, hidden: Sequence[Obligation] = ()) -> dict[str, Json]:
+    """A driver's error for the log and the model: what, where, how to mend it, and whether asking again can help.
+
+    Its words are left out where obligations hide what comes of the call.
+    """
     where, mend = f"{error.where}: " if error.where else "", f"; {error.mend}" if error.mend else ""
     words = f"{where}{error.message}{mend}".encode("utf-8", "replace").decode("utf-8")
     message = words if len(words) <= MAX_WORDS else words[:MAX_WORDS] + "…"
     body: dict[str, Json] = {"code": error.code, "message": message, "retryable": error.retryable}
+    if hidden:
+        body["message"] = withheld(hidden)
     if isinstance(error, ModelUnavailable) and error.retry_after is not None:
         body["retry_after_ms"] = int(error.retry_after * 1000)
     return body
 
 
-def unfit(why: str) -> dict[str, Json]:
+def unfit(why: str, hidden: Sequence[Obligation] = ()) -> dict[str, Json]:
     """The error of a call whose result cannot be told."""
-    return {"code": "result", "message": f"the call was performed, but its result cannot be recorded: {why}", "retryable": False}
+    message = withheld(hidden) if hidden else f"the call was performed, but its result cannot be recorded: {why}"
+    return {"code": "result", "message": message, "retryable": False}

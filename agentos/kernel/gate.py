@@ -11,26 +11,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from agentos.abi import event as ev
 from agentos.abi.canonical import Json, NotCanonical, canonical, digest, digest_of
 from agentos.abi.decision import Decision, Verdict, deny, parse_decision
-from agentos.abi.errors import Conflict, DriverError, OutcomeUnknown, SequenceConflict, TooLarge
+from agentos.abi.errors import Conflict, DriverError, LogUnavailable, OutcomeUnknown, SequenceConflict, TooLarge
 from agentos.abi.syscall import MODEL_CALL, Result, Syscall, ToolEffect
-from agentos.drivers.port import CallContext, Driver, ModelProvider, ModelRequest, ToolSpec
+from agentos.drivers.port import Driver, ModelProvider, ToolSpec
 from agentos.kernel import consent, failures, obligations
+from agentos.kernel.acts import STILL_US, Act, Acts, Still
 from agentos.kernel.charges import CHARGED, NOTHING, Charges, Payer, Receipt
 from agentos.kernel.journal import Journal
-from agentos.kernel.port import Configuration, Timer
+from agentos.kernel.port import Configuration, Tenure, Timer
 from agentos.kernel.provenance import labels_field
-from agentos.kernel.reply import MODEL_IDS, UNREADABLE, check_reply, recordable
+from agentos.kernel.reconcile import Reconciler
+from agentos.kernel.reply import MODEL_IDS, UNREADABLE
 from agentos.kernel.ruling import Check, Ruling, rule
-from agentos.kernel.tools import offer, repeatable, unknown_tool
+from agentos.kernel.tenure import Alone
+from agentos.kernel.tools import repeatable, unknown_tool
 from agentos.kernel.workspace import Workspaces
-from agentos.projections import context
 from agentos.projections.question import question
 from agentos.projections.session import Call, SessionState, State, Step
 
@@ -42,9 +45,6 @@ MAX_ARGS: Final = 1024 * 1024
 MAX_OUTCOME: Final = 2 * 1024 * 1024
 """Largest result of one call, and largest reply of a model, in canonical bytes: it must fit an event of the log, and a frame of
 the ABI, whose escapes may make three bytes of one."""
-
-Act = Callable[[Ruling], Awaitable[Result]]
-"""Acts as a ruling says: with its arguments, inside its sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,21 @@ class _Request:
 class Gate:
     """Performs syscalls of sessions. What it knows of a session is its journal, and of charges what the log says of them."""
 
-    def __init__(self, drivers: Driver, models: ModelProvider, workspaces: Workspaces, timer: Timer, charges: Charges) -> None:
-        self._drivers = drivers
-        self._models = models
-        self._workspaces = workspaces
+    def __init__(
+        self,
+        drivers: Driver,
+        models: ModelProvider,
+        workspaces: Workspaces,
+        timer: Timer,
+        charges: Charges,
+        tenure: Tenure | None = None,
+    ) -> None:
+        self._acts = Acts(drivers, models, workspaces)
+        self._reconciler = Reconciler(drivers, workspaces)
         self._timer = timer
         self._charges = charges
+        self.tenure: Tenure = tenure or Alone()
+        """Whether this runtime serves; by itself it is alone."""
 
     async def perform(self, journal: Journal, configuration: Configuration, syscall: Syscall) -> Call:
         """Take one tool call through the gate; return where it stands then.
@@ -110,7 +119,7 @@ class Gate:
             args_digest,
             once=not repeatable(tool),
             check=lambda args: _too_large(len(canonical(args))) or fits(args),
-            act=self._tool_act(journal, tool, syscall.call),
+            act=self._acts.of_tool(journal, tool, syscall.call),
             spec=tool,
             declassifies=tool.driver.get("builtin", {}).get("primitive") == "declassify",
         )
@@ -129,7 +138,7 @@ class Gate:
             digest_of(args),
             once=False,
             check=lambda _: "a model call is made as it is, or not at all",
-            act=self._model_act(journal, configuration),
+            act=self._acts.of_model(journal, configuration),
         )
         return await self._decide_and_act(journal, configuration, request)
 
@@ -153,6 +162,10 @@ class Gate:
             if call.tool == MODEL_CALL or tool is None or not repeatable(tool):
                 await self._lose(journal, configuration, call, tool)
 
+    async def reconcile(self, journal: Journal, configuration: Configuration) -> None:
+        """Ask the tools of calls whose outcome is unknown what came of them, where they can tell."""
+        await self._reconciler.settle(journal, configuration)
+
     async def abandon(self, journal: Journal, configuration: Configuration) -> None:
         """Before a session ends: of every allowed call without an outcome, say that it is unknown."""
         for call in tuple(journal.state.calls.values()):
@@ -170,6 +183,7 @@ class Gate:
             await self._record(journal, configuration, ev.POLICY_NOTIFIED, notice)
 
     async def _decide_and_act(self, journal: Journal, configuration: Configuration, request: _Request) -> Call:
+        await self.tenure.hold(journal.tenant)
         call, tool, state = request.syscall.call, request.syscall.tool, journal.state
         now = self._timer.now_ms()
         agent = configuration.agents.get(state.agent)
@@ -188,10 +202,12 @@ class Gate:
         if ruling.policy.failed:
             failure = {"call": call, "tool": tool, "reason": ruling.policy.reasons[0], "engine": configuration.decider.engine}
             await self._record(journal, configuration, ev.POLICY_FAILED, failure)
-        repeats = _allowed(state, call)
+        repeats, still = _allowed(state, call), partial(self._still_ours, journal, self._timer.monotonic_us())
         try:
             await self._record_decided(journal, configuration, data, receipt)
             await self._notify(journal, configuration, call)
+            if ruling.decision.effect is Verdict.ALLOW:
+                await still()
         except asyncio.CancelledError:
             if not journal.stale:
                 await self._notify(journal, configuration, call)
@@ -203,7 +219,7 @@ class Gate:
             raise
         match ruling.decision.effect:
             case Verdict.ALLOW:
-                await self._act(journal, configuration, request, ruling)
+                await self._act(journal, configuration, request, ruling, still)
             case Verdict.ASK:
                 await self._ask(journal, configuration, call, ruling.decision, now)
             case Verdict.HALT:
@@ -240,7 +256,7 @@ class Gate:
                 ruling = obligations.unasked(ruling)
             if ruling.obliged("sandbox", "redact", "mask") and ruling.decision.effect in {Verdict.ALLOW, Verdict.ASK}:
                 # A model is asked over its endpoint, which no sandbox of ours is around.
-                ruling = obligations.feasible(ruling, data["tool"], () if data["tool"] == MODEL_CALL else self._drivers.profiles)
+                ruling = obligations.feasible(ruling, data["tool"], () if data["tool"] == MODEL_CALL else self._acts.profiles)
             receipt = NOTHING
             if ruling.decision.effect is Verdict.ALLOW and ruling.obliged(*CHARGED):
                 payer = Payer(journal.tenant, journal.session, state.agent, data["call"])
@@ -297,6 +313,18 @@ class Gate:
                 self._charges.refund(receipt)
             raise
 
+    async def _still_ours(self, journal: Journal, sent: int) -> None:
+        """Return if nobody can have taken the session over since `sent`, when the intent went out. Raises SequenceConflict.
+
+        Between the disk and the act this process may have been stopped for a minute, and another runtime may have found the
+        intent, said that its outcome is unknown, and gone on. So whoever was slow looks once more, and acts only on a fresh look.
+        What remains: to be stopped between here and the call of the operating system with which the driver acts. Only the other
+        end could refuse that; a call that must not be made twice is by then recorded as unknown, and nobody repeats it.
+        """
+        while self._timer.monotonic_us() - sent > STILL_US:
+            sent = self._timer.monotonic_us()
+            await journal.confirm()
+
     async def _ask(self, journal: Journal, configuration: Configuration, call: str, decision: Decision, now: int) -> None:
         """Park the session with its question to people."""
         asked = journal.state.calls[call]
@@ -310,7 +338,7 @@ class Gate:
         }
         await self._record(journal, configuration, ev.SESSION_WAITING, data)
 
-    async def _act(self, journal: Journal, configuration: Configuration, request: _Request, ruling: Ruling) -> None:
+    async def _act(self, journal: Journal, configuration: Configuration, request: _Request, ruling: Ruling, still: Still) -> None:
         call, tool = request.syscall.call, request.syscall.tool
         started, labels = self._timer.monotonic_us(), labels_field(request.spec, ruling.args, journal.state.inputs)
 
@@ -326,23 +354,23 @@ class Gate:
             else:
                 await failed(error)
 
-        def words(error: dict[str, Json]) -> dict[str, Json]:
-            return {**error, "message": obligations.withheld(ruling.in_result)} if ruling.in_result else error
-
         try:
-            result = await request.act(ruling)
+            result = await request.act(ruling, still)
             carried = tuple(dict.fromkeys((*result.labels, *labels.get("labels", ()))))
             data = outcome(**_kept(replace(result, labels=carried), request, ruling))
             size = len(canonical({"data": data}))  # as deep as it will stand in the event
         except asyncio.CancelledError:
             await lost({"code": "cancelled", "message": "stopped before it had finished"})
             raise
+        except (LogUnavailable, SequenceConflict):
+            raise  # it was still being prepared, and did not go out: the session is not ours any more, or nobody can tell
         except OutcomeUnknown as error:
-            await lost(words(failures.told(error)))
+            await lost(failures.told(error, ruling.in_result))
+            await self.reconcile(journal, configuration)
         except DriverError as error:
-            await failed(words(failures.told(error)))
+            await failed(failures.told(error, ruling.in_result))
         except NotCanonical as error:
-            await failed(words(failures.unfit(str(error))))
+            await failed(failures.unfit(str(error), ruling.in_result))
         except Exception:
             # A driver that breaks its contract: what it did is as unknown as after a crash. The session fails of it, visibly.
             await lost({"code": "internal", "message": "the driver failed in an unexpected way"})
@@ -358,35 +386,6 @@ class Gate:
                 await self._record(journal, configuration, ev.SYSCALL_FINISHED, data)
             except TooLarge as error:
                 await failed(failures.unfit(error.message))
-
-    def _tool_act(self, journal: Journal, tool: ToolSpec, call: str) -> Act:
-        async def act(ruling: Ruling) -> Result:
-            folder = self._workspaces.path(journal.tenant, journal.session)
-            place = CallContext(journal.tenant, journal.session, call, folder, obligations.sandbox(ruling))
-            return await self._drivers.call(tool, ruling.args, place)
-
-        return act
-
-    def _model_act(self, journal: Journal, configuration: Configuration) -> Act:
-        agent = configuration.agents[journal.state.agent]
-
-        async def ask(_: Ruling) -> Result:
-            request = ModelRequest(
-                system=agent.instructions,
-                messages=context.messages(journal.state),
-                tools=[offer(configuration.tools[name]) for name in agent.tools],
-            )
-            reply = await self._models.complete(configuration.models[agent.model], request)
-            check_reply(reply, taken=journal.state.calls)
-            body = {
-                "content": [recordable(block) for block in reply.content],
-                "stop_reason": reply.stop_reason,
-                "input_tokens": reply.input_tokens,
-                "output_tokens": reply.output_tokens,
-            }
-            return Result(content="", data=body)
-
-        return ask
 
     async def _halt(self, journal: Journal, configuration: Configuration, decision: Mapping[str, Json]) -> None:
         data = {"rules": decision["rules"], "reasons": decision["reasons"]}

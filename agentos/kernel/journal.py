@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
-from agentos.abi.canonical import Json, digest
+from agentos.abi.attributes import SESSION_LEVEL, attributes_of, session_attributes, trace_of
+from agentos.abi.canonical import Json
 from agentos.abi.chain import Head, follow
-from agentos.abi.errors import ChainBroken, Conflict, LogUnavailable, NotFound, SequenceConflict
+from agentos.abi.errors import ChainBroken, Conflict, LogUnavailable, NotFound, PayloadErased, SequenceConflict
 from agentos.abi.event import Event
 from agentos.abi.ids import Clock, Random
+from agentos.abi.record import SALT_BYTES
 from agentos.eventlog.port import EventLog, Message
 from agentos.eventlog.subject import session_subject
 from agentos.projections.session import SessionState, fold
@@ -36,6 +38,9 @@ class Journal:
         """Whether the log may hold more than `state`: an append failed without telling, or somebody else has written."""
         self.head = Head.empty()
         self.state = SessionState(id=session, tenant=tenant)
+        self._of_session: dict[str, str | int] = {}
+        self.inherited: frozenset[str] = frozenset()
+        """Calls that are not the session's own: it was forked with them."""
 
     @classmethod
     async def load(cls, log: EventLog, tenant: str, session: str, clock: Clock, random: Random) -> Journal:
@@ -44,7 +49,11 @@ class Journal:
         async for stored in log.read(journal._subject):
             journal.head, body = follow(journal.head, stored.data, subject=session)
             try:
-                journal.state = fold(journal.state, Event.from_dict(body))
+                event = Event.from_dict(body)
+                if event.withheld:
+                    raise PayloadErased(f"the payload of session {session} was erased", where=f"{session}#{event.seq}")
+                journal._take(event)
+                journal._of_session = journal._of_session or _of_session(event)
             except (LookupError, TypeError, ValueError, AttributeError) as error:
                 where = f"{session}#{journal.head.seq}"
                 raise ChainBroken(f"is no event of a session that this version can read: {error!r}", where=where) from error
@@ -80,8 +89,11 @@ class Journal:
                 raise Conflict(f"session {self.session} is already {self.state.state}")
             if only_if_seq is not None and only_if_seq != self.head.seq:
                 raise Conflict(f"session {self.session} has moved on while you looked", mend="look again")
+            name = self._random.token(16).hex()
+            # The first event tells the session's own attributes, and all others repeat them.
+            of_session = self._of_session or session_attributes(actor, data)
             event = Event(
-                id=self._random.token(16).hex(),
+                id=name,
                 type=kind,
                 tenant=self.tenant,
                 subject=self.session,
@@ -92,17 +104,35 @@ class Journal:
                 config_revision=revision,
                 policy_digest=policy,
                 data=data,
+                attributes=of_session | attributes_of(kind, data) | {"traceparent": trace_of(self.session, name)},
             )
-            stored = event.to_bytes()
+            stored = event.to_record(self._random.token(SALT_BYTES))
             try:
                 self._position = await self._log.append(self._subject, [Message(event.id, stored)], after=self._position)
             except (LogUnavailable, SequenceConflict):
                 self.stale = True
                 raise
-            self.head = Head(event.seq, digest(stored))
-            self.state = fold(self.state, event)
+            self._of_session = of_session
+            self.head = event.head(stored)
+            self._take(event)
             self.wake()
             return self.state
+
+    def _take(self, event: Event) -> None:
+        self.state = fold(self.state, event)
+        if event.seq == 1:
+            self.inherited = frozenset(self.state.calls)
+
+    async def confirm(self) -> None:
+        """Look whether the log still ends with our own last event of the session.
+
+        Raises SequenceConflict if somebody has written since (the journal is `stale` then), LogUnavailable if it cannot be told.
+        """
+        async with self._turnstile:
+            last = await self._log.last(self._subject)
+            if last is None or last.position != self._position:
+                self.stale = True
+                raise SequenceConflict(f"session {self.session} has been taken over", where=self._subject)
 
     async def wait_beyond(self, seq: int) -> bool:
         """Wait for the next event if the session has no more than `seq`; return whether it has more then. Cancel to give up.
@@ -117,6 +147,11 @@ class Journal:
         """Make those who wait look again."""
         self._grown.set()
         self._grown = asyncio.Event()
+
+
+def _of_session(event: Event) -> dict[str, str | int]:
+    """The session's own attributes as an event of it carries them."""
+    return {name: value for name, value in event.attributes.items() if name in SESSION_LEVEL and name != "traceparent"}
 
 
 async def _whole(work: Awaitable[SessionState]) -> SessionState:

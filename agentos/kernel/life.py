@@ -5,26 +5,16 @@ Each of these is an event with the person's name and reason; none of them acts o
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from agentos.abi import event as ev
 from agentos.abi.canonical import Json, NotCanonical, canonical
 from agentos.abi.errors import Conflict, NotFound, UsageError
-from agentos.abi.syscall import MODEL_CALL, Result
-from agentos.kernel import obligations
+from agentos.abi.syscall import MODEL_CALL
+from agentos.drivers.port import Outcome
 from agentos.kernel.gate import MAX_OUTCOME, Gate
 from agentos.kernel.port import Configuration, ConfigurationSource
-from agentos.kernel.provenance import outcome_labels
+from agentos.kernel.reconcile import told_result
 from agentos.kernel.sessions import Sessions
 from agentos.projections.session import Call, SessionState, Step
-
-
-class Outcome(StrEnum):
-    """What a person found out about a call."""
-
-    FINISHED = "finished"
-    FAILED = "failed"
-    NOT_RUN = "not-run"
 
 
 class Life:
@@ -118,15 +108,12 @@ def _unknown(state: SessionState, name: str) -> Call:
 
 
 def _result(state: SessionState, call: Call, configuration: Configuration, text: str) -> dict[str, Json]:
-    """The result as a person tells it: with the labels that the tool would have put on it, without what is to be withheld."""
-    tool = configuration.tools.get(call.tool)
-    labels = outcome_labels(tool, call.args, state.inputs) if tool is not None else ()
-    in_result = [one for one in obligations.binding(call, "redact", "mask") if one.fields["in"] == "result"]
-    result, _ = obligations.withhold(Result(text, labels=labels), in_result)
+    """The result as a person tells it. Raises UsageError for one that cannot be recorded."""
     try:
-        size = len(canonical(result.to_dict()))
+        result = told_result(state, call, configuration, text)
+        size = len(canonical(result))
     except NotCanonical as error:
         raise UsageError(f"the result cannot be recorded: {error}") from error
     if size > MAX_OUTCOME:
         raise UsageError(f"the result is {size} bytes, at most {MAX_OUTCOME} are kept")
-    return result.to_dict()
+    return result

@@ -5,10 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from agentos.abi.canonical import Json
-from agentos.abi.errors import UsageError
-from agentos.kernel.port import AgentSpec
+from agentos.abi.errors import Conflict, NotFound, UsageError
+from agentos.kernel.port import AgentSpec, Configuration
 from agentos.kernel.provenance import place_holds
 from agentos.kernel.workspace import InputFile
+
+
+def admitted(configuration: Configuration, agent: str, *, live: int) -> AgentSpec:
+    """The agent of a session that is to begin, beside so many live ones of the tenant.
+
+    Raises NotFound for an agent that is not declared, Conflict when the tenant has as many live sessions as it may.
+    """
+    tenant = configuration.tenant
+    if agent not in configuration.agents:
+        known = ", ".join(sorted(configuration.agents)) or "none"
+        raise NotFound(f"no agent {agent} in tenant {tenant}", mend=f"declared agents: {known}")
+    if live >= configuration.max_sessions:
+        raise Conflict(
+            f"tenant {tenant} has {live} live sessions and may have {configuration.max_sessions}",
+            mend="wait, cancel one, or raise spec.limits.sessions of the tenant",
+        )
+    return configuration.agents[agent]
 
 
 def opening(

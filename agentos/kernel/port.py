@@ -25,6 +25,13 @@ class Timer(Clock, Protocol):
         """Wait."""
 
 
+class Tenure(Protocol):
+    """Whether this runtime is the one that serves."""
+
+    async def hold(self, tenant: str) -> None:
+        """Return if it serves `tenant`. Raises Relieved if a newer one does, LogUnavailable if it cannot be told."""
+
+
 class Decider(Protocol):
     """Policy of one tenant at one revision."""
 

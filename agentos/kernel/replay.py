@@ -16,10 +16,10 @@ from typing import Final
 
 from agentos.abi import event as ev
 from agentos.abi import rpc
-from agentos.abi.canonical import Json, NotCanonical, digest_of
+from agentos.abi.canonical import Json, NotCanonical, canonical, digest_of
 from agentos.abi.chain import Head, follow
 from agentos.abi.decision import Verdict
-from agentos.abi.errors import ChainBroken, Conflict
+from agentos.abi.errors import ChainBroken, Conflict, PayloadErased
 from agentos.abi.event import Event
 from agentos.abi.syscall import MODEL_CALL
 from agentos.kernel.port import HarnessSilent, Spawner
@@ -81,15 +81,36 @@ class Replayed:
 
 
 def read_history(session: str, stored: Iterable[bytes]) -> list[Event]:
-    """The events of a session from their stored bytes. Raises ChainBroken where they are not one whole chain."""
+    """The events of a session from their records. Raises ChainBroken where they are not one whole chain, PayloadErased."""
     head, events = Head.empty(), []
     for data in stored:
         head, body = follow(head, data, subject=session)
-        try:
-            events.append(Event.from_dict(body))
-        except (LookupError, TypeError, ValueError) as error:
-            raise ChainBroken(f"is no event that this version can read: {error!r}", where=f"{session}#{head.seq}") from error
+        events.append(_read(session, head, body))
     return events
+
+
+def read_told(session: str, told: Iterable[dict[str, Json]]) -> list[Event]:
+    """The events of a session as the runtime tells them, in their JSON form: the payload among the attributes, without its salt.
+
+    So the chain of the headers is checked, and the payloads are taken as they are told. Raises as `read_history`.
+    """
+    head, events = Head.empty(), []
+    for body in told:
+        hashed = {name: value for name, value in body.items() if name != "data"} if "p" in body else body
+        head, _ = follow(head, canonical(hashed), subject=session)
+        events.append(_read(session, head, body))
+    return events
+
+
+def _read(session: str, head: Head, body: dict[str, Json]) -> Event:
+    where = f"{session}#{head.seq}"
+    try:
+        event = Event.from_dict(body)
+    except (LookupError, TypeError, ValueError) as error:
+        raise ChainBroken(f"is no event that this version can read: {error!r}", where=where) from error
+    if event.withheld:
+        raise PayloadErased("the payload is withheld or erased: there is nothing to go through again", where=where)
+    return event
 
 
 async def replay(events: Sequence[Event], spawner: Spawner) -> Replayed:
@@ -111,8 +132,9 @@ async def replay(events: Sequence[Event], spawner: Spawner) -> Replayed:
     reached, recorded = digest_of_state(again.state), digest_of_state(fold_all(events[: again.at]))
     if reached != recorded and again.difference is None:
         again.difference = Difference(again.at, f"state {recorded}", f"state {reached}")
-    models = sum(1 for call in again.state.calls.values() if call.tool == MODEL_CALL)
-    tools = len(again.state.calls) - models
+    inherited = fold_all(events[:1])  # of a fork: what it did not do itself
+    models = again.state.model_calls - inherited.model_calls
+    tools = len(again.state.calls) - len(inherited.calls) - models
     return Replayed(again.session, again.at, models, tools, harnesses, reached, recorded, again.difference)
 
 
@@ -162,7 +184,7 @@ class _Again:
         while True:  # a call that fails in passing is made again without asking the harness
             event, words = self._next(), "a model call"
             data = event.data
-            number = 1 + sum(1 for call in self.state.calls.values() if call.tool == MODEL_CALL)
+            number = 1 + self.state.model_calls
             if event.type != ev.SYSCALL_DECIDED or data["tool"] != MODEL_CALL:
                 raise self._left(words)
             if data["call"] != f"model-{number}" or data["turn"] != self.state.turn + 1:

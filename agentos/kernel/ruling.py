@@ -66,6 +66,7 @@ class Ruling:
             rules=(f"obligation.{kind}",),
             reasons=(reason,),
             obligations=self.policy.obliged(*_TOLD),
+            grants=(),
         )
         return replace(self, decision=decision, carried=tuple(one for one in self.carried if one.kind in _TOLD))
 

@@ -13,12 +13,12 @@ from agentos.abi import event as ev
 from agentos.abi.canonical import Json, NotCanonical
 from agentos.abi.errors import (
     AgentOSError,
-    Conflict,
     LogUnavailable,
     NotFound,
+    PayloadErased,
+    Relieved,
     SequenceConflict,
     TooLarge,
-    Unavailable,
     UsageError,
 )
 from agentos.abi.ids import Random, new_id
@@ -27,21 +27,16 @@ from agentos.eventlog.port import EventLog
 from agentos.kernel.approvals import Scope, asked_call, granted_yes, question_ends, terms
 from agentos.kernel.gate import SYSTEM, Gate
 from agentos.kernel.journal import Journal
-from agentos.kernel.opening import opening
-from agentos.kernel.port import ConfigurationSource, Timer
+from agentos.kernel.opening import admitted, opening
+from agentos.kernel.places import LONGEST_PAUSE_S, Places
+from agentos.kernel.port import AgentSpec, ConfigurationSource, Timer
 from agentos.kernel.turn import Runner
 from agentos.kernel.workspace import Workspaces
 from agentos.projections.session import SessionState, State, Step
 
 log = logging.getLogger(__name__)
 
-MAX_RUNNING: Final = 64
-"""Sessions that hold a harness process at one time; the others wait their turn in order of arrival."""
-
 MAX_GOAL: Final = 64 * 1024
-
-LONGEST_PAUSE_S: Final = 5.0
-"""Most seconds until a session that could not be run is tried again."""
 
 _Key = tuple[str, str]
 """Tenant and session."""
@@ -64,7 +59,6 @@ class Sessions:
         self._logs = logs
         self._source = source
         self._gate = gate
-        self._runner = runner
         self._drivers = drivers
         self._workspaces = workspaces
         self._timer = timer
@@ -75,7 +69,7 @@ class Sessions:
         self._turnstiles: weakref.WeakValueDictionary[_Key, asyncio.Lock] = weakref.WeakValueDictionary()
         self._stirred = asyncio.Event()
         self._closed = False
-        self._places = asyncio.Semaphore(MAX_RUNNING)
+        self._places = Places(runner, timer)
 
     async def create(
         self,
@@ -87,8 +81,11 @@ class Sessions:
         *,
         labels: Sequence[str] = (),
         file_labels: Mapping[str, Sequence[str]] | None = None,
+        fill: Callable[[str, AgentSpec], Awaitable[dict[str, Json]]] | None = None,
+        prepare: Callable[[str], Awaitable[None]] | None = None,
     ) -> SessionState:
-        """Start a session of `agent`; return it as created.
+        """Start a session of `agent`; return it as created. `fill` fills its workspace and gives its first payload, for a fork;
+        `prepare` is told the session's id before anything is stored.
 
         `labels` are on the session from its first event, `file_labels` on input files, by the folder or file below `input/` that
         they are in (`.`: all); what the Agent declares is added to both.
@@ -96,23 +93,20 @@ class Sessions:
         UsageError for input that cannot be taken.
         """
         configuration = self._source.current(tenant)
-        if agent not in configuration.agents:
-            known = ", ".join(sorted(configuration.agents)) or "none"
-            raise NotFound(f"no agent {agent} in tenant {tenant}", mend=f"declared agents: {known}")
-        live = sum(1 for key in self._live if key[0] == tenant)
-        if live >= configuration.max_sessions:
-            raise Conflict(
-                f"tenant {tenant} has {live} live sessions and may have {configuration.max_sessions}",
-                mend="wait, cancel one, or raise spec.limits.sessions of the tenant",
-            )
+        spec = admitted(configuration, agent, live=sum(1 for key in self._live if key[0] == tenant))
         session = new_id("s", self._timer, self._random)
         journal = Journal(self._logs(tenant), tenant, session, self._timer, self._random)
         self._live.add((tenant, session))
+        # Once stored it may be found by others before we hear of it: they wait for their turn.
+        turn = self._turnstiles.setdefault((tenant, session), asyncio.Lock())
+        await turn.acquire()
         try:
             inputs = await asyncio.to_thread(self._workspaces.create, tenant, session, archive)
             try:
-                first = opening(configuration.agents[agent], goal, inputs, labels, file_labels or {})
-            except UsageError:
+                if prepare is not None:
+                    await prepare(session)
+                first = await fill(session, spec) if fill else opening(spec, goal, inputs, labels, file_labels or {})
+            except AgentOSError:
                 await asyncio.to_thread(self._workspaces.remove, tenant, session)
                 raise
             try:
@@ -123,8 +117,10 @@ class Sessions:
                     revision=configuration.revision,
                     policy=configuration.policy_digest,
                 )
-            except (NotCanonical, TooLarge) as error:
+            except (NotCanonical, PayloadErased, TooLarge) as error:
                 await asyncio.to_thread(self._workspaces.remove, tenant, session)
+                if isinstance(error, PayloadErased):
+                    raise
                 raise UsageError(f"the goal and the names of the input files cannot be recorded: {error}") from error
         finally:
             # Also for a caller that has given up: what the log holds is run.
@@ -134,23 +130,38 @@ class Sessions:
                 self._later((tenant, session))
             else:
                 self._live.discard((tenant, session))
+            turn.release()
+
+    def live(self, tenant: str) -> frozenset[str]:
+        """The sessions of a tenant that are not over, those just being created among them."""
+        return frozenset(session for owner, session in self._live if owner == tenant)
 
     def adopt(self, tenant: str, session: str) -> None:
         """Count a session that a runtime before us left waiting for a person among the live ones."""
         self._live.add((tenant, session))
 
     async def resume(self, tenant: str, session: str) -> None:
-        """Take a session over after a restart and run it on, unless it is over or waits for a person."""
+        """Take over a session that nobody here runs and run it on, unless it is over or waits for a person.
+
+        Called at start for what a runtime before us left, and whenever a session is found to run nowhere: what was sent by us and
+        given up, or by a runtime that is gone, may be stored at any time. While the log is away it is tried again and again.
+        Raises Relieved, NotFound, ChainBroken.
+        """
+        key = (tenant, session)
         try:
             async with self.journal(tenant, session) as journal:
-                if (tenant, session) not in self._tasks:
+                if key not in self._tasks:
                     await self._take_over(journal)
-        except SequenceConflict:  # what the runtime before us had sent has come in meanwhile
-            self._later((tenant, session))
+        except Relieved:
+            raise
+        except (LogUnavailable, SequenceConflict):  # a conflict: what the runtime before us had sent has come in meanwhile
+            if key not in self._tasks:
+                self._later(key)
 
     async def _take_over(self, journal: Journal) -> None:
         if journal.state.state is not State.RUNNING:
             return
+        await self._gate.tenure.hold(journal.tenant)
         configuration = self._source.current(journal.tenant)
         await journal.record(
             ev.SESSION_OWNED,
@@ -310,6 +321,7 @@ class Sessions:
                 journal = await Journal.load(self._logs(tenant), tenant, session, self._timer, self._random)
                 self._hold(journal)
             try:
+                await self._gate.tenure.hold(tenant)
                 yield journal
             except LogUnavailable:
                 # What was to be recorded may be in the log, such as the answer that wakes a session.
@@ -336,15 +348,16 @@ class Sessions:
             self._tasks[key] = asyncio.create_task(self._run(journal), name=f"session {journal.session}")
 
     def _later(self, key: _Key) -> None:
-        """Look at a session again once the log is back."""
-        if not self._closed:
+        """Look at a session again once the log is back, unless another task is about to."""
+        held = self._tasks.get(key)
+        if not self._closed and (held is None or held.done() or held is asyncio.current_task()):
             self._tasks[key] = asyncio.create_task(self._come_back(*key), name=f"session {key[1]} comes back")
 
     async def _run(self, journal: Journal) -> None:
         key = (journal.tenant, journal.session)
         parked = False
         try:
-            await self._run_patiently(journal)
+            await self._places.run(journal)
             parked = True
         except SequenceConflict as error:
             log.warning("session %s is written by another runtime: letting go of it (%s)", journal.session, error)
@@ -369,24 +382,6 @@ class Sessions:
                         self._start(journal)  # somebody has answered while its harness and its servers were leaving
                 self._forget(journal)
 
-    async def _run_patiently(self, journal: Journal) -> None:
-        """Run a session; while no harness can be started for it, leave its place to others and try again."""
-        delay = 0.2
-        while True:
-            seen = journal.head.seq
-            try:
-                async with self._places:
-                    await self._runner.run(journal)
-            except LogUnavailable:
-                raise
-            except Unavailable as error:
-                delay = 0.2 if journal.head.seq > seen else delay
-                log.warning("session %s cannot run now, trying again in %.1f s: %s", journal.session, delay, error)
-                await self._timer.sleep(delay)
-                delay = min(delay * 2, LONGEST_PAUSE_S)
-            else:
-                return
-
     async def _come_back(self, tenant: str, session: str) -> None:
         """Take a session over once the log answers again, if it is still to be run."""
         key = (tenant, session)
@@ -398,6 +393,9 @@ class Sessions:
                 try:
                     async with self.journal(tenant, session) as journal:
                         await self._take_over(journal)
+                except Relieved as error:
+                    log.warning("session %s is left to another runtime: %s", session, error)
+                    self._live.discard(key)
                 except (LogUnavailable, SequenceConflict):
                     # A conflict: what was sent before and not answered has come in meanwhile.
                     continue
@@ -410,6 +408,8 @@ class Sessions:
         finally:
             if self._tasks.get(key) is asyncio.current_task():
                 del self._tasks[key]
+                if (held := self._journals.get(key)) is not None:
+                    self._forget(held)
 
     async def _fail(self, journal: Journal, code: str, message: str) -> None:
         if journal.state.over:

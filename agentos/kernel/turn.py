@@ -82,6 +82,8 @@ class Runner:
 
         Raises LogUnavailable (the session can be loaded and run again when the log is back) and CancelledError.
         """
+        if journal.state.lost and _pause(journal) is None:
+            await self._gate.reconcile(journal, self._source.current(journal.tenant))
         lost = 0
         while (pause := _pause(journal)) is None:
             before = journal.head.seq

@@ -70,8 +70,9 @@ def _const(wanted: Json, _schema: Mapping[str, Json]) -> Accepts:
 
 
 def _enum(words: list[Json], _schema: Mapping[str, Json]) -> Accepts:
-    wanted = frozenset(word for word in words if type(word) is str)
-    return lambda value: type(value) is str and value in wanted
+    # Texts and whole numbers, each with its type: Python holds 1, 1.0 and True equal.
+    wanted = frozenset((type(word), word) for word in words if type(word) in {str, int})
+    return lambda value: type(value) in {str, int} and (type(value), value) in wanted
 
 
 def _pattern(pattern: str, _schema: Mapping[str, Json]) -> Accepts:

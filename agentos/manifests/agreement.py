@@ -8,6 +8,7 @@ from typing import Final
 
 from agentos.abi.canonical import Json
 from agentos.abi.event import parse_rfc3339
+from agentos.abi.retention import FLOORS, days_kept
 from agentos.abi.syscall import MODEL_CALL
 from agentos.manifests.fault import Path, Problem, closest, listed, shown
 from agentos.manifests.inputschema import check_input_schema
@@ -52,6 +53,20 @@ def check_play_ids(play: Mapping[str, Json], path: Path) -> Iterator[Problem]:
                 f"rule {rule['id']} stands twice (first as number {first + 1})",
                 "give it another id",
             )
+
+
+def _agent(body: Mapping[str, Json]) -> Iterator[Problem]:
+    governance = body["spec"]["governance"]
+    floor = FLOORS.get(governance["risk"], 0)
+    if days_kept(governance) > governance.get("retentionDays", 0):
+        named = "retentionDays" in governance
+        yield Problem(
+            "agent.retention",
+            ("spec", "governance", "retentionDays") if named else ("spec", "governance"),
+            f"the log of an agent with risk {governance['risk']} is kept for at least {floor} days",
+            f"write {'' if named else 'retentionDays: '}{floor} or more",
+            at="value" if named else "key",
+        )
 
 
 def _tool(body: Mapping[str, Json]) -> Iterator[Problem]:
@@ -159,6 +174,7 @@ def _policy(body: Mapping[str, Json]) -> Iterator[Problem]:
 
 
 _CHECKS: Final[Mapping[str, Callable[[Mapping[str, Json]], Iterator[Problem]]]] = {
+    "Agent": _agent,
     "Model": _model,
     "Tool": _tool,
     "ToolGrant": _grant,

@@ -166,7 +166,7 @@ class _Loading:
     def finish(self, files: int = 0) -> Loaded:
         """Check the documents against each other; give the outcome. `files` are those read besides `self._files`."""
         for source, composed in self._strays:
-            if source.path not in self._referenced:
+            if source.path not in self._referenced and (source.direct or not _is_workload(composed.value)):
                 self._report(Document("", {}, source, composed.mark), [_stray(composed.value)])
         for document, problem in find_references(self._documents, self._existing, None if self._lost else self._unread):
             self.faults.append(document.fault(problem))
@@ -305,6 +305,11 @@ def _refusal(body: Json, kind: Json) -> Problem:
         f"unknown kind {shown(kind)}",
         f"did you mean {meant}?" if meant else f"one of {listed(KINDS, 'or')}",
     )
+
+
+def _is_workload(value: Json) -> bool:
+    """Whether it is what `sched simulate` reads, which may lie beside manifests."""
+    return isinstance(value, dict) and value.keys() >= {"endpoints", "classes", "agents"}
 
 
 def _stray(value: Json) -> Problem:

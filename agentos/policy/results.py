@@ -28,6 +28,8 @@ EFFECTS: Final[Mapping[str, tuple[str, ...]]] = {
 _EXAMPLE: Final = 'write results contains {"rule": "…", "effect": "deny", "reason": "…"} if { … }'
 _RUNTIME_ONLY: Final = frozenset({"uses"})
 """Kinds that only the shipped rule `grants` makes: it alone knows the digests of grants."""
+_NAMES_GRANTS: Final = "grants"
+"""The field of a result in which the shipped rule `grants`, and no other, names what lets the call through."""
 
 Fields = Mapping[str, Json]
 
@@ -110,6 +112,8 @@ def _field_place(item: Read, span: Span, name: str) -> Place:
 def _shape(item: Read, span: Span, fields: Fields, shipped: bool) -> Iterator[Finding]:
     allowed = (*EFFECTS[item.target], *(("allow",) if shipped else ()))
     optional = {"obligations"} if item.target == "syscall" else set()
+    if shipped and item.tail == _NAMES_GRANTS:
+        optional.add(_NAMES_GRANTS)
     if set(fields) - optional != {"rule", "effect", "reason"}:
         place = _field_place(item, span, next(iter(sorted(set(fields) - optional - {"rule", "effect", "reason"})), "rule"))
         message = f"a result has the fields {', '.join(sorted(fields))}"

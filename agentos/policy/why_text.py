@@ -73,6 +73,7 @@ def _because(answer: Mapping[str, Json]) -> Iterator[str]:
         yield "the runtime could not meet an obligation; before that, policy had said"
     if rules is not None:
         yield from _told(said, rules)
+    yield from (f"  grant: {_plain(name)}" for name in said.get("grants", ()))
     yield from _duties(said, met=overruled is None and said["effect"] == "allow")
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from agentos.abi.canonical import Json
 from agentos.abi.syscall import MODEL_CALL
-from agentos.projections.session import OPEN, Call, SessionState, Step
+from agentos.projections.session_state import OPEN, Call, SessionState, Step
 
 MAX_LISTED: Final = 200
 """Input files that the model is told of by name; it can list the rest."""
@@ -49,7 +49,7 @@ def pending(state: SessionState) -> list[dict[str, Json]]:
 
 def last_reply(state: SessionState) -> Mapping[str, Json] | None:
     """The model's last reply `{content, stop_reason, …}`, None before the first."""
-    for call in reversed(list(state.calls.values())):
+    for call in state.calls.newest_first():
         if call.tool == MODEL_CALL and call.step is Step.FINISHED and call.result is not None:
             reply: Mapping[str, Json] = call.result["data"]
             return reply

@@ -7,6 +7,7 @@ are known by their order, and matched by tool and arguments; of a run and its re
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from difflib import SequenceMatcher
 from typing import Final
 
@@ -29,7 +30,7 @@ def difference(one: Sequence[Event], other: Sequence[Event]) -> dict[str, Json]:
     `{call, tool, args, decision, rules, outcome, told}`.
     """
     a, b = fold_all(one), fold_all(other)
-    first = _first(one, other)
+    first = _first(_beside(one, other), _beside(other, one))
     calls = list(_calls(_tools(a), _tools(b)))
     labels = {"removed": sorted(a.labels - b.labels), "added": sorted(b.labels - a.labels)}
     return {
@@ -63,6 +64,16 @@ def _first(one: Sequence[Event], other: Sequence[Event]) -> dict[str, Json] | No
         if a != b:
             return {"seq": place + 1, "a": a, "b": b}
     return None
+
+
+def _beside(events: Sequence[Event], other: Sequence[Event]) -> Sequence[Event]:
+    """The events of a session; of a fork of `other` (or of the same session as it) those that it was forked behind come first."""
+    source = events[0].data.get("forked")
+    if source is None or source["session"] != other[0].subject or source["seq"] > len(other):
+        return events
+    own = {key: events[0].data[key] for key in ("agent", "goal")}
+    began = replace(other[0], data={**other[0].data, **own})
+    return [began, *other[1 : source["seq"]], *events[1:]]
 
 
 def _essences(events: Sequence[Event]) -> list[dict[str, Json]]:

@@ -1,35 +1,50 @@
-"""The projector of one tenant: follows each of its streams and keeps the tenant's read model up to date.
+"""The projector of one tenant: follows each of its streams, those to come too, and keeps the tenant's read model up to date.
 
 One reader per stream puts what it reads on one bounded queue; one writer takes what is there, up to a batch, and hands it to the
 store in a worker thread, where rows and positions are stored in one transaction. When the log or the disk fails, it says so in
-`status`, waits and goes on from the stored positions, so that nothing is skipped and nothing is counted twice.
+`status`, waits and goes on from the stored positions, so that nothing is skipped and nothing is counted twice. A stream that
+is gone takes its rows along: the read model is built anew from what the log still holds. The file is read whole once a day and
+whenever a reader stumbled over it; one that is broken is thrown away and built anew too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
 from agentos.abi.errors import LogUnavailable, Unavailable
 from agentos.eventlog.port import EventLog, Stored
-from agentos.eventlog.subject import EVENT_STREAMS
-from agentos.projections.store import Store
+from agentos.projections.read_model import ReadModel
 
 BATCH: Final = 500
 """Most events in one transaction."""
 
+FIRST_CHECK_S: Final = 60.0
+"""Seconds after the start until the file is read whole for the first time, so that the start is not held up."""
+
+CHECK_S: Final = 86_400.0
+"""Seconds from one such reading to the next."""
+
+LOOK_S: Final = 1.0
+"""Seconds between two looks whether a reader stumbled."""
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far the read model is. `problem` is what stops it at the moment, None when nothing does."""
+    """How far the read model is. `problem` is what stops it at the moment, None when nothing does.
+
+    `rebuilds` counts the broken files that were thrown away since the start, `broken` says what was wrong with the last one.
+    """
 
     positions: Mapping[str, int]
     faults: int
     problem: str | None
+    rebuilds: int = 0
+    broken: str | None = None
 
 
 class _Ahead(Exception):
@@ -39,22 +54,20 @@ class _Ahead(Exception):
 class Projector:
     """Keeps `store` equal to the fold of `log`. `async with` starts and stops it; it takes both up where they stand."""
 
-    def __init__(
-        self, log: EventLog, store: Store, *, streams: Sequence[str] = EVENT_STREAMS, batch: int = BATCH, pause_s: float = 0.5
-    ) -> None:
+    def __init__(self, log: EventLog, store: ReadModel, *, batch: int = BATCH, pause_s: float = 0.5) -> None:
         """`batch` is the most events per transaction; `pause_s` the seconds to wait after a failure before trying again."""
         self._log = log
         self._store = store
-        self._streams = tuple(streams)
         self._batch = batch
         self._pause_s = pause_s
         self._positions: dict[str, int] = {}
         self._problem: str | None = None
         self._moved = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
+        self._check_in_s = FIRST_CHECK_S
 
     @property
-    def store(self) -> Store:
+    def store(self) -> ReadModel:
         """The read model, to be asked with `agentos.projections.read` and `agentos.audit.query`."""
         return self._store
 
@@ -89,7 +102,7 @@ class Projector:
         Raises Unavailable when the projector does not run, LogUnavailable when the end cannot be asked for.
         """
         if positions is None:
-            positions = {stream: await self._log.end(stream) for stream in self._streams}
+            positions = await self._log.ends()
         wanted = dict(positions)
         async with self._moved:
             while any(self._positions.get(stream, 0) < position for stream, position in wanted.items()):
@@ -102,7 +115,7 @@ class Projector:
 
         Comes back when everything that was in the log at the time of the call is in the rows.
         """
-        ends = {stream: await self._log.end(stream) for stream in self._streams}
+        ends = await self._log.ends()
         running = self._task is not None
         await self.stop()
         await asyncio.to_thread(self._clear)
@@ -115,12 +128,13 @@ class Projector:
 
     async def behind(self) -> dict[str, int]:
         """How many positions each stream's rows are behind its end, streams at their end left out."""
-        ends = {stream: await self._log.end(stream) for stream in self._streams}
+        ends = await self._log.ends()
         return {stream: end - at for stream, end in ends.items() if (at := self._positions.get(stream, 0)) < end}
 
     async def status(self) -> Status:
         """Positions, number of faults found so far, and what stops the projector if something does."""
-        return Status(dict(self._positions), await asyncio.to_thread(self._count_faults), self._problem)
+        faults, store = await asyncio.to_thread(self._count_faults), self._store
+        return Status(dict(self._positions), faults, self._problem, store.rebuilds, store.broken)
 
     async def _run(self) -> None:
         try:
@@ -138,7 +152,7 @@ class Projector:
                     self._problem = f"the read model cannot be written: {failed.exceptions[0]}"
                 except* sqlite3.DatabaseError as failed:
                     self._problem, pause = f"the read model was broken and is built anew: {failed.exceptions[0]}", 0.0
-                    await asyncio.to_thread(self._store.replace)
+                    await asyncio.to_thread(self._store.replace, str(failed.exceptions[0]))
                 await asyncio.sleep(pause)
         finally:
             # Who waits for a position must learn that nobody works at it any more.
@@ -147,19 +161,39 @@ class Projector:
 
     async def _follow(self) -> None:
         positions = await asyncio.to_thread(self._store.positions)
-        ends = {stream: await self._log.end(stream) for stream in self._streams}
-        for stream, end in ends.items():
-            if end < positions.get(stream, 0):
-                raise _Ahead(f"{stream} ends at {end}, the rows had read to {positions[stream]}: they are built anew")
+        ends = await self._log.ends()
+        for stream, position in positions.items():
+            if ends.get(stream, 0) < position:
+                said = f"ends at {ends[stream]}" if stream in ends else "is gone"
+                raise _Ahead(f"{stream} {said}, the rows had read to {position}: they are built anew")
         if all(positions.get(stream, 0) == end for stream, end in ends.items()):
             # The log answers and there is nothing to write: whatever the problem was, it is over.
             self._problem = None
         await self._reached(positions)
         queue: asyncio.Queue[tuple[str, Stored]] = asyncio.Queue(maxsize=2 * self._batch)
         async with asyncio.TaskGroup() as group:
-            for stream in self._streams:
+            for stream in ends:
                 group.create_task(self._read(stream, positions.get(stream, 0), queue))
             group.create_task(self._write(queue))
+            group.create_task(self._widen(group, ends, queue))
+            group.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """Read the file whole when that is due. Raises sqlite3.DatabaseError when it is broken."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self._check_in_s -= LOOK_S
+            if self._store.doubted or self._check_in_s <= 0:
+                await asyncio.to_thread(self._store.check)
+                self._check_in_s = CHECK_S
+
+    async def _widen(self, group: asyncio.TaskGroup, known: Iterable[str], queue: asyncio.Queue[tuple[str, Stored]]) -> None:
+        """Follow each stream that comes into being."""
+        read = set(known)
+        while True:
+            for stream in await self._log.new_streams(read):
+                read.add(stream)
+                group.create_task(self._read(stream, 0, queue))
 
     async def _read(self, stream: str, after: int, queue: asyncio.Queue[tuple[str, Stored]]) -> None:
         async for stored in self._log.follow(stream, after=after):

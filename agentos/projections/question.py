@@ -42,6 +42,7 @@ def question(
             "actor": state.actor,
             "labels": sorted(state.labels),
             "delegation": [],
+            "unknown": sorted({state.calls[one].tool for one in state.lost}),
         },
         "budget": {"calls": state.tool_calls, "tokens": state.input_tokens + state.output_tokens},
         "approvals": [_approval(one) for one in approvals(state, call["call"], call["tool"])],

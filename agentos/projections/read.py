@@ -1,35 +1,27 @@
-"""What the read model answers: sessions, their syscalls, open approvals, faults. Plain values, newest first where a limit cuts.
+"""What the read models answer: sessions, their syscalls, open approvals, spend, faults. Plain values, newest first where cut.
 
-Every function opens a connection of its own and blocks: call it in a worker thread.
+`index` says what happened; `text`, where it is given, adds the words, which are empty without it. Every function opens
+connections of its own and blocks: call it in a worker thread.
 """
 
 from __future__ import annotations
 
-import json
-from typing import Final
+from collections.abc import Callable, Mapping
 
 from agentos.abi.canonical import Json
-from agentos.projections.store import Store
-
-JSON_COLUMNS: Final = frozenset({"rules", "reasons", "observed", "args", "approvals", "obligations", "rewritten", "answers"})
-"""Columns that hold JSON text; answers hold the value."""
-
-_INTERNAL: Final = frozenset({"head", "paused"})
-
-
-def plain(row: Json) -> dict[str, Json]:
-    """A row as a JSON object: JSON columns parsed, `asked` a bool, internal columns left out."""
-    body = {key: row[key] for key in row.keys() if key not in _INTERNAL}  # noqa: SIM118 - a sqlite3.Row iterates over its values
-    for key in JSON_COLUMNS & body.keys():
-        body[key] = json.loads(body[key])
-    if "asked" in body:
-        body["asked"] = bool(body["asked"])
-    return body
+from agentos.projections.read_model import ReadModel
+from agentos.projections.worded import Row, Words, opened, whole_approval, whole_session, whole_syscall
 
 
 def sessions(
-    store: Store, *, state: str | None = None, agent: str | None = None, live_only: bool = False, limit: int = 100
-) -> list[dict[str, Json]]:
+    index: ReadModel,
+    text: ReadModel | None = None,
+    *,
+    state: str | None = None,
+    agent: str | None = None,
+    live_only: bool = False,
+    limit: int = 100,
+) -> list[Row]:
     """Rows of `sessions`, newest first, at most `limit`. `live_only`: those that have not ended."""
     wanted = [(column, value) for column, value in (("state", state), ("agent", agent)) if value is not None]
     conditions = [f"{column} = ?" for column, _ in wanted]
@@ -37,30 +29,31 @@ def sessions(
         conditions.append("state IN ('running', 'waiting', 'paused')")
     # Only the column names above get into the text.
     statement = f"SELECT * FROM sessions WHERE {' AND '.join(conditions) or '1'} ORDER BY created_ms DESC, id DESC LIMIT ?"  # noqa: S608
-    return _rows(store, statement, (*(value for _, value in wanted), limit))
+    return _rows(index, text, whole_session, statement, (*(value for _, value in wanted), limit))
 
 
-def session(store: Store, name: str) -> dict[str, Json] | None:
+def session(index: ReadModel, name: str, text: ReadModel | None = None) -> Row | None:
     """The row of one session, None if the log has none."""
-    found = _rows(store, "SELECT * FROM sessions WHERE id = ?", (name,))
+    found = _rows(index, text, whole_session, "SELECT * FROM sessions WHERE id = ?", (name,))
     return found[0] if found else None
 
 
-def syscalls(store: Store, session: str) -> list[dict[str, Json]]:
+def syscalls(index: ReadModel, session: str, text: ReadModel | None = None) -> list[Row]:
     """The syscalls of one session in the order in which they were first decided."""
-    return _rows(store, "SELECT * FROM syscalls WHERE session = ? ORDER BY rowid", (session,))
+    return _rows(index, text, whole_syscall, "SELECT * FROM syscalls WHERE session = ? ORDER BY rowid", (session,))
 
 
-def approvals(store: Store, *, state: str | None = "waiting", limit: int = 1000) -> list[dict[str, Json]]:
+def approvals(index: ReadModel, text: ReadModel | None = None, *, state: str | None = "waiting", limit: int = 1000) -> list[Row]:
     """Rows of `approvals`, oldest first; `state` is waiting, approved, denied, expired, withdrawn, or None for all."""
+    ordered = "ORDER BY asked_ms, session, call LIMIT ?"
     if state is None:
-        return _rows(store, "SELECT * FROM approvals ORDER BY asked_ms, session, call LIMIT ?", (limit,))
-    return _rows(store, "SELECT * FROM approvals WHERE state = ? ORDER BY asked_ms, session, call LIMIT ?", (state, limit))
+        return _rows(index, text, whole_approval, f"SELECT * FROM approvals {ordered}", (limit,))  # noqa: S608 - a constant
+    return _rows(index, text, whole_approval, f"SELECT * FROM approvals WHERE state = ? {ordered}", (state, limit))  # noqa: S608
 
 
-def due(store: Store, *, now_ms: int, limit: int = 1000) -> tuple[list[str], int | None]:
+def due(index: ReadModel, *, now_ms: int, limit: int = 1000) -> tuple[list[str], int | None]:
     """Sessions whose question has ended, the longest over first, and when the next one ends (None: none is known)."""
-    with store.reader() as connection:
+    with index.reader() as connection:
         over = connection.execute(
             "SELECT session FROM approvals WHERE state = 'waiting' AND expires_ms <= ? ORDER BY expires_ms LIMIT ?",
             (now_ms, limit),
@@ -71,11 +64,39 @@ def due(store: Store, *, now_ms: int, limit: int = 1000) -> tuple[list[str], int
     return [row[0] for row in over], following[0]
 
 
-def faults(store: Store, *, limit: int = 100) -> list[dict[str, Json]]:
-    """What could not be read: `{stream, position, session, kind, error}`; kinds are undecodable, foreign, chain, shape."""
-    return _rows(store, "SELECT * FROM faults ORDER BY stream, position LIMIT ?", (limit,))
+def spend(index: ReadModel, *, since: str = "", until: str = "9999", agent: str | None = None) -> list[Row]:
+    """What was used: `{day, agent, tool, model, calls, failed, input_tokens, output_tokens, duration_us}`, by day and agent.
+
+    `since` (included) and `until` (not) are days in UTC, such as `2026-11-21`. `failed` calls are among `calls`; `model` is empty
+    for a tool.
+    """
+    columns = "day, agent, tool, model, calls, failed, input_tokens, output_tokens, duration_us"
+    condition = "" if agent is None else " AND agent = ?"
+    values = (since, until) if agent is None else (since, until, agent)
+    with index.reader() as connection:
+        statement = f"SELECT {columns} FROM spend WHERE day >= ? AND day < ?{condition} ORDER BY day, agent, tool, model"  # noqa: S608 - see above
+        return [dict(row) for row in connection.execute(statement, values)]
 
 
-def _rows(store: Store, statement: str, values: tuple[Json, ...]) -> list[dict[str, Json]]:
-    with store.reader() as connection:
-        return [plain(row) for row in connection.execute(statement, values)]
+def faults(*models: ReadModel, limit: int = 100) -> list[Row]:
+    """What could not be read: `{stream, position, session, kind, error}`.
+
+    Kinds are undecodable, foreign, chain and shape (of the index), payload (of the text model).
+    """
+    found: list[Row] = []
+    for model in models:
+        with model.reader() as connection:
+            statement = "SELECT stream, position, session, kind, error FROM faults ORDER BY stream, position LIMIT ?"
+            found += (dict(row) for row in connection.execute(statement, (limit,)))
+    return sorted(found, key=lambda row: (row["stream"], row["position"], row["kind"]))[:limit]
+
+
+def _rows(
+    index: ReadModel,
+    text: ReadModel | None,
+    whole: Callable[[Mapping[str, Json], Words], Row],
+    statement: str,
+    values: tuple[Json, ...],
+) -> list[Row]:
+    with opened(index, text) as (connection, words):
+        return [whole(row, words) for row in connection.execute(statement, values).fetchall()]

@@ -1,11 +1,11 @@
 """The canonical state document of a session: all that its events add up to, in bytes that are the same wherever they are made.
 
-It is what a replay must reach. In it stands every field of `SessionState`, under its name, as JSON: sets sorted, absent values as
-null, `calls` as a list in the order in which the session first knew them, each with its arguments, decision, outcome and
-approvals. Not in it: times at which the document is made, anything of the runtime that is not in the log. Its bytes are canonical
-JSON (RFC 8785) behind `{"abi": "agentos/v1", …}`, its digest is their SHA-256.
+It is what a replay must reach. In it stands every field of `SessionState` under its name, but those that only count its calls, as
+JSON: sets sorted, absent values as null, `calls` as a list in the order in which the session first knew them, each with its
+arguments, decision, outcome and approvals. Not in it: times at which the document is made, anything of the runtime that is not in
+the log. Its bytes are canonical JSON (RFC 8785) behind `{"abi": "agentos/v1", …}`, its digest is their SHA-256.
 
-    >>> digest_of_state(SessionState()) == digest_of_state(fold_all([]))
+    >>> read_state(state_document(SessionState())) == SessionState()
     True
 """
 
@@ -16,11 +16,15 @@ from dataclasses import fields
 from typing import Final
 
 from agentos.abi.canonical import Json, canonical, digest
-from agentos.projections.session import Call, SessionState, State, Step
+from agentos.projections.grown import Grown
+from agentos.projections.session_state import Call, SessionState, State, Step, counts
 
 ABI: Final = "agentos/v1"
 
-_SESSION: Final = tuple(field.name for field in fields(SessionState))
+_COUNTED: Final = frozenset(counts(()))
+"""Fields that only count what stands in `calls`."""
+
+_SESSION: Final = tuple(field.name for field in fields(SessionState) if field.name not in _COUNTED)
 _CALL: Final = tuple(field.name for field in fields(Call))
 
 
@@ -54,7 +58,8 @@ def read_state(document: Mapping[str, Json]) -> SessionState:
             "inputs": tuple(body["inputs"]),
             "labels": frozenset(body["labels"]),
             "approvals": tuple(body["approvals"]),
-            "calls": {call.call: call for call in calls},
+            "calls": Grown({call.call: call for call in calls}),
+            **counts(calls),
         }
     )
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,14 @@ class Cli:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("AGENTOS_")}
         return {**kept, "AGENTOS_HOME": str(self.home), "NO_COLOR": "1", "COLUMNS": "120"}
 
-    def __call__(self, *words: str, expect: int | None = 0, stdin: str | None = None) -> Done:
-        """Run a command; fail the test unless it ends with `expect` (None: whatever)."""
+    def __call__(
+        self, *words: str, expect: int | None = 0, stdin: str | None = None, more: Mapping[str, str] | None = None
+    ) -> Done:
+        """Run a command; fail the test unless it ends with `expect` (None: whatever). `more` goes into its environment."""
         done = subprocess.run(
             [AGENTOS, *words],
             cwd=ROOT,
-            env=self.environment(),
+            env={**self.environment(), **(more or {})},
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,

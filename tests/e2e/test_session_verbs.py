@@ -93,3 +93,83 @@ def test_a_history_that_was_altered_is_reported(cli: Cli, tmp_path: Path) -> Non
     found = cli("session", "replay", session, "--pack", str(pack), "-o", "json", expect=2).json
     assert found["difference"]["seq"] == 4
     cli("session", "replay", "s-other", "--pack", str(pack), expect=1)
+
+
+FORKED = """
+apiVersion: agentos/v1
+kind: Model
+metadata: {name: steps}
+spec:
+  provider: scripted
+  scripted:
+    play:
+      name: steps
+      rules:
+        - {id: first, when: "not results", call: [{tool: write, args: {path: one.txt, content: "1"}}]}
+        - id: second
+          when: "results | length == 1"
+          call: [{tool: "{{ 'write' if 'write' in tools else 'note' }}", args: {path: two.txt, content: "2"}}]
+        - {id: done, when: "true", say: "{{ results | ok | length }} of {{ results | length }}: {{ goal }}"}
+---
+apiVersion: agentos/v1
+kind: Tool
+metadata: {name: write}
+spec: {description: Write a file., effect: external, driver: {builtin: {primitive: write}}}
+---
+apiVersion: agentos/v1
+kind: Tool
+metadata: {name: note}
+spec: {description: Write a note., effect: write, idempotent: true, driver: {builtin: {primitive: write}}}
+---
+apiVersion: agentos/v1
+kind: Agent
+metadata: {name: worker}
+spec:
+  instructions: Write files.
+  model: steps
+  tools: [write]
+  governance: {owner: tests, purpose: testing, risk: minimal}
+---
+apiVersion: agentos/v1
+kind: Agent
+metadata: {name: careful}
+spec:
+  instructions: Write notes.
+  model: steps
+  tools: [note]
+  governance: {owner: tests, purpose: testing, risk: minimal}
+---
+apiVersion: agentos/v1
+kind: ToolGrant
+metadata: {name: all}
+spec: {agents: [worker, careful], tools: [write, note]}
+"""
+
+
+def test_a_session_is_forked_in_its_middle(up: Cli, tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    """Under an agent with another tool it goes on from there: it ends, and what was done before is not done again."""
+    (tmp_path / "forked.yaml").write_text(FORKED)
+    up("apply", str(tmp_path / "forked.yaml"), "--yes", "--allow-widen")
+    up("principal", "create", "bob", "--role", "auditor")
+    parent = up("run", "worker", "count", "--wait", "-o", "name").out.strip()
+    events = up("logs", parent, "-o", "json").json
+    [middle] = [event for event in events if event["type"].endswith("syscall.finished") and event["data"]["tool"] == "write"][:1]
+    words = ("session", "fork", parent, "--at", str(middle["seq"]), "--agent", "careful", "--reason", "no more files")
+    up("--as", "bob", *words, expect=3)
+    forked = up(*words)
+    fork = forked.out.strip()
+    up("wait", fork)
+    up("session", "fork", parent, "--at", "99", expect=64)
+    up("session", "fork", parent, "--at", "0", expect=64)
+    up("session", "fork", parent, "--at", "3", "--agent", "nobody", expect=1)
+    page = up("session", "show", fork, "-o", "json").json
+    assert (page["forked"]["session"], page["forked"]["seq"], page["forked"]["files"]) == (parent, middle["seq"], 2)
+    assert (page["state"], page["calls"], page["result"]) == ("finished", 2, "2 of 2: count")
+    called = [event["data"]["tool"] for event in up("logs", fork, "-o", "json").json if event["type"].endswith("decided")]
+    assert called == ["model-call", "note", "model-call"]
+    again = up("session", "replay", fork)
+    by_id = up("session", "fork", parent, "--at", middle["id"], "-o", "json").json
+    assert by_id["forked"]["seq"] == middle["seq"]
+    shown, differs = up("session", "show", fork), up("session", "diff", parent, fork, expect=2)
+    texts = {"forked": forked.err, "shown": shown.out, "again": again.out, "differs": differs.out}
+    assert {name: mask(text, tmp_path) for name, text in texts.items()} == snapshot

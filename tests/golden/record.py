@@ -1,10 +1,11 @@
 """Records the golden histories anew: run it when the format of the log has changed, and read the diff of `index.json` after it.
 
-usage: python tests/golden/record.py
+usage: python tests/golden/record.py [NAME …]
 
-Two histories are runs of the shipped demo on a real runtime; the others are made by the kernel in memory, whose clock and
-random numbers are fixed, so that they come out the same each time. One of them, `wrong`, is altered on purpose: its chain is
-whole, but the model never asked for what its log says was called. A replay must find that.
+Two histories are runs of the shipped demo on a real runtime; most others are made by the kernel in memory, whose clock and random
+numbers are fixed, so that they come out the same each time. One of those, `wrong`, is altered on purpose: its chain is whole, but
+the model never asked for what its log says was called. A replay must find that. `open` is never recorded again: it is a history
+from before payloads stood apart from their headers, and stays readable.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ from agentos.abi.decision import Decision, Verdict, deny
 from agentos.abi.errors import DriverError
 from agentos.abi.event import Event
 from agentos.abi.obligation import Obligation
+from agentos.abi.record import decode, header_of, split
 from agentos.abi.syscall import Result
 from agentos.audit.layout import unzip_members
-from agentos.drivers.port import ModelUnavailable
+from agentos.drivers.port import ModelUnavailable, Outcome
 from agentos.eventlog.subject import session_subject
-from agentos.kernel.life import Life, Outcome
+from agentos.kernel.fork import Forks
+from agentos.kernel.life import Life
 from agentos.kernel.replay import read_history
 from agentos.kernel.workspace import Workspaces
 from agentos.projections.session import fold_all
@@ -47,6 +50,8 @@ INBOX = ("2026-10/complaint brake pads.txt", "2026-10/customs-hold.eml", "2026-1
 """What the recorded runs of the demo read, beside every file that holds a trap."""
 
 TRAP = b"attacker"
+
+DEMOS = {"obedient", "triage"}
 
 ASK = Decision(Verdict.ASK, ("people.ask",), ("a person looks at it",))
 
@@ -197,8 +202,20 @@ async def revised(kernel: Kernel) -> str:
     return session
 
 
+async def fork(kernel: Kernel) -> str:
+    """Forked behind a call that was under way, which nobody repeats; it goes on with another one."""
+    kernel.model.replies = [calls(("c1", "send", {"path": "a"}), ("c2", "write", {"path": "b"})), text("done")]
+    sessions = kernel.sessions()
+    session = (await sessions.create("default", "worker", "send it", None, "principal/op")).id
+    await settled(sessions)
+    forks = Forks(sessions, kernel, lambda _tenant: kernel.log, kernel.workspaces, kernel.timer)
+    forked = await forks.fork("default", session, "4", actor="principal/ann", goal="send it once", reason="it was lost")
+    await settled(sessions)
+    return forked.state.id
+
+
 MADE: dict[str, Callable[[Kernel], Awaitable[str]]] = {
-    one.__name__: one for one in (approval, denial, crash, paused, cancel, model, obligations, revised)
+    one.__name__: one for one in (approval, denial, crash, paused, cancel, model, obligations, revised, fork)
 }
 
 
@@ -229,7 +246,7 @@ def demo() -> dict[str, tuple[str, list[bytes]]]:
     for name, data in members.items():
         if name.startswith("events/"):
             session, lines = name.removeprefix("events/").removesuffix(".jsonl"), data.splitlines()
-            agent = json.loads(lines[0])["data"]["agent"]
+            agent = decode(lines[0])["data"]["agent"]
             found["obedient" if "obedient" in agent else "triage"] = session, lines
     return found
 
@@ -237,29 +254,34 @@ def demo() -> dict[str, tuple[str, list[bytes]]]:
 def wrong(session: str, lines: list[bytes]) -> list[bytes]:
     """The same history, in which another file was written than the model asked for; rechained, so that only a replay sees it."""
     altered, prev = [], GENESIS
-    for event in read_history(session, lines):
-        data = event.data
+    for event, line in zip(read_history(session, lines), lines, strict=True):
+        data, (_, opening) = event.data, split(line)
         if data.get("call") == "c1" and "args" in data:
             args = {"path": "elsewhere"}
             data = {**data, "args": args, "args_digest": digest_of(args)}
-        stored = replace(event, data=data, prev=prev).to_bytes()
+        salt = bytes.fromhex(json.loads(opening or b"")["salt"])
+        stored = replace(event, data=data, prev=prev).to_record(salt)
         altered.append(stored)
-        prev = digest(stored)
+        prev = digest(header_of(stored))
     return altered
 
 
-def main() -> None:
-    """Write every history and the index."""
-    histories = {name: made(make) for name, make in MADE.items()} | demo()
-    session, lines = histories["revised"]
-    histories["wrong"] = session, wrong(session, lines)
-    index: dict[str, Any] = {}
-    for name, (session, stored) in sorted(histories.items()):
+def main(names: list[str]) -> None:
+    """Write these histories (all of them, if none is named) and the index."""
+    index: dict[str, Any] = json.loads((HERE / "index.json").read_text())
+    histories = {name: made(make) for name, make in MADE.items() if not names or name in names}
+    if not names or DEMOS & set(names):
+        histories |= demo()
+    if not names or "wrong" in names:
+        session = index["revised"]["session"]
+        lines = histories["revised"][1] if "revised" in histories else (HERE / "revised.jsonl").read_bytes().splitlines()
+        histories["wrong"] = session, wrong(session, lines)
+    for name, (session, stored) in histories.items():
         (HERE / f"{name}.jsonl").write_bytes(b"".join(line + b"\n" for line in stored))
         state = fold_all(Event.from_bytes(line) for line in stored)
         index[name] = {"session": session, "events": len(stored), "ends": str(state.state), "state": digest_of_state(state)}
-    (HERE / "index.json").write_text(json.dumps(index, indent=2) + "\n")
+    (HERE / "index.json").write_text(json.dumps(dict(sorted(index.items())), indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -2,7 +2,7 @@
 
 log_server      a running NatsServer, for the whole session
 open_account    async context manager: `async with open_account() as door` - an account of one's own on it (a few ms)
-jetstream_log   a JetStreamLog in such an account, with the streams EV_0, EV_1 and REG
+jetstream_log   a JetStreamLog in such an account, without a stream yet
 own_server      makes a NatsServer of one's own in a temporary home (to kill, restart, reload); stopped afterwards
 """
 
@@ -20,10 +20,9 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from agentos.eventlog import EVENT_STREAMS, REGISTRY_STREAM
 from agentos.eventlog.adapters.connection import connect
 from agentos.eventlog.adapters.credentials import NKey, create_seed
-from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
+from agentos.eventlog.adapters.jetstream import JetStreamLog
 from agentos.eventlog.adapters.nats_server import NatsServer
 from agentos.eventlog.adapters.server_config import Account, ServerConfig, User
 
@@ -91,7 +90,6 @@ def open_account(log_server: NatsServer) -> OpenAccount:
 @pytest.fixture
 async def jetstream_log(open_account: OpenAccount) -> AsyncIterator[JetStreamLog]:
     async with open_account() as door:
-        await ensure_streams(door.client, (*EVENT_STREAMS, REGISTRY_STREAM))
         yield JetStreamLog(door.client)
 
 

@@ -30,46 +30,41 @@ def seeds_of(text: str) -> range:
     return range(first, first + int(match[3])) if match[2] else range(first, int(match[3]) + 1)
 
 
-def block(work: tuple[range, Plan]) -> tuple[int, int, int, int, Report | None]:
-    """Run some seeds; how many, their events, effects and deeds out of turn, and the first that failed."""
+def block(work: tuple[range, Plan]) -> tuple[int, int, int, Report | None]:
+    """Run some seeds; how many, their events and effects, and the first that failed."""
     seeds, plan = work
-    events = effects = frozen = 0
+    events = effects = 0
     for done, seed in enumerate(seeds, 1):
         report = simulate(seed, plan)
-        events, effects, frozen = events + report.events, effects + report.effects, frozen + report.out_of_turn
+        events, effects = events + report.events, effects + report.effects
         if report.violations:
-            return done, events, effects, frozen, report
-    return len(seeds), events, effects, frozen, None
+            return done, events, effects, report
+    return len(seeds), events, effects, None
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make simulate")
     parser.add_argument("seeds", type=seeds_of, help="7, 10..19 or 1000..+300")
-    parser.add_argument("--late", action="store_true", help="also appends that are stored long after they were given up")
-    parser.add_argument("--frozen", action="store_true", help="what a runtime does out of turn on waking up is a failure")
     parser.add_argument("--trace", action="store_true", help="print the trace of each seed")
     parser.add_argument("--jobs", type=int, default=2)
     given = parser.parse_args()
-    plan = Plan(late=given.late, frozen=given.frozen)
+    plan = Plan()
     if given.trace:
         for seed in given.seeds:
             print("\n".join(simulate(seed, plan).trace))
         return 0
     started, blocks = time.monotonic(), [given.seeds[at : at + BLOCK] for at in range(0, len(given.seeds), BLOCK)]
-    done = events = effects = frozen = 0
+    done = events = effects = 0
     with Pool(given.jobs) as pool:
-        for many, of_events, of_effects, of_frozen, failed in pool.imap(block, [(one, plan) for one in blocks]):
-            done, events, effects, frozen = done + many, events + of_events, effects + of_effects, frozen + of_frozen
+        for many, of_events, of_effects, failed in pool.imap(block, [(one, plan) for one in blocks]):
+            done, events, effects = done + many, events + of_events, effects + of_effects
             speed = done / (time.monotonic() - started)
             print(f"{done} of {len(given.seeds)} seeds, {speed:.1f} seeds/s, {events} events, {effects} effects", flush=True)
             if failed is not None:
-                flags = "".join(f" --{name}" for name in ("late", "frozen") if getattr(given, name))
                 print("\n".join(failed.trace))
                 print(f"seed {failed.seed} failed: {'; '.join(failed.violations)}")
-                print(f'repeat it with: make simulate SEEDS="{failed.seed}{flags}"')
+                print(f'repeat it with: make simulate SEEDS="{failed.seed}"')
                 return 1
-    if frozen:
-        print(f"{frozen} times a runtime that had stood still took a session or acted out of turn (--frozen makes them failures)")
     print(f"all well in {time.monotonic() - started:.1f} s")
     return 0
 

@@ -15,7 +15,8 @@ from agentos.abi import event as ev
 from agentos.abi.chain import Head
 from agentos.abi.errors import LogUnavailable, SequenceConflict
 from agentos.abi.event import Event
-from agentos.kernel import charges, gate
+from agentos.drivers.port import CallContext
+from agentos.kernel import charges, gate, tenure
 from agentos.kernel.gate import Gate
 from agentos.kernel.journal import Journal
 from agentos.kernel.sessions import Sessions
@@ -32,8 +33,9 @@ def _act_before_durable() -> Iterator[None]:
 
     async def record(self: Gate, at: Journal, configuration: Any, data: dict[str, Any], receipt: Any) -> None:
         if data["decision"]["effect"] == "allow" and data["tool"] in configuration.tools:
-            context = gate.CallContext(at.tenant, at.session, data["call"], self._workspaces.path(at.tenant, at.session))
-            await self._drivers.call(configuration.tools[data["tool"]], data["args"], context)
+            acts = self._acts
+            context = CallContext(at.tenant, at.session, data["call"], acts._workspaces.path(at.tenant, at.session))
+            await acts._drivers.call(configuration.tools[data["tool"]], data["args"], context)
         await real(self, at, configuration, data, receipt)
 
     with mock.patch.object(Gate, "_record_decided", record):
@@ -154,7 +156,7 @@ def _no_settle() -> Iterator[None]:
 
 @contextmanager
 def _no_takeover() -> Iterator[None]:
-    """A session is run on without a word that it has changed hands."""
+    """A session is run on without a word that it has changed hands, by whoever comes."""
 
     async def take_over(self: Sessions, at: Journal) -> None:
         if at.state.state is State.RUNNING:
@@ -162,7 +164,8 @@ def _no_takeover() -> Iterator[None]:
             if at.state.state is State.RUNNING:
                 self._start(at)
 
-    with mock.patch.object(Sessions, "_take_over", take_over):
+    # The claim to the tenant is a second lock on the same door; it is left open here.
+    with mock.patch.object(Sessions, "_take_over", take_over), _serve_for_ever():
         yield
 
 
@@ -207,8 +210,16 @@ def _grow_when_over() -> Iterator[None]:
 
 @contextmanager
 def _never_come_back() -> Iterator[None]:
-    """A session that lost the log once is left alone."""
-    with mock.patch.object(Sessions, "_later", return_value=None):
+    """A session that lost the log once, or came about when nobody looked, is left alone."""
+    real = Sessions.resume
+
+    async def resume(self: Sessions, tenant: str, session: str) -> None:
+        asked: set[str] = self.__dict__.setdefault("asked", set())
+        if session not in asked:
+            asked.add(session)
+            await real(self, tenant, session)
+
+    with mock.patch.object(Sessions, "_later", return_value=None), mock.patch.object(Sessions, "resume", resume):
         yield
 
 
@@ -223,7 +234,30 @@ def _forget_the_end() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _act_after_standing_still() -> Iterator[None]:
+    """Whoever was stopped between the intent and the act goes on as if nothing had happened meanwhile."""
+
+    async def still(self: Gate, at: Journal, sent: int) -> None:
+        del self, at, sent
+
+    with mock.patch.object(Gate, "_still_ours", still):
+        yield
+
+
+@contextmanager
+def _serve_for_ever() -> Iterator[None]:
+    """A runtime never asks whether a newer one serves."""
+
+    async def hold(self: tenure.Watched, tenant: str) -> None:
+        del self, tenant
+
+    with mock.patch.object(tenure.Watched, "hold", hold):
+        yield
+
+
 BUGS: Mapping[str, Bug] = {
+    "act-after-standing-still": _act_after_standing_still,
     "act-before-durable": _act_before_durable,
     "append-twice": _append_twice,
     "drop-charges": _drop_charges,
@@ -237,5 +271,6 @@ BUGS: Mapping[str, Bug] = {
     "no-takeover": _no_takeover,
     "other-policy": _other_policy,
     "retry-once-tool": _retry_once_tool,
+    "serve-for-ever": _serve_for_ever,
     "stale-approval": _stale_approval,
 }

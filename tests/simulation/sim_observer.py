@@ -116,8 +116,8 @@ class Observer:
         if event.type in {ev.SESSION_CREATED, ev.SESSION_OWNED}:
             if event.type == ev.SESSION_OWNED and event.data["epoch"] != before.epoch + 1:
                 self.wrong(f"{seen.name}: epoch {event.data['epoch']} follows {before.epoch}")
-            if runtime.number < len(self._world.runtimes) and not runtime.dead:
-                self._out_of_turn(runtime, f"{seen.name}: runtime {runtime.number} takes a session, though a newer one serves")
+            if runtime.number < seen.newest:
+                self._out_of_turn(runtime, f"{seen.name}: runtime {runtime.number} takes it back from runtime {seen.newest}")
             seen.owner, seen.newest = runtime.number, max(seen.newest, runtime.number)
         elif runtime.number < seen.owner:
             self.wrong(f"{seen.name}: runtime {runtime.number} writes to what runtime {seen.owner} has taken over")

@@ -7,7 +7,7 @@ stand still, nothing of theirs reaches the world any more, and all that is left 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from agentos.eventlog.port import Message, Stored
 from agentos.kernel.charges import Charges
 from agentos.kernel.gate import Gate
 from agentos.kernel.sessions import Sessions
+from agentos.kernel.tenure import Watched
 from agentos.kernel.turn import Runner
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class Runtime:
         self._awake: asyncio.Event | None = None
         self._never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         driver, folders = SimulatedTools(self), NoWorkspaces()
-        self.gate = Gate(driver, SimulatedModel(self), folders, self, Charges(charged_events(lambda _tenant: Wire(self))))
+        charges = Charges(charged_events(lambda _tenant: Wire(self)))
+        self.gate = Gate(driver, SimulatedModel(self), folders, self, charges, Watched(self._serves, self))
         self.sessions = Sessions(
             lambda _tenant: Wire(self),
             world,
@@ -95,6 +97,16 @@ class Runtime:
             self.world.say(f"runtime {self.number} wakes up")
             self._awake.set()
             self._awake = None
+
+    async def _serves(self, tenant: str) -> bool:
+        """Whether no newer runtime has put its claim into the log."""
+        del tenant
+        await self.step("claim")
+        if self.world.fault("read", 0.02):
+            raise LogUnavailable("the event log does not answer")
+        newest = len(self.world.runtimes)
+        await self.step("have the claim")
+        return newest == self.number
 
     def now_ms(self) -> int:
         return EPOCH_MS + round(asyncio.get_running_loop().time() * 1000)
@@ -192,11 +204,25 @@ class Wire:
         await self._runtime.step("last")
         if self._world.fault("read", 0.02):
             raise LogUnavailable("the event log does not answer", where=subject)
-        return await self._world.log.last(subject)
+        found = await self._world.log.last(subject)
+        await self._runtime.step("have looked")
+        return found
 
     async def end(self, stream: str) -> int:
         await self._runtime.step("end")
         return await self._world.log.end(stream)
+
+    async def ends(self) -> dict[str, int]:
+        await self._runtime.step("ends")
+        if self._world.fault("read", 0.02):
+            raise LogUnavailable("the event log does not answer")
+        return await self._world.log.ends()
+
+    async def streams(self) -> tuple[str, ...]:
+        return tuple(await self.ends())
+
+    async def new_streams(self, known: Collection[str]) -> tuple[str, ...]:
+        return await self._world.log.new_streams(known)
 
 
 class SimulatedTools:
@@ -211,6 +237,8 @@ class SimulatedTools:
         world, runtime = self._runtime.world, self._runtime
         # A step in which it may die but not stand still: a request that is on its way cannot be called back by anybody.
         await runtime.step(f"act {tool.name}", may_pause=False)
+        if context.still is not None:
+            await context.still()
         world.observer.begun(runtime, context.session, context.call, tool.name, args)
         fate = world.fate(
             "tool", fails=0.06, unknown=0.05, unknown_after=0.05, breaks=0.01, huge=0.01, odd=0.01, error=0.05, slow=0.15

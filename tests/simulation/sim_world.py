@@ -23,7 +23,7 @@ from sim_observer import Observer, Seen, waiting
 from sim_play import APPROVAL_TIMEOUT_MS, EPOCH_MS, Knobs, configuration, dice
 from sim_runtime import Runtime
 
-from agentos.abi.errors import AgentOSError, LogUnavailable
+from agentos.abi.errors import AgentOSError
 from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.eventlog.port import Message
 from agentos.eventlog.subject import stream_of
@@ -65,9 +65,9 @@ class Plan:
     die_at: tuple[int, ...] | None = None
     """The first runtime dies at its first of these steps, the second at the second …"""
     faults: bool = True
-    late: bool = False
+    late: bool = True
     """Appends that are stored when the session has been read again already: given up before, or sent by who is dead now."""
-    frozen: bool = False
+    frozen: bool = True
     """Whether it is a failure, and not only counted, that a runtime which stood still takes a session or acts on waking up."""
 
 
@@ -239,15 +239,22 @@ class World:
             if seen.state.state is not State.RUNNING:
                 runtime.sessions.adopt("default", session)
                 continue
-            while True:
-                try:
-                    await runtime.sessions.resume("default", session)
-                except LogUnavailable:
-                    await runtime.sleep(0.5)
-                    continue
-                except AgentOSError as error:
-                    self.say(f"{seen.name} cannot be resumed: {error.message}")
-                break
+            await self._resume(runtime, session, seen)
+        self.spawn(self._look_around(runtime))
+
+    async def _look_around(self, runtime: Runtime) -> None:
+        """What the composition root does all the time: a session that runs nowhere is taken over."""
+        while True:
+            await runtime.sleep(5.0)
+            for session, seen in list(self.observer.sessions.items()):
+                if seen.state.state is State.RUNNING and not runtime.sessions.runs("default", session):
+                    await self._resume(runtime, session, seen)
+
+    async def _resume(self, runtime: Runtime, session: str, seen: Seen) -> None:
+        try:
+            await runtime.sessions.resume("default", session)
+        except AgentOSError as error:
+            self.say(f"{seen.name} cannot be resumed: {type(error).__name__} {error.message}")
 
     async def _ask(self, what: str, act: Callable[[Sessions], Coroutine[Any, Any, Any]]) -> str:
         """A client's command to the runtime that serves; how it ended: `done`, `gone`, or the class of the error."""

@@ -13,7 +13,7 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import DriverError, OutcomeUnknown
 from agentos.abi.syscall import Result
 from agentos.drivers.guard import Guard, Stopped
-from agentos.drivers.port import CallContext, ToolSpec
+from agentos.drivers.port import CallContext, Found, ToolSpec
 from agentos.drivers.primitives import perform
 
 
@@ -38,6 +38,11 @@ class BuiltinDriver:
             raise
         except Stopped as error:
             raise DriverError(f"{tool.name} was stopped before it changed anything", where=tool.name) from error
+
+    async def reconcile(self, tool: ToolSpec, args: Mapping[str, Json], context: CallContext) -> Found | None:
+        """None: each primitive can be made again, and nobody asks."""
+        del tool, args, context
+        return None
 
     async def release(self, session: str) -> None:
         """Nothing is kept for a session."""

@@ -30,12 +30,12 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from agentos.abi.canonical import Json, NotCanonical, canonical, digest, digest_of
+from agentos.abi.canonical import Json, NotCanonical, canonical, digest, digest_of, parse_strict
 from agentos.abi.errors import DriverError, OutcomeUnknown
 from agentos.abi.syscall import Result, ToolEffect
 from agentos.drivers import confine
 from agentos.drivers.adapters.mcp_server import ServerLost, ToolRefused, WarmServer
-from agentos.drivers.port import CallContext, ToolSpec
+from agentos.drivers.port import CallContext, Found, Outcome, ToolSpec
 
 MAX_RESULT: Final = 256 * 1024
 """Most bytes of text, and of structured data, that a result keeps."""
@@ -48,7 +48,7 @@ DEFAULT_LANG: Final = "C.UTF-8"
 
 
 class McpDriver:
-    """Performs `mcp: {server, tool, workspaceArgs}` tools."""
+    """Performs `mcp: {server, tool, workspaceArgs, reconcile}` tools."""
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         """`environ` is where `PATH` is taken from; the process's own environment if it is left out."""
@@ -62,7 +62,10 @@ class McpDriver:
         sent = _resolved(args, declared.get("workspaceArgs", ()), context.workspace)
         server = self._server(context, declared["server"])
         try:
-            answer = await server.call(str(declared["tool"]), dict(tool.input_schema), sent, tool.timeout_ms / 1000)
+            seconds = tool.timeout_ms / 1000
+            answer = await server.call(
+                str(declared["tool"]), dict(tool.input_schema), sent, seconds, key=context.key, still=context.still
+            )
         except TimeoutError as error:
             raise _lost(tool, f"{tool.name} did not answer within {tool.timeout_ms} ms, and its server was stopped") from error
         except ServerLost as error:
@@ -70,6 +73,20 @@ class McpDriver:
         except ToolRefused as error:
             return Result(_bounded(f"the server refused the call: {error}"), is_error=True)
         return _result(answer)
+
+    async def reconcile(self, tool: ToolSpec, args: Mapping[str, Json], context: CallContext) -> Found | None:
+        """Ask the server's own `reconcile` tool, with the arguments `{call, args}`: the key and the arguments that went out.
+
+        It answers `{outcome: finished | failed | not-run | unknown, reason, result?}`. Raises DriverError when it does not.
+        """
+        declared = tool.driver["mcp"]
+        asked = {"call": context.key, "args": _resolved(args, declared.get("workspaceArgs", ()), context.workspace)}
+        server, name = self._server(context, declared["server"]), str(declared["reconcile"])
+        try:
+            answer = await server.call(name, None, asked, tool.timeout_ms / 1000, key=f"{context.key}/reconcile")
+        except (TimeoutError, ServerLost, ToolRefused) as error:
+            raise DriverError(f"it was asked what came of the call, and did not say: {error}", where=name) from error
+        return _found(answer, name)
 
     async def release(self, session: str) -> None:
         """Stop the servers of `session`; returns when their processes are gone."""
@@ -173,6 +190,25 @@ def _result(answer: CallToolResult) -> Result:
                 parts.append(f"[its structured data was dropped: {size} bytes, {digest_of(data)}; {MAX_RESULT} is the most]")
                 data = None
     return Result(_bounded("\n".join(parts)), data, is_error=bool(answer.is_error))
+
+
+def _found(answer: CallToolResult, name: str) -> Found | None:
+    told = _result(answer)
+    body = told.data
+    if body is None:
+        try:
+            body = parse_strict(told.content.encode())
+        except NotCanonical:
+            body = None
+    if told.is_error or not isinstance(body, dict) or not all(isinstance(body.get(key), str) for key in ("outcome", "reason")):
+        raise DriverError(f"it was asked what came of the call, and said: {told.content[:500]}", where=name)
+    outcome, result = body["outcome"], body.get("result")
+    if outcome == "unknown":
+        return None
+    if outcome not in set(Outcome):
+        raise DriverError(f"{outcome[:64]!r} is no outcome", where=name, mend=f"one of: {', '.join(Outcome)}, unknown")
+    text = result if isinstance(result, str) else "" if result is None else canonical(result).decode()
+    return Found(Outcome(outcome), body["reason"], text if outcome == Outcome.FINISHED else "")
 
 
 def _part(block: object) -> str:

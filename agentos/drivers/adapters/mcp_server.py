@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from mcp import Client, MCPError
-from mcp_types import CONNECTION_CLOSED, CallToolResult, Implementation
+from mcp_types import CONNECTION_CLOSED, CallToolResult, Implementation, RequestParamsMeta
 
 from agentos import __version__
 from agentos.abi.canonical import Json, NotCanonical, digest_of
-from agentos.abi.errors import DriverError
+from agentos.abi.errors import AgentOSError, DriverError
 from agentos.drivers.adapters.mcp_process import ServerProcess
+
+META_KEY: Final = "agentos/idempotency-key"
+"""Under this name the key of a call stands in its `_meta`."""
 
 _MAX_PAGES: Final = 50
 _BROKEN: Final = (MCPError, OSError, ValueError, RuntimeError, LookupError, TypeError)
@@ -42,6 +45,8 @@ class _Request:
     tool: str
     schema: Json
     args: Mapping[str, Json]
+    key: str
+    still: Callable[[], Awaitable[None]] | None
     answer: asyncio.Future[CallToolResult]
     begun: bool = field(default=False)
 
@@ -67,12 +72,23 @@ class WarmServer:
         """Whether a call may still be given to it."""
         return not (self._task.done() or self._doomed or (self._process is not None and self._process.ended))
 
-    async def call(self, tool: str, schema: Json, args: Mapping[str, Json], timeout_s: float) -> CallToolResult:
+    async def call(
+        self,
+        tool: str,
+        schema: Json,
+        args: Mapping[str, Json],
+        timeout_s: float,
+        *,
+        key: str,
+        still: Callable[[], Awaitable[None]] | None = None,
+    ) -> CallToolResult:
         """Perform one call, its wait in the queue and the start of the server included in `timeout_s`.
 
+        `schema` is what the server must offer for the tool (None: whatever it offers). `key` goes with the call, so that the
+        server can tell a repeated one. `still` is awaited just before it is sent; what it raises is raised, and nothing is sent.
         Raises DriverError if it surely was not sent, ToolRefused, ServerLost, or TimeoutError if it was sent and not answered.
         """
-        request = _Request(tool, schema, args, asyncio.get_running_loop().create_future())
+        request = _Request(tool, schema, args, key, still, asyncio.get_running_loop().create_future())
         self._queue.put_nowait(request)
         try:
             async with asyncio.timeout(timeout_s):
@@ -137,9 +153,18 @@ class WarmServer:
                 if request.answer.done() or not self._fits(request):
                     continue
                 self._current = request
+                try:
+                    if request.still is not None:
+                        await request.still()
+                except AgentOSError as error:
+                    _settle(request, error)
+                if request.answer.done():
+                    self._current = None
+                    continue
                 request.begun = True
                 try:
-                    _settle(request, await client.call_tool(request.tool, dict(request.args)))
+                    sent = RequestParamsMeta({META_KEY: request.key})  # type: ignore[typeddict-unknown-key]
+                    _settle(request, await client.call_tool(request.tool, dict(request.args), meta=sent))
                 except MCPError as error:
                     if process.ended or error.code == CONNECTION_CLOSED:
                         self._reason = process.fault or "ended in the middle of the call"
@@ -162,6 +187,8 @@ class WarmServer:
                 ),
             )
             return False
+        if request.schema is None:
+            return True
         try:
             now, declared = digest_of(offered[request.tool]), digest_of(request.schema)
         except NotCanonical as error:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 
 from agentos.abi.errors import LogUnavailable, SequenceConflict, TooLarge
 from agentos.eventlog.adapters.faults import Faults, Kind
 from agentos.eventlog.adapters.server_config import MAX_PAYLOAD
 from agentos.eventlog.port import Message, Stored, ids_of
-from agentos.eventlog.subject import stream_of
+from agentos.eventlog.subject import event_streams, stream_of
 
 
 class MemoryLog:
@@ -30,12 +30,20 @@ class MemoryLog:
         self.room = room
         self._turns: dict[str, asyncio.Lock] = {}
         self._closed = False
+        self._widened = asyncio.Event()
 
     def close(self) -> None:
         """From now on every method raises LogUnavailable, those that wait too."""
         self._closed = True
         for stream in self._streams.values():
             stream.wake()
+        self._widened.set()
+
+    def drop(self, stream: str) -> None:
+        """Let a whole stream vanish, as somebody can who has the tools of the server. Its followers get LogUnavailable."""
+        gone = self._streams.pop(stream)
+        gone.gone = True
+        gone.wake()
 
     async def append(self, subject: str, messages: Sequence[Message], *, after: int) -> int:
         """See `EventLog.append`."""
@@ -78,9 +86,13 @@ class MemoryLog:
             if size > self.room:
                 raise _no_room(subject)
             self.room -= size
+        first = not stream.stored
         for message in rest:
             stream.add(subject, message)
         stream.wake()
+        if first:
+            widened, self._widened = self._widened, asyncio.Event()
+            widened.set()
         return len(stream.stored) if rest else behind[-1]
 
     def _stream(self, name: str, where: str) -> _Stream:
@@ -114,10 +126,32 @@ class MemoryLog:
                 after = stored.position
             if len(source.stored) <= after:
                 await source.grown()
+            if source.gone:
+                raise LogUnavailable(f"the event log has no stream {stream} any more", where=stream)
 
     async def end(self, stream: str) -> int:
         """See `EventLog.end`."""
         return len(self._stream(stream, stream).stored)
+
+    async def ends(self) -> dict[str, int]:
+        """See `EventLog.ends`."""
+        if self._closed:
+            raise LogUnavailable("the connection to the event log is closed")
+        made = event_streams(name for name, stream in self._streams.items() if stream.stored)
+        return {name: len(self._streams[name].stored) for name in made}
+
+    async def streams(self) -> tuple[str, ...]:
+        """See `EventLog.streams`."""
+        return tuple(await self.ends())
+
+    async def new_streams(self, known: Collection[str]) -> tuple[str, ...]:
+        """See `EventLog.new_streams`."""
+        while True:
+            widened = self._widened
+            found = tuple(name for name in await self.ends() if name not in known)
+            if found:
+                return found
+            await widened.wait()
 
 
 def _no_answer(subject: str) -> LogUnavailable:
@@ -133,12 +167,13 @@ def _no_room(subject: str) -> LogUnavailable:
 class _Stream:
     """One stream: what is stored, the id of each message, the positions of each subject, and who waits for more."""
 
-    __slots__ = ("_places", "_waiters", "ids", "known", "stored")
+    __slots__ = ("_places", "_waiters", "gone", "ids", "known", "stored")
 
     def __init__(self) -> None:
         self.stored: list[Stored] = []
         self.ids: list[str] = []
         self.known: set[str] = set()
+        self.gone = False
         self._places: defaultdict[str, list[int]] = defaultdict(list)
         self._waiters: set[asyncio.Future[None]] = set()
 

@@ -30,7 +30,11 @@ LATER: Final = frozenset({10158, 10167, 10176, 10210})
 FULL: Final = frozenset({10002, 10023, 10028, 10047, 10077})
 """No room: of the account, of the server (resources, memory, storage), or the store failed."""
 
-_MISSING: Final = frozenset({10059})
+MISSING: Final = frozenset({10059})
+"""There is no such stream."""
+
+TOO_FEW_PEERS: Final = frozenset({10005, 10074})
+"""Not so many servers: none suits the placement, or a server that stands alone was asked for replicas."""
 
 
 def explain(where: str, refusal: dict[str, Any]) -> LogUnavailable:
@@ -42,7 +46,13 @@ def explain(where: str, refusal: dict[str, Any]) -> LogUnavailable:
             where=where,
             mend="free space on its disk or raise the limit of the server",
         )
-    if code in _MISSING:
+    if code in TOO_FEW_PEERS:
+        return LogUnavailable(
+            f"the server cannot keep so many replicas: {said}",
+            where=where,
+            mend="declare fewer in spec.log.replicas of the Tenant, or add servers to the cluster",
+        )
+    if code in MISSING:
         return LogUnavailable(
             f"the event log has no such stream: {said}", where=where, mend="start the runtime, it makes its streams"
         )

@@ -51,6 +51,8 @@ class ServerConfig:
 
     accounts: tuple[Account, ...] = ()
     max_store: int | None = None
+    sync_always: bool = True
+    """Off only where nothing is acknowledged to anybody: a restore has all of it on disk before the home is there."""
 
 
 _CLOSED: Final = Account("NOBODY", (), jetstream=False)
@@ -60,7 +62,7 @@ _CLOSED: Final = Account("NOBODY", (), jetstream=False)
 def render(config: ServerConfig, *, home: Path, port: int, system_key: str) -> str:
     """The configuration file of a server that keeps its state in `home` and listens on 127.0.0.1:`port` (-1: any free one).
 
-    Loopback only, no monitoring port, every acknowledged message on disk (`sync_interval: always`).
+    Loopback only, no monitoring port, every acknowledged message on disk (`sync_interval: always`, unless it is switched off).
     Raises ValueError for a name, key, subject or path that cannot be written safely, and for what stands twice.
     """
     names = [account.name for account in config.accounts]
@@ -70,7 +72,7 @@ def render(config: ServerConfig, *, home: Path, port: int, system_key: str) -> s
         if twice:
             raise ValueError(f"{what} {twice[0]} stands twice")
     # The server adds the folder `jetstream` itself.
-    store = [f"store_dir: {_path(home)}", "sync_interval: always"]
+    store = [f"store_dir: {_path(home)}", *(["sync_interval: always"] if config.sync_always else [])]
     if config.max_store is not None:
         store.append(f"max_file_store: {int(config.max_store)}")
     return "\n".join(

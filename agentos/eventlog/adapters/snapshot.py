@@ -2,7 +2,7 @@
 
 `snapshot` streams the server's archive into a file; `restore` makes the stream anew from it on a server that has none of that
 name. Sequences survive, so a chain or a checkpoint made before still holds after. The server sends a window of chunks and goes on
-as they are acknowledged (JetStream API `STREAM.SNAPSHOT` and `STREAM.RESTORE`).
+as they are acknowledged (JetStream API `STREAM.SNAPSHOT` and `STREAM.RESTORE`). `stream_names` says what there is.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final, Protocol
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -26,6 +25,20 @@ CHUNK: Final = 128 * 1024
 _PATIENCE: Final = 30.0
 _NOT_FOUND: Final = 10059
 _EXISTS: Final = frozenset({10058, 10130})
+
+
+class Sink(Protocol):
+    """What an archive is written to."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take all of `data`. Raises OSError."""
+
+
+class Source(Protocol):
+    """What an archive is read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, at most `size`; none at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +56,30 @@ class Snapshot:
         return int(self.state["messages"])
 
 
-async def snapshot(client: Client, stream: str, target: BinaryIO) -> Snapshot:
+async def stream_names(client: Client) -> list[str]:
+    """The names of all streams of the account, sorted. Raises LogUnavailable."""
+    found: list[str] = []
+    while True:
+        answer = await _ask(client, "$JS.API.STREAM.NAMES", {"offset": len(found)})
+        page = answer.get("streams") or []
+        found += page
+        if not page or len(found) >= int(answer["total"]):
+            return sorted(found)
+
+
+async def snapshot(client: Client, stream: str, target: Sink) -> Snapshot:
     """Write an archive of `stream` to `target` as of now; messages appended meanwhile may or may not be in it.
 
-    The server checks the stored bytes first. Raises NotFound without such a stream, LogUnavailable when the server stops or finds
-    damage.
+    The server checks the stored bytes first. Readers' places in the stream are left out. Raises NotFound without such a stream,
+    LogUnavailable when the server stops or finds damage, and what `target.write` raises.
     """
     inbox = client.new_inbox()
     chunks = await client.subscribe(inbox)
     try:
         answer = await _ask(
-            client, f"$JS.API.STREAM.SNAPSHOT.{stream}", {"deliver_subject": inbox, "chunk_size": CHUNK, "jsck": True}
+            client,
+            f"$JS.API.STREAM.SNAPSHOT.{stream}",
+            {"deliver_subject": inbox, "chunk_size": CHUNK, "jsck": True, "no_consumers": True},
         )
         size = 0
         while True:
@@ -69,20 +95,24 @@ async def snapshot(client: Client, stream: str, target: BinaryIO) -> Snapshot:
         await chunks.unsubscribe()
 
 
-async def restore(client: Client, made: Snapshot, source: Path) -> int:
+async def restore(client: Client, made: Snapshot, source: Source) -> int:
     """Make the stream of `made` from the archive `source`; return how many messages it has then.
 
     Raises Conflict when a stream of that name is there, LogUnavailable when the server does not take the archive.
     """
     answer = await _ask(client, f"$JS.API.STREAM.RESTORE.{made.stream}", {"config": dict(made.config), "state": dict(made.state)})
     subject = str(answer["deliver_subject"])
-    with source.open("rb") as archive:
-        while chunk := await asyncio.to_thread(archive.read, CHUNK):
-            done = await _next(client.request(subject, chunk, timeout=_PATIENCE), made.stream)
-            _refuse(done.data, made.stream)
+    while chunk := await asyncio.to_thread(source.read, CHUNK):
+        done = await _next(client.request(subject, chunk, timeout=_PATIENCE), made.stream)
+        _refuse(done.data, made.stream)
     last = await _next(client.request(subject, b"", timeout=_PATIENCE), made.stream)
     body = _refuse(last.data, made.stream)
     return int(body["state"]["messages"])
+
+
+async def delete_stream(client: Client, stream: str) -> None:
+    """Drop a stream with all that it holds. Raises NotFound, LogUnavailable."""
+    await _ask(client, f"$JS.API.STREAM.DELETE.{stream}", {})
 
 
 async def _ask(client: Client, subject: str, body: Json) -> dict[str, Json]:

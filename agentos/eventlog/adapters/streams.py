@@ -1,6 +1,6 @@
 """The streams of an account: made where they are missing, checked where they exist, and described for `agentos status`.
 
-    facts = await ensure_streams(client, EVENT_STREAMS)
+    facts = await ensure_streams(client, ["CKPT"])
     facts[0].atomic        # True: group commit; False: the server or the stream takes no atomic batches, appends go one by one
 
 What a stream must keep is in `_KEEPS`. Switches that only make it safer or faster are turned on where they are off; anything
@@ -19,9 +19,9 @@ from nats.aio.client import Client
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import LogUnavailable
-from agentos.eventlog.adapters.refusal import OTHER_CONFIG, explain
+from agentos.eventlog.adapters.refusal import MISSING, OTHER_CONFIG, explain
 from agentos.eventlog.adapters.stream_reading import Link
-from agentos.eventlog.subject import subjects_of
+from agentos.eventlog.subject import is_ours, subjects_of
 
 _KEEPS: Final[dict[str, Any]] = {
     "storage": "file",
@@ -83,20 +83,71 @@ class StreamFacts:
         }
 
 
-async def ensure_streams(client: Client, names: Iterable[str], *, patience: float = 10.0) -> tuple[StreamFacts, ...]:
+async def ensure_streams(
+    client: Client, names: Iterable[str], *, replicas: int = 1, patience: float = 10.0
+) -> tuple[StreamFacts, ...]:
     """Make the streams that are missing, mend and check those that exist; what they are, in the order of `names`.
 
-    Raises LogUnavailable when one cannot be made, or could lose, change or hide messages (the field and its value are said).
+    Raises LogUnavailable when one cannot be made or given so many `replicas`, or could lose, change or hide messages (the field
+    and its value are said).
     """
     link = Link(client, patience)
-    return tuple(await asyncio.gather(*(_ensure_stream(link, name) for name in names)))
+    return tuple(await asyncio.gather(*(ensure_stream(link, name, replicas) for name in names)))
 
 
-async def describe_streams(client: Client, names: Iterable[str], *, patience: float = 10.0) -> tuple[StreamFacts, ...]:
-    """What the streams `names` are now, in that order. Raises LogUnavailable for one that is not there."""
+async def describe_streams(
+    client: Client, names: Iterable[str] | None = None, *, patience: float = 10.0
+) -> tuple[StreamFacts, ...]:
+    """What the streams `names` are now, in that order; None: all of ours, by name. Raises LogUnavailable for a missing one."""
     link = Link(client, patience)
+    if names is None:
+        return await every_stream(link)
     answers = await asyncio.gather(*(_ask(link, f"STREAM.INFO.{name}", {}, name) for name in names))
     return tuple(_facts(answer) for answer in answers)
+
+
+async def every_stream(link: Link) -> tuple[StreamFacts, ...]:
+    """All streams of ours in the account, by name. Raises LogUnavailable, also when one of them cannot be told of."""
+    found: list[StreamFacts] = []
+    seen, total = 0, 1
+    while seen < total:
+        answer = await link.api("STREAM.LIST", {"offset": seen})
+        if "error" in answer:
+            raise explain("JetStream", answer["error"])
+        missing = sorted(name for name in answer.get("missing") or () if is_ours(name))
+        if missing:
+            raise LogUnavailable(f"stream {missing[0]} has no leader at the moment", where=missing[0], mend="repeating is safe")
+        page = answer.get("streams") or []
+        found += (_facts(one) for one in page if is_ours(one["config"]["name"]))
+        seen, total = seen + len(page), int(answer["total"]) if page else 0
+    return tuple(sorted(found, key=lambda one: one.name))
+
+
+async def keep_replicas(client: Client, replicas: int, *, patience: float = 10.0) -> None:
+    """Give every stream of ours in the account so many replicas. Raises LogUnavailable where the server cannot."""
+    link = Link(client, patience)
+    for facts in await every_stream(link):
+        if facts.replicas != replicas:
+            config = (await _ask(link, f"STREAM.INFO.{facts.name}", {}, facts.name))["config"]
+            await _ask(link, f"STREAM.UPDATE.{facts.name}", config | {"num_replicas": replicas}, facts.name)
+
+
+async def drop_stream(client: Client, name: str, *, patience: float = 10.0) -> None:
+    """Close a stream for good and delete it with all that it holds. Safe to repeat. Raises LogUnavailable.
+
+    It is sealed first: nothing comes in between what its last checkpoint says and its end.
+    """
+    link = Link(client, patience)
+    found = await link.api(f"STREAM.INFO.{name}", {})
+    if found.get("error", {}).get("err_code") in MISSING:
+        return
+    if "error" in found:
+        raise explain(name, found["error"])
+    if not found["config"].get("sealed"):
+        await _ask(link, f"STREAM.UPDATE.{name}", found["config"] | {"sealed": True}, name)
+    gone = await link.api(f"STREAM.DELETE.{name}", {})
+    if "error" in gone and gone["error"].get("err_code") not in MISSING:
+        raise explain(name, gone["error"])
 
 
 async def api_level(client: Client, *, patience: float = 10.0) -> int:
@@ -105,15 +156,18 @@ async def api_level(client: Client, *, patience: float = 10.0) -> int:
     return int(answer.get("api", {}).get("level", 0))
 
 
-async def _ensure_stream(link: Link, name: str) -> StreamFacts:
-    wanted = {"name": name, "subjects": [subjects_of(name)], **_KEEPS}
+async def ensure_stream(link: Link, name: str, replicas: int) -> StreamFacts:
+    """See `ensure_streams`."""
+    wanted = {"name": name, "subjects": [subjects_of(name)], "num_replicas": replicas, **_KEEPS}
     answer = await link.api(f"STREAM.CREATE.{name}", wanted)
     mended: tuple[str, ...] = ()
     if answer.get("error", {}).get("err_code") == OTHER_CONFIG:
         answer = await _ask(link, f"STREAM.INFO.{name}", {}, name)
         mended = tuple(field for field in _SWITCHES if not answer["config"].get(field))
-        if mended and not _faults(answer["config"], wanted, but=_SWITCHES):
-            answer = await _ask(link, f"STREAM.UPDATE.{name}", answer["config"] | dict.fromkeys(mended, True), name)
+        changes = dict.fromkeys(mended, True) | {"num_replicas": replicas}
+        differs = mended or answer["config"].get("num_replicas", 1) != replicas
+        if differs and not _faults(answer["config"], wanted, but=(*_SWITCHES, "num_replicas")):
+            answer = await _ask(link, f"STREAM.UPDATE.{name}", answer["config"] | changes, name)
     if "error" in answer:
         raise explain(name, answer["error"])
     found = answer["config"]

@@ -40,7 +40,7 @@ test_an_operator_does_not_approve if {
 }
 
 test_who_steers_a_session if {
-	every verb in ["session.pause", "session.resume", "session.reconcile"] {
+	every verb in ["session.pause", "session.resume", "session.reconcile", "session.fork"] {
 		asked(["operator"], "*", verb, "default").effect == "allow"
 		asked(["approver", "auditor", "compliance"], "*", verb, "default") == {
 			"effect": "deny",
@@ -117,6 +117,37 @@ test_who_reads_the_record_verifies_it if {
 	asked(["approver"], "*", "audit.verify", "default").effect == "deny"
 }
 
+test_who_audits_searches_the_words if {
+	every role in ["compliance", "auditor"] {
+		asked([role], "default", "audit.search", "default").effect == "allow"
+	}
+	every role in ["operator", "approver"] {
+		asked([role], "*", "audit.search", "default").effect == "deny"
+	}
+}
+
 test_operators_alone_replace_the_signing_key if {
 	asked([], "*", "audit.rotate", "default").reasons == ["principal al may not use audit.rotate; role operator can"]
+}
+
+test_operators_alone_make_backups if {
+	asked(["operator"], "*", "backup.create", "default").effect == "allow"
+	asked(["approver", "auditor", "compliance"], "*", "backup.create", "default").effect == "deny"
+}
+
+test_compliance_alone_erases_and_retires if {
+	every verb in ["audit.erase", "audit.erasure", "audit.hold", "audit.release", "audit.retire", "audit.retirement"] {
+		asked(["compliance"], "*", verb, "default").effect == "allow"
+		asked(["operator", "approver", "auditor"], "*", verb, "default") == {
+			"effect": "deny",
+			"rules": ["roles.missing"],
+			"reasons": [sprintf("principal al may not use %s; role compliance can", [verb])],
+		}
+	}
+}
+
+test_who_reads_the_record_sees_the_holds if {
+	every role in ["operator", "compliance", "auditor"] {
+		asked([role], "*", "audit.holds", "default").effect == "allow"
+	}
 }

@@ -15,6 +15,7 @@ decision := {
 	"reasons": [pair[1] | some pair in sort({[result.rule, result.reason] | some result in deciding})],
 	"observed": sort(observed),
 	"obligations": sort(obligations),
+	"grants": grants,
 }
 
 default effect := "deny"
@@ -58,6 +59,11 @@ left_out(obligation) if {
 	kinds := kept[effect]
 	not obligation.kind in kinds
 }
+
+# What a call is let through by, at once or when a person says yes: of more than a decision may name the first.
+grants := array.slice(sort({name | some result in bound; some name in result.grants}), 0, 100) if {
+	effect in {"allow", "ask"}
+} else := []
 
 bound contains checked(tail, candidate) if {
 	some tail in loaded
@@ -115,14 +121,16 @@ beyond(scope) if {
 	scope.toolLabels
 }
 
-# Only the rule `grants` can allow; a result that is none denies instead of being overlooked.
+# Only the rule `grants` can allow, and name grants; a result that is none denies instead of being overlooked.
 checked(tail, candidate) := candidate if {
 	effects := {"halt", "deny", "ask"} | {"allow" | tail == "grants"}
 	candidate.effect in effects
 	is_string(candidate.rule)
 	is_string(candidate.reason)
-	parts := object.keys(candidate) - {"rule", "effect", "reason"}
-	expected(parts, candidate)
+	parts := {"obligations"} | {"grants" | tail == "grants"}
+	object.keys(candidate) - parts == {"rule", "effect", "reason"}
+	well_formed(object.get(candidate, "obligations", []))
+	names(object.get(candidate, "grants", []))
 } else := candidate if {
 	candidate.effect == "oblige"
 	is_string(candidate.rule)
@@ -136,11 +144,11 @@ checked(tail, candidate) := candidate if {
 	"reason": sprintf("a rule of agentos.syscall.rules.%s gives a result that is not a rule, an effect and a reason", [tail]),
 }
 
-expected(parts, _) if count(parts) == 0
-
-expected(parts, candidate) if {
-	parts == {"obligations"}
-	well_formed(candidate.obligations)
+names(given) if {
+	is_array(given)
+	every name in given {
+		is_string(name)
+	}
 }
 
 # Which kinds there are, and with which fields, is for the runtime to know: it denies what it does not.

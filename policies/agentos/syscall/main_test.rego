@@ -40,15 +40,30 @@ test_no_result_is_a_denial if {
 		"reasons": ["no rule allows this call"],
 		"observed": [],
 		"obligations": [],
+		"grants": [],
 	}
 }
 
 test_allow if {
-	gathered({found.allow}) == {"effect": "allow", "rules": ["grants.allowed"], "reasons": ["a grant"], "observed": [], "obligations": []}
+	gathered({found.allow}) == {
+		"effect": "allow",
+		"rules": ["grants.allowed"],
+		"reasons": ["a grant"],
+		"observed": [],
+		"obligations": [],
+		"grants": [],
+	}
 }
 
 test_ask_over_allow if {
-	gathered({found.allow, found.ask}) == {"effect": "ask", "rules": ["workspace.ask"], "reasons": ["look first"], "observed": [], "obligations": []}
+	gathered({found.allow, found.ask}) == {
+		"effect": "ask",
+		"rules": ["workspace.ask"],
+		"reasons": ["look first"],
+		"observed": [],
+		"obligations": [],
+		"grants": [],
+	}
 }
 
 test_deny_over_ask if {
@@ -58,6 +73,7 @@ test_deny_over_ask if {
 		"reasons": ["never"],
 		"observed": [],
 		"obligations": [],
+		"grants": [],
 	}
 }
 
@@ -68,6 +84,7 @@ test_halt_over_deny_and_both_are_named if {
 		"reasons": ["never", "stop"],
 		"observed": [],
 		"obligations": [],
+		"grants": [],
 	}
 }
 
@@ -78,6 +95,7 @@ test_only_grants_can_allow if {
 		"reasons": ["a rule of agentos.syscall.rules.workspace gives a result that is not a rule, an effect and a reason"],
 		"observed": [],
 		"obligations": [],
+		"grants": [],
 	}
 }
 
@@ -96,6 +114,7 @@ test_a_policy_that_warns_is_observed_and_does_not_bind if {
 		"reasons": ["a grant"],
 		"observed": [{"rule": "workspace.deny", "effect": "deny", "reason": "never", "mode": "warn"}],
 		"obligations": [],
+		"grants": [],
 	}
 }
 
@@ -125,6 +144,7 @@ test_an_approval_of_this_call_satisfies_ask if {
 		"reasons": ["principal/bo approved this call: fine", "look first"],
 		"observed": [],
 		"obligations": [],
+		"grants": [],
 	}
 }
 
@@ -190,6 +210,7 @@ test_an_obligation_rides_on_an_allow if {
 		"reasons": ["a grant", "the account is masked"],
 		"observed": [],
 		"obligations": [object.union(masked, {"rule": "workspace.mask"})],
+		"grants": [],
 	}
 }
 
@@ -333,5 +354,56 @@ test_who_wants_approvers_asks if {
 test_an_approval_covers_the_rules_that_asked_for_it if {
 	every scope in ["once", "session"] {
 		approved_as(object.union(given, {"scope": scope, "rules": ["budget.ask"]})).effect == "ask"
+	}
+}
+
+# Two grants let the call through, one with a person's yes.
+granted := object.union(found.allow, {"grants": ["mails"]})
+
+asked := {"rule": "grants.approval", "effect": "ask", "reason": "a grant that asks", "grants": ["asks"]}
+
+by_grants(grants, others) := decided(call, grants, others, {}).grants
+
+test_what_is_allowed_names_its_grants if {
+	by_grants({granted}, set()) == ["mails"]
+	by_grants({granted, object.union(granted, {"reason": "another", "grants": ["mails", "all"]})}, set()) == ["all", "mails"]
+}
+
+test_what_asks_names_the_grants_it_would_go_under if {
+	by_grants({asked}, set()) == ["asks"]
+	by_grants({granted}, {found.ask}) == ["mails"]
+}
+
+test_what_people_approved_still_rests_on_its_grants if {
+	approval := object.union(given, {"rules": ["workspace.ask"]})
+	decision := decided(object.union(call, {"approvals": [approval]}), {granted}, {found.ask}, {})
+	decision.effect == "allow"
+	decision.grants == ["mails"]
+}
+
+test_what_is_denied_rests_on_no_grant if {
+	by_grants({granted}, {found.deny}) == []
+	by_grants({granted, asked}, {found.halt}) == []
+}
+
+test_no_more_grants_are_named_than_a_decision_may_hold if {
+	many := [sprintf("g-%d", [number]) | some number in numbers.range(100, 250)]
+	by_grants({object.union(found.allow, {"grants": many})}, set()) == array.slice(many, 0, 100)
+}
+
+test_only_grants_names_grants if {
+	every result in [object.union(found.ask, {"grants": ["mails"]}), object.union(obliging, {"grants": []}), object.union(found.deny, {"grants": []})] {
+		decision := decided(call, {granted}, {result}, {})
+		decision.effect == "deny"
+		decision.rules == ["syscall.malformed"]
+		decision.grants == []
+	}
+}
+
+test_grants_that_are_no_names_deny if {
+	every wrong in ["mails", [1], [["mails"]], {"mails"}, null] {
+		decision := decided(call, {object.union(found.allow, {"grants": wrong})}, set(), {})
+		decision.effect == "deny"
+		decision.rules == ["syscall.malformed"]
 	}
 }

@@ -8,7 +8,7 @@
 package agentos.admission.rules.retention_floor
 
 # Days by risk class: `spec.parameters` of the Policy, or these.
-default floors := {"high": 183}
+default floors := {"high": 365}
 
 floors := data.agentos.policies.retention_floor.parameters.days if {
 	is_object(data.agentos.policies.retention_floor.parameters.days)

@@ -15,21 +15,21 @@ short(days) := {{
 	"rule": "retention_floor.short",
 	"effect": "deny",
 	"reason": sprintf(
-		"agent payer has risk high and keeps its log %v days; declare governance.retentionDays of 183 or more",
+		"agent payer has risk high and keeps its log %v days; declare governance.retentionDays of 365 or more",
 		[days],
 	),
 }}
 
-test_half_a_year if {
-	found({"risk": "high", "retentionDays": 183}) == set()
+test_a_year if {
+	found({"risk": "high", "retentionDays": 365}) == set()
 	found({"risk": "high", "retentionDays": 3650}) == set()
 }
 
-test_less if found({"risk": "high", "retentionDays": 182}) == short(182)
+test_less if found({"risk": "high", "retentionDays": 183}) == short(183)
 
 test_nothing_declared if found({"risk": "high"}) == short(0)
 
-test_no_number if found({"risk": "high", "retentionDays": "183"}) == short("183")
+test_no_number if found({"risk": "high", "retentionDays": "365"}) == short("365")
 
 test_little_risk if {
 	found({"risk": "limited"}) == set()

@@ -20,9 +20,11 @@ from agentos.audit.recheck import Recheck
 from agentos.audit.tiles import TileStore
 from agentos.boot.checkpoints import EVENTS, Notary
 from agentos.boot.system import SystemTimer
+from agentos.eventlog.adapters import stream_set
 from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
+from agentos.eventlog.adapters.streams import describe_streams
 from agentos.eventlog.port import Message
-from agentos.eventlog.subject import CHECKPOINT_STREAM, EVENT_STREAMS, session_subject, stream_of, subjects_of
+from agentos.eventlog.subject import CHECKPOINT_STREAM, session_subject, stream_of, subjects_of
 
 KEY = SigningKey.from_seed(bytes(range(32)))
 LONG = 3600.0
@@ -39,7 +41,7 @@ class Bureau:
 
     async def start(self, *, soon_s: float = LONG, idle_s: float = LONG, trees: str = "default.db") -> Notary:
         tiles = TileStore.open(self.folder / trees, tenant="default")
-        prover = Prover("default", self.log, tiles, KeyRing(None, KEY), SystemTimer(), streams=EVENT_STREAMS)
+        prover = Prover("default", self.log, tiles, KeyRing(None, KEY), SystemTimer())
         self.notary = Notary(prover, SystemTimer(), soon_s=soon_s, idle_s=idle_s)
         await self.notary.start()
         return self.notary
@@ -187,7 +189,7 @@ async def test_an_alarm_at_the_start_stops_the_notary(bureau):
     await bureau.write("s-a", 20)
     await bureau.start(soon_s=0.01)
     await bureau.stop()
-    bureau.log.ends[stream_of(session_subject("s-a"))] = 10
+    bureau.log.cuts[stream_of(session_subject("s-a"))] = 10
     notary = await bureau.start()
     await until(notary, lambda: notary.prover.alarm is not None)
     with pytest.raises(ChainBroken):
@@ -207,7 +209,6 @@ async def test_who_asks_too_early_is_told_how_far_it_is(bureau, monkeypatch):
             TileStore.open(bureau.folder / "x.db", tenant="default"),
             KeyRing(None, KEY),
             SystemTimer(),
-            streams=EVENT_STREAMS,
         ),
         SystemTimer(),
     )
@@ -220,11 +221,16 @@ async def test_who_asks_too_early_is_told_how_far_it_is(bureau, monkeypatch):
 
 
 @pytest.fixture
-async def served(open_account, tmp_path, record):
+async def served(open_account, tmp_path, record, monkeypatch):
     async with open_account() as door:
         await ensure_streams(door.client, (CHECKPOINT_STREAM,))
-        for stream in EVENT_STREAMS:
-            await api(door.client, f"STREAM.CREATE.{stream}", soft(stream))
+
+        async def without_locks(link, stream: str, replicas: int):
+            if stream != CHECKPOINT_STREAM:
+                await api(door.client, f"STREAM.CREATE.{stream}", soft(stream))
+            return (await describe_streams(door.client, [stream]))[0]
+
+        monkeypatch.setattr(stream_set, "ensure_stream", without_locks)
         made = Bureau(tmp_path, JetStreamLog(door.client), record)
         made.client = door.client
         yield made
@@ -245,6 +251,10 @@ async def api(client, name: str, body: dict | None = None) -> dict:
 async def republish(bureau, stream: str, lines) -> None:
     for line in lines:
         await bureau.client.request(session_subject("s-a"), line)
+
+
+async def delete_all(bureau, stream: str, lines) -> None:
+    await api(bureau.client, f"STREAM.DELETE.{stream}")
 
 
 async def delete_one(bureau, stream: str, lines) -> None:
@@ -274,7 +284,7 @@ async def replace_in_another_order(bureau, stream: str, lines) -> None:
     await republish(bureau, stream, [*lines[:4], lines[5], lines[4], *lines[6:]])
 
 
-TAMPERING = [delete_one, purge_and_republish, replace_with_an_edit, replace_without_the_end, replace_in_another_order]
+TAMPERING = [delete_all, delete_one, purge_and_republish, replace_with_an_edit, replace_without_the_end, replace_in_another_order]
 
 
 @pytest.mark.parametrize("tamper", TAMPERING, ids=lambda one: one.__name__)
@@ -303,6 +313,34 @@ async def test_a_stream_rewritten_while_it_runs_is_found_by_verifying(served, ta
     report = await Recheck(notary.prover).run()
     assert not report.ok
     assert report.findings[0].check in {"streams", "roots", "chains"}
+
+
+async def test_a_stream_that_vanishes_stops_the_running_notary(served):
+    """Nobody has to ask: the notary that follows it finds that it is gone, and signs nothing any more."""
+    notary = await served.start(soon_s=0.02)
+    lines = await served.write("s-a", 12)
+    await until(notary, lambda: covered(notary) == 12)
+    await delete_all(served, stream_of(session_subject("s-a")), lines)
+    await until(notary, lambda: notary.prover.alarm is not None)
+    assert "it was deleted" in notary.prover.alarm.message
+    with pytest.raises(ChainBroken):
+        await notary.sign()
+
+
+async def test_a_new_month_comes_under_the_next_checkpoint(served):
+    """A session of the next month makes a stream that the running notary takes up; the checkpoint names both months."""
+    november, december = (f"s-{moment}0000000000" for moment in ("1k8000000", "1kq000000"))
+    notary = await served.start(soon_s=0.02)
+    await served.write(november, 3)
+    await until(notary, lambda: covered(notary) == 3)
+    await served.write(december, 4)
+    signed = await notary.now()
+    sizes = {name: tree.size for name, tree in signed.checkpoint.streams.items()}
+    assert sizes == {stream_of(session_subject(november)): 3, stream_of(session_subject(december)): 4}
+    assert len({name.split("_")[1] for name in sizes}) == 2
+    await served.write(december, 2)
+    await until(notary, lambda: covered(notary) == 9)
+    assert (await Recheck(notary.prover).run()).ok
 
 
 async def test_an_untouched_stream_stays_in_order(served):

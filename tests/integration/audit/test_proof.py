@@ -30,9 +30,10 @@ from agentos.control.audit_verbs import handlers
 from agentos.control.principal import Caller
 from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.eventlog.port import Message
-from agentos.eventlog.subject import EVENT_STREAMS, PRINCIPALS, REVISIONS, blob_subject, session_subject, stream_of
+from agentos.eventlog.subject import PRINCIPALS, REVISIONS, blob_subject, session_subject, stream_of
 from agentos.projections.projector import Projector
 from agentos.projections.store import Store
+from agentos.projections.text_store import TextStore
 
 
 def shown(result) -> str:
@@ -78,7 +79,7 @@ class FewNotaries(Checkpoints):
     """The notaries of a tenant and of the registry, over logs that are given."""
 
     async def begin(self, tenant: str, log) -> None:
-        name, streams = ("REG", ("REG",)) if tenant == "*" else (tenant, EVENT_STREAMS)
+        name, streams = ("REG", ("REG",)) if tenant == "*" else (tenant, None)
         tiles = TileStore.open(self._folder / f"{name}.tiles.db", tenant=name)
         prover = Prover(name, log, tiles, self.ring, self._timer, streams=streams)
         self._notaries[tenant] = Notary(prover, self._timer)
@@ -97,16 +98,21 @@ async def door(tmp_path, record, bent):
     await put(registry, REVISIONS, made.revisions)
     await put(registry, PRINCIPALS, made.principals)
     store = Store.open(tmp_path / "read" / "default.db", tenant="default")
-    async with Projector(log, store) as projector:
+    text = TextStore.open(tmp_path / "read" / "default.text.db", tenant="default")
+    async with Projector(log, store) as projector, Projector(log, text) as wordsmith:
 
         async def projectors(tenant: str) -> Projector:
             return projector
+
+        async def wordsmiths(tenant: str) -> Projector:
+            return wordsmith
 
         notaries = FewNotaries(tmp_path / "read", KeyRing.open(tmp_path / "evidence.pem", Dice()), SystemTimer(), SystemRandom())
         await notaries.begin("default", log)
         await notaries.begin("*", registry)
         verbs = handlers(
             projectors=projectors,
+            wordsmiths=wordsmiths,
             logs=lambda tenant: log,
             registry=registry,
             notaries=notaries,
@@ -116,6 +122,7 @@ async def door(tmp_path, record, bent):
         yield Door(verbs, notaries, log, record)
         await notaries.close()
     store.close()
+    text.close()
 
 
 async def test_a_query_includes_what_was_just_written(door, record):
@@ -127,11 +134,24 @@ async def test_a_query_includes_what_was_just_written(door, record):
     assert len((await door("audit.query", effect="deny"))["rows"]) == 2
 
 
+async def test_search_finds_words(door):
+    """Both sessions by their goal, one by its agent; a query that is none, and an unknown filter, are the user's mistakes."""
+    found = await door("audit.search", words=["inbox"])
+    assert {row["session"] for row in found["rows"]} == {"s-busy", "s-short"}
+    assert (found["more"], found["behind"], found["faults"]) == (False, {}, 0)
+    assert [row["session"] for row in (await door("audit.search", words=["inbox"], agent="clerk"))["rows"]] == ["s-short"]
+    for params in ({"words": ["("], "raw": True}, {"words": []}, {"words": ["x"], "limit": 0}, {"words": ["x"], "colour": "red"}):
+        with pytest.raises(UsageError):
+            await door("audit.search", **params)
+
+
 async def test_rebuild_answers_with_positions_and_faults(door):
     """What could not be read is told, with its place in the log."""
     await put(door.log, session_subject("s-odd"), [b"hello"])
     before = (await door("audit.query"))["rows"]
     answer = await door("audit.rebuild")
+    assert [(one["model"], one["same"]) for one in answer["models"]] == [("index", True), ("text", True)]
+    assert (await door("audit.rebuild", model="text"))["models"][0]["after"] == answer["models"][1]["before"]
     assert sum(answer["positions"].values()) == 16
     assert [(fault["session"], fault["kind"]) for fault in answer["faults"]] == [("s-odd", "undecodable")]
     again = await door("audit.query")
@@ -159,7 +179,7 @@ async def ended(door, **params):
 async def test_checkpoint_prove_verify(door):
     """The whole path: a checkpoint of this moment, the proof of an event, the log read again."""
     point = await door("audit.checkpoint", now=True)
-    count = len([stored for stream in EVENT_STREAMS async for stored in door.log.scan(stream)])
+    count = len([stored for stream in await door.log.streams() async for stored in door.log.scan(stream)])
     assert sum(point["streams"].values()) == count
     assert (await door("audit.checkpoint"))["note"] == point["note"]
     trust = (await door("audit.keys"))["keys"][0]["verifier"].encode()
@@ -313,6 +333,10 @@ async def test_export_key_and_verify_commands(command, tmp_path, snapshot):
     assert good.exit_code == 0
     assert good.stdout == snapshot
     assert json.loads((await command("evidence", "verify", "pack.zip", "--trust", "runtime.pub", "-o", "json")).stdout)["ok"]
+    kept = ("--withhold", "tool=write", "--withhold", "tool=none")
+    assert (await command("evidence", "export", "-o", "kept.zip", *kept)).output == snapshot
+    some = await command("evidence", "verify", "kept.zip", "--trust", "runtime.pub")
+    assert (some.exit_code, some.stdout) == (0, snapshot)
     pack = tmp_path / "pack.zip"
     pack.write_bytes(pack.read_bytes().replace(b"looks right", b"looks wrong"[:11], 1))
     bad = await command("evidence", "verify", "pack.zip", "--trust", "runtime.pub")
@@ -336,6 +360,10 @@ async def test_checkpoint_prove_and_verify_commands(command, door, tmp_path, sna
         assert good.exit_code == 0, good.output
     assert shown(good) == snapshot
     assert json.loads((await command("audit", "verify-proof", "proof.json", "--trust", "runtime.pub", "-o", "json")).stdout)["ok"]
+    alone = await command("audit", "prove", "s-busy#3", "--withhold")
+    (tmp_path / "header.json").write_text(alone.stdout)
+    header = await command("audit", "verify-proof", "header.json", "--trust", "runtime.pub")
+    assert (header.exit_code, shown(header)) == (0, snapshot)
     whole = await command("audit", "verify")
     assert (whole.exit_code, shown(whole)) == (0, snapshot)
     part = await command("audit", "verify", "--since", "checkpoint.note")
@@ -389,7 +417,7 @@ report = verify_pack(Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]).read_byte
 print(report.ok, report.sessions, report.events)
 """
     found = subprocess.run([sys.executable, "-c", program, pack, key], capture_output=True, text=True, check=True)
-    events = [stored for stream in EVENT_STREAMS async for stored in door.log.scan(stream)]
+    events = [stored for stream in await door.log.streams() async for stored in door.log.scan(stream)]
     registry = door.record.registry_record()
     assert found.stdout == f"True 2 {len(events) + len(registry.revisions) + len(registry.principals)}\n"
 
@@ -432,7 +460,14 @@ async def test_a_real_registrys_record_verifies(record):
     gathered = await gather(log, store, tenant="default", scope=Scope())
     found, key = gathered.registry, SigningKey.from_seed(bytes(32))
     pack = build_pack(
-        tenant="default", sessions=gathered.sessions, registry=found, key=key, clock=record.Still(), exporter="principal/olga"
+        tenant="default",
+        sessions=gathered.sessions,
+        registry=found,
+        audit=[],
+        key=key,
+        clock=record.Still(),
+        exporter="principal/olga",
+        covered=record.cover(gathered.sessions, found, [], key),
     )
     report = verify_pack(pack, key.public_pem)
     assert report.ok, report.faults

@@ -25,7 +25,7 @@ from agentos.audit.rotation import NAME, make_rotation
 from agentos.audit.tiles import WIDTH, TileStore
 from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.eventlog.port import Message
-from agentos.eventlog.subject import EVENT_STREAMS, session_subject, stream_of
+from agentos.eventlog.subject import session_subject, stream_of
 
 KEY = SigningKey.from_seed(bytes(range(32)))
 
@@ -114,7 +114,7 @@ async def test_a_checkpoint_and_a_proof_hold_there(public_verifier, tmp_path, re
     subject = session_subject("s-busy")
     await log.append(subject, [Message(f"m{at}", line) for at, line in enumerate(chain.stored)], after=0)
     tiles = TileStore.open(tmp_path / "t.db", tenant="default")
-    prover = Prover("default", log, tiles, KeyRing(None, KEY), Still(), streams=EVENT_STREAMS)
+    prover = Prover("default", log, tiles, KeyRing(None, KEY), Still())
     await prover.open()
     stream = stream_of(subject)
     first = await prover.sign()

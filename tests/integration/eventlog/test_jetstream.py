@@ -10,12 +10,13 @@ import signal
 import pytest
 from nats.errors import TimeoutError as NatsTimeout
 
-from agentos.abi.errors import LogUnavailable, SequenceConflict, TooLarge
-from agentos.eventlog import EVENT_STREAMS, Message
+from agentos.abi.errors import Conflict, LogUnavailable, SequenceConflict, TooLarge
+from agentos.eventlog import Message
+from agentos.eventlog.adapters import stream_set
 from agentos.eventlog.adapters.connection import connect
 from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
 from agentos.eventlog.adapters.server_config import Account, User
-from agentos.eventlog.adapters.streams import api_level, describe_streams
+from agentos.eventlog.adapters.streams import api_level, describe_streams, drop_stream
 
 SUBJECT = "ev.0.s-1"
 
@@ -47,7 +48,7 @@ def lose(client, monkeypatch, *, there: int = 0, back: int = 0) -> None:
 @pytest.fixture
 async def door(open_account):
     async with open_account() as door:
-        await ensure_streams(door.client, EVENT_STREAMS)
+        await ensure_streams(door.client, ["EV_0", "EV_1"])
         yield door
 
 
@@ -91,20 +92,75 @@ async def test_a_closed_connection_is_unavailable(door):
             await work
 
 
-async def test_a_stream_that_was_never_made_is_unavailable(door):
-    """Appending to, reading and following a missing stream each fail with a sentence, and store nothing."""
+async def test_a_stream_that_was_never_made_is_empty_and_cannot_be_followed(door):
+    """Reading a missing stream finds nothing and makes nothing; following it fails with a sentence."""
     log = JetStreamLog(door.client)
-    works = [
-        log.append("ev.9.s", messages("a", 1), after=0),
-        log.append("ev.9.s", messages("a", 2), after=0),
-        log.last("ev.9.s"),
-        log.end("EV_9"),
-        anext(log.scan("EV_9")),
-    ]
-    for work in works:
-        with pytest.raises(LogUnavailable) as caught:
+    assert await log.last("ev.9.s") is None
+    assert await log.end("EV_9") == 0
+    assert [stored async for stored in log.scan("EV_9")] == [stored async for stored in log.read("ev.9.s")] == []
+    with pytest.raises(LogUnavailable, match="EV_9 cannot be followed"):
+        await anext(log.follow("EV_9"))
+    assert await log.streams() == ("EV_0", "EV_1")
+
+
+async def test_a_stream_that_another_process_made_is_found(door, open_account, monkeypatch):
+    """`ends` finds it and wakes who waits; without that the slow look does."""
+    ours, theirs = JetStreamLog(door.client), JetStreamLog(door.client)
+    known = await ours.streams()
+    waiting = asyncio.ensure_future(ours.new_streams(known))
+    await theirs.append("ev.202611.0.s-1", messages("a", 1), after=0)
+    assert await ours.ends() == {"EV_0": 0, "EV_1": 0, "EV_202611_0": 1}
+    async with asyncio.timeout(10):
+        assert await waiting == ("EV_202611_0",)
+    monkeypatch.setattr(stream_set, "LOOK_S", 0.01)
+    waiting = asyncio.ensure_future(ours.new_streams(await ours.streams()))
+    await theirs.append("ev.202612.1.s-1", messages("a", 1), after=0)
+    async with asyncio.timeout(10):
+        assert await waiting == ("EV_202612_1",)
+
+
+async def test_a_stream_that_vanished_ends_its_followers_and_takes_no_appends(door):
+    """Deleted behind our back: the follower fails, an append fails, and no empty stream comes in its place."""
+    log = JetStreamLog(door.client)
+    await log.append("ev.202611.0.s-1", messages("a", 1), after=0)
+    followed = log.follow("EV_202611_0")
+    assert (await anext(followed)).position == 1
+    await door.client.request("$JS.API.STREAM.DELETE.EV_202611_0", b"")
+    with pytest.raises(LogUnavailable):
+        await anext(followed)
+    with pytest.raises(LogUnavailable, match="nobody answers"):
+        await log.append("ev.202611.0.s-1", messages("b", 1), after=1)
+    assert await log.streams() == ("EV_0", "EV_1")
+    assert await log.end("EV_202611_0") == 0
+
+
+async def test_a_stream_that_was_dropped_on_purpose_is_not_made_again(door):
+    """After `forbid` and `drop_stream` nothing can be added to its sessions, and reading finds nothing."""
+    log = JetStreamLog(door.client)
+    await log.append("ev.202611.0.s-1", messages("a", 3), after=0)
+    log.forbid(["EV_202611_0"])
+    with pytest.raises(Conflict, match="was retired"):
+        await log.append("ev.202611.0.s-1", messages("b", 1), after=3)
+    assert await log.end("EV_202611_0") == 3
+    for _ in range(2):
+        await drop_stream(door.client, "EV_202611_0")
+    with pytest.raises(Conflict, match="was retired"):
+        await log.append("ev.202611.0.s-2", messages("b", 1), after=0)
+    assert [stored async for stored in log.read("ev.202611.0.s-1")] == []
+    assert await log.streams() == ("EV_0", "EV_1")
+
+
+async def test_replicas_that_the_server_cannot_keep_are_refused(door):
+    """A server that stands alone says so for a new stream and for those that exist, which stay as they are."""
+    for work in (
+        ensure_streams(door.client, ["EV_202611_0"], replicas=3),
+        JetStreamLog(door.client).declare(3),
+        JetStreamLog(door.client, replicas=3).append("ev.202611.0.s-1", messages("a", 1), after=0),
+    ):
+        with pytest.raises(LogUnavailable, match="cannot keep so many replicas"):
             await work
-        assert caught.value.mend
+    assert [facts.replicas for facts in await describe_streams(door.client)] == [1, 1]
+    await JetStreamLog(door.client).declare(1)
 
 
 async def test_a_message_beyond_the_limit_of_the_server_is_refused(door):
@@ -146,7 +202,7 @@ async def test_a_full_store_is_said_and_keeps_what_it_has(own_server, new_key):
 
 async def test_streams_are_made_once_and_checked_afterwards(door):
     """Making streams again changes nothing; deletion and purge are refused by the server itself."""
-    await ensure_streams(door.client, (*EVENT_STREAMS, "REG"))
+    await ensure_streams(door.client, ("EV_0", "EV_1", "REG"))
     log = JetStreamLog(door.client)
     await log.append(SUBJECT, messages("a", 3), after=0)
     for name, body in (("STREAM.PURGE.EV_0", {}), ("STREAM.MSG.DELETE.EV_0", {"seq": 1})):
@@ -190,10 +246,10 @@ async def test_switches_that_are_off_are_turned_on_and_told(open_account):
     async with open_account() as door:
         config = {"name": "EV_0", "subjects": ["ev.0.>"], "storage": "file", "discard": "new"}
         await door.client.request("$JS.API.STREAM.CREATE.EV_0", json.dumps(config).encode())
-        await JetStreamLog(door.client).append(SUBJECT, messages("a", 3), after=0)
+        await door.client.request(SUBJECT, b"x")
         (facts,) = await ensure_streams(door.client, ["EV_0"])
         assert facts.mended == ("deny_delete", "deny_purge", "allow_direct", "allow_atomic")
-        assert (facts.atomic, facts.messages, facts.first, facts.last, facts.subjects) == (True, 3, 1, 3, 1)
+        assert (facts.atomic, facts.messages, facts.first, facts.last, facts.subjects) == (True, 1, 1, 1, 1)
         (again,) = await ensure_streams(door.client, ["EV_0"])
         assert again.mended == ()
         answer = json.loads((await door.client.request("$JS.API.STREAM.PURGE.EV_0", b"{}")).data)

@@ -3,37 +3,52 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import pytest
-from nats.aio.client import Client
 
 from agentos.abi.errors import SequenceConflict
-from agentos.eventlog import EVENT_STREAMS, EventLog, Message, session_subject, stream_of
-from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
+from agentos.abi.ids import new_id
+from agentos.eventlog import AUDIT_CHAIN, EventLog, Message, session_subject, stream_of
+from agentos.eventlog.adapters import streams
+from agentos.eventlog.adapters.jetstream import JetStreamLog
 from agentos.eventlog.adapters.memory import MemoryLog
+from agentos.eventlog.adapters.streams import describe_streams
 
 ONE, TWO = session_subject("s-one"), session_subject("s-two")
 
 
+class At:
+    """A clock that is set by hand, and bytes that count."""
+
+    def __init__(self, moment: str) -> None:
+        self.set(moment)
+        self.count = 0
+
+    def set(self, moment: str) -> None:
+        self.ms = round(datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp() * 1000)
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def token(self, size: int) -> bytes:
+        self.count += 1
+        return self.count.to_bytes(size, "big")
+
+
 @pytest.fixture(params=["memory", "jetstream", "without batches"])
-async def log(request: pytest.FixtureRequest, open_account) -> AsyncIterator[EventLog]:
+async def log(request: pytest.FixtureRequest, open_account, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EventLog]:
     if request.param == "memory":
         yield MemoryLog()
         return
+    if request.param == "without batches":
+        # As a server does that does not know of them: every stream, also one that comes later, is made without.
+        monkeypatch.setitem(streams._KEEPS, "allow_atomic", False)
     async with open_account() as door:
-        for facts in await ensure_streams(door.client, (*EVENT_STREAMS, "REG")):
-            assert facts.atomic
-            if request.param == "without batches":
-                await _turn_batches_off(door.client, facts.name)
         yield JetStreamLog(door.client)
-
-
-async def _turn_batches_off(client: Client, stream: str) -> None:
-    found = json.loads((await client.request(f"$JS.API.STREAM.INFO.{stream}", b"{}")).data)["config"]
-    answer = await client.request(f"$JS.API.STREAM.UPDATE.{stream}", json.dumps(found | {"allow_atomic": False}).encode())
-    assert "error" not in json.loads(answer.data)
+        for facts in await describe_streams(door.client):
+            assert facts.atomic is (request.param == "jetstream")
 
 
 def messages(prefix: str, count: int, *, size: int = 0) -> list[Message]:
@@ -50,6 +65,55 @@ async def test_an_empty_log_is_empty(log):
     assert await log.end("EV_0") == 0
     assert await read(log, ONE) == []
     assert [stored async for stored in log.scan("EV_0")] == []
+    assert await log.ends() == {}
+    assert await log.streams() == ()
+
+
+async def test_a_stream_is_there_with_its_first_message(log):
+    """Reading makes no stream; the first append does, and `ends` tells each stream of events and where it ends."""
+    for subject in (ONE, AUDIT_CHAIN, "blob.202611.00ff", "reg.revision"):
+        assert await read(log, subject) == []
+    assert await log.ends() == {}
+    for subject, count in ((AUDIT_CHAIN, 1), (ONE, 3), ("blob.202611.00ff", 2), ("reg.revision", 1)):
+        await log.append(subject, messages(subject, count), after=0)
+    assert await log.ends() == {stream_of(ONE): 3, "AUD": 1}
+    assert await log.streams() == (stream_of(ONE), "AUD")
+
+
+async def test_a_new_month_makes_new_streams(log):
+    """When the clock passes the end of a month, sessions go to other streams; the old ones go on where they are."""
+    clock = At("2026-11-30T23:59:59.999")
+    old = new_id("s", clock, clock)
+    end = await log.append(session_subject(old), messages("old", 2), after=0)
+    clock.set("2026-12-01T00:00:00.000")
+    fresh = [new_id("s", clock, clock) for _ in range(40)]
+    await asyncio.gather(*(log.append(session_subject(name), messages(name, 2), after=0) for name in fresh))
+    await log.append(session_subject(old), messages("later", 1), after=end)
+    months = {stream.split("_")[1]: 0 for stream in await log.streams()}
+    for stream, last in (await log.ends()).items():
+        months[stream.split("_")[1]] += last
+    assert months == {"202611": 3, "202612": 80}
+    assert len(await log.streams()) == 3
+    assert [data for _, data in await read(log, session_subject(fresh[7]))] == [m.data for m in messages(fresh[7], 2)]
+
+
+async def test_who_waits_for_new_streams_is_told_at_once(log):
+    """`new_streams` names what is not known, now or once it comes into being; streams of blobs are none of those."""
+    await log.append(ONE, messages("a", 1), after=0)
+    assert await log.new_streams(()) == (stream_of(ONE),)
+    waiting = asyncio.ensure_future(log.new_streams([stream_of(ONE)]))
+    await log.append("blob.202611.00ff", messages("blob", 1), after=0)
+    await log.append(ONE, messages("b", 1), after=1)
+    assert not waiting.done()
+    await log.append("ev.202612.1.s", messages("c", 1), after=0)
+    async with asyncio.timeout(10):
+        assert await waiting == ("EV_202612_1",)
+
+
+async def test_the_first_appends_to_a_stream_may_come_together(log):
+    """Many writers that meet a stream which is not there yet make it once, and all are stored."""
+    await asyncio.gather(*(log.append(f"ev.202701.0.s-{number}", messages(f"{number}", 3), after=0) for number in range(50)))
+    assert await log.ends() == {"EV_202701_0": 150}
 
 
 async def test_what_is_appended_is_read_byte_for_byte(log):

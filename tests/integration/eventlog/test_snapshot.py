@@ -5,13 +5,19 @@ from __future__ import annotations
 import pytest
 
 from agentos.abi.errors import Conflict, LogUnavailable, NotFound
-from agentos.eventlog import EVENT_STREAMS, Message
+from agentos.eventlog import Message
+from agentos.eventlog.adapters import snapshot as snapshots
 from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
-from agentos.eventlog.adapters.snapshot import CHUNK, restore, snapshot
+from agentos.eventlog.adapters.snapshot import CHUNK, snapshot, stream_names
+
+
+async def restore(client, made, archive):
+    with archive.open("rb") as source:
+        return await snapshots.restore(client, made, source)
 
 
 async def _fill(client, sessions=7, events=20, size=2000):
-    await ensure_streams(client, EVENT_STREAMS)
+    await ensure_streams(client, ["EV_0", "EV_1"])
     log = JetStreamLog(client)
     for session in range(sessions):
         subject, position = f"ev.0.s-{session}", 0
@@ -52,7 +58,7 @@ async def test_an_archive_of_many_chunks(open_account, tmp_path):
     archive = tmp_path / "EV_0.s2"
     dice = random.Random(7)
     async with open_account() as one, open_account() as other:
-        await ensure_streams(one.client, EVENT_STREAMS)
+        await ensure_streams(one.client, ["EV_0", "EV_1"])
         log, position = JetStreamLog(one.client), 0
         for number in range(40):
             position = await log.append("ev.0.s-1", [Message(f"m{number}", dice.randbytes(100_000))], after=position)
@@ -66,7 +72,7 @@ async def test_an_empty_stream(open_account, tmp_path):
     """A stream without messages is restored as one."""
     archive = tmp_path / "EV_1.s2"
     async with open_account() as one, open_account() as other:
-        await ensure_streams(one.client, EVENT_STREAMS)
+        await ensure_streams(one.client, ["EV_0", "EV_1"])
         with archive.open("wb") as target:
             made = await snapshot(one.client, "EV_1", target)
         assert await restore(other.client, made, archive) == 0
@@ -81,6 +87,17 @@ async def test_no_stream_is_overwritten(open_account, tmp_path):
             made = await snapshot(one.client, "EV_0", target)
         with pytest.raises(Conflict):
             await restore(one.client, made, archive)
+
+
+async def test_the_names_of_all_streams(open_account):
+    """Every stream of the account is named, however many pages the server makes of them, and none of another account."""
+    async with open_account() as one, open_account() as other:
+        await ensure_streams(other.client, ["EV_0", "EV_1"])
+        assert await stream_names(one.client) == []
+        for number in range(1030):
+            body = f'{{"name": "N{number}", "subjects": ["n.{number}"], "storage": "memory"}}'
+            await one.client.request(f"$JS.API.STREAM.CREATE.N{number}", body.encode())
+        assert await stream_names(one.client) == sorted(f"N{number}" for number in range(1030))
 
 
 async def test_no_stream_no_snapshot(open_account, tmp_path):

@@ -41,7 +41,10 @@ async def test_a_granted_call_is_allowed(factory: EmbeddedFactory, facts: dict[s
     """The whole decision names the grant and who gave it."""
     decider = await Decider.load(factory, axioms(), facts, decision_seconds=PATIENT)
     assert await decider.decide_syscall(call) == Decision(
-        Verdict.ALLOW, ("grants.allowed",), ("grant may-read lets agent triage call tool read (granted by principal/al)",)
+        Verdict.ALLOW,
+        ("grants.allowed",),
+        ("grant may-read lets agent triage call tool read (granted by principal/al)",),
+        grants=("may-read",),
     )
     assert decider.digest == policy_digest(axioms())
     decider.close()
@@ -100,8 +103,31 @@ async def test_ask_is_satisfied_by_an_approval_of_exactly_this_call(
     decision = await decider.decide_syscall(call)
     assert decision.effect is Verdict.ALLOW
     assert decision.rules == ("grants.approval", "syscall.approved")
+    assert decision.grants == (facts["agentos"]["grants"]["triage"]["send"][0]["name"],)
     assert (await decider.decide_syscall(call | {"now": call["now"] + 10})).effect is Verdict.ASK
     assert decider.stats() == CacheStats(hits=0, misses=1, uncached=5, size=0)
+    decider.close()
+
+
+async def test_a_tenant_names_no_grants(factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]) -> None:
+    """A tenant's result with `grants` is none: it denies, and no name of its making stands in the decision."""
+    source = policy("care", "true", "ask").source.replace('"reason":', '"grants": ["made-up"], "reason":')
+    decider = await Decider.load(factory, [*axioms(), Module("care.rego", source)], facts, decision_seconds=PATIENT)
+    decision = await decider.decide_syscall(call)
+    assert (decision.effect, decision.rules, decision.grants) == (Verdict.DENY, ("syscall.malformed",), ())
+    decider.close()
+
+
+async def test_many_grants_are_still_a_decision(factory: EmbeddedFactory, facts: dict[str, Any], call: dict[str, Any]) -> None:
+    """Of more grants than a decision may name the first are named; the answer is kept with them."""
+    [grant] = facts["agentos"]["grants"]["triage"]["read"]
+    names = [f"g-{number}" for number in range(100, 250)]
+    facts["agentos"]["grants"]["triage"]["read"] = [grant | {"name": name} for name in reversed(names)]
+    decider = await Decider.load(factory, axioms(), facts, decision_seconds=PATIENT)
+    decision = await decider.decide_syscall(call)
+    assert (decision.effect, decision.grants) == (Verdict.ALLOW, tuple(names[:100]))
+    assert await decider.decide_syscall(call) == decision
+    assert decider.stats().hits == 1
     decider.close()
 
 
@@ -233,7 +259,12 @@ async def test_admission_names_the_grant_of_a_high_risk_agent(factory: EmbeddedF
     """The violation says which grant gives which tool to whom."""
     decider = await Decider.load(factory, axioms(), facts, decision_seconds=PATIENT)
     resources: list[dict[str, Any]] = [
-        {"apiVersion": "agentos/v1", "kind": "Agent", "metadata": {"name": "a"}, "spec": {"governance": {"risk": "high"}}},
+        {
+            "apiVersion": "agentos/v1",
+            "kind": "Agent",
+            "metadata": {"name": "a"},
+            "spec": {"governance": {"risk": "high", "retentionDays": 183}},
+        },
         {"apiVersion": "agentos/v1", "kind": "Tool", "metadata": {"name": "pay"}, "spec": {"effect": "external"}},
         {"apiVersion": "agentos/v1", "kind": "ToolGrant", "metadata": {"name": "g"}, "spec": {"agents": ["a"], "tools": ["pay"]}},
     ]

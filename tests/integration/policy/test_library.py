@@ -277,6 +277,7 @@ def valid_questions(draw: st.DrawFn) -> dict[str, Json]:
     session["labels"] = draw(st.lists(WORDS, max_size=4, unique=True))
     session["actor"] = draw(st.sampled_from(["principal/ada", "principal/bo"]))
     session["delegation"] = ["s-1", "s-2", "s-3"][: draw(st.integers(0, 3))]
+    session["unknown"] = draw(st.lists(st.sampled_from(["fetch", "pay", "ghost"]), max_size=2, unique=True))
     question["budget"] = {"calls": draw(st.integers(0, 120)), "tokens": draw(st.integers(0, 120_000))}
     question["now"] = draw(st.integers(0, 2**63))
     question["approvals"] = [

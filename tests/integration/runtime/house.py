@@ -129,7 +129,7 @@ class Door:
     async def events(self, session: str) -> list[dict[str, Any]]:
         """The session's events, whose chain is whole."""
         found = (await self("session.events", session=session))["events"]
-        verify(session, [canonical(event) for event in found])
+        verify(session, [canonical({name: value for name, value in event.items() if name != "data"}) for event in found])
         return list(found)
 
     async def types(self, session: str) -> list[str]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import jsonschema
@@ -17,6 +20,7 @@ from agentos.abi.obligation import parse_obligation
 
 SCHEMA = jsonschema.Draft202012Validator(json.loads((asset("schemas") / "v1" / "policy-decision.json").read_text()))
 
+NAME = re.compile("[a-z][a-z0-9-]{0,62}")
 OBSERVED = st.lists(st.dictionaries(TEXT, TEXT, max_size=3), max_size=2)
 DECISIONS = st.builds(
     Decision,
@@ -41,6 +45,13 @@ DECISIONS = st.builds(
         max_size=3,
     ).map(lambda bodies: tuple(one for body in bodies if (one := parse_obligation(body)) is not None)),
 )
+NAMES = st.from_regex(NAME, fullmatch=True)
+RESTING = st.builds(
+    lambda decision, effect, names: replace(decision, effect=effect, grants=tuple(sorted(names))),
+    DECISIONS,
+    st.sampled_from([Verdict.ALLOW, Verdict.ASK]),
+    st.sets(NAMES, min_size=1, max_size=4),
+)
 NEARLY = st.fixed_dictionaries(
     {},
     optional={
@@ -49,6 +60,7 @@ NEARLY = st.fixed_dictionaries(
         "reasons": st.lists(TEXT | JSON, max_size=2) | JSON,
         "observed": OBSERVED | JSON,
         "obligations": JSON,
+        "grants": st.lists(NAMES | JSON, max_size=3) | JSON,
     },
 )
 
@@ -57,8 +69,11 @@ def is_allow(value: Any) -> bool:
     """Whether `value` is exactly an allow, said a second time and in other words than the code."""
     return (
         isinstance(value, dict)
-        and {"effect", "rules", "reasons"} <= set(value) <= {"effect", "rules", "reasons", "observed", "obligations"}
+        and {"effect", "rules", "reasons"} <= set(value) <= {"effect", "rules", "reasons", "observed", "obligations", "grants"}
         and value.get("obligations", []) == []
+        and isinstance(value.get("grants", []), list)
+        and all(isinstance(name, str) and NAME.fullmatch(name) for name in value.get("grants", []))
+        and all(one < other for one, other in pairwise(value.get("grants", [])))
         and value["effect"] == "allow"
         and all(
             isinstance(value[key], list) and all(isinstance(item, str) for item in value[key]) for key in ("rules", "reasons")
@@ -77,7 +92,7 @@ def test_nothing_but_an_allow_is_an_allow(value: Any) -> None:
         assert decision.rules
 
 
-@given(DECISIONS)
+@given(DECISIONS | RESTING)
 def test_a_decision_survives_the_log(decision: Decision) -> None:
     """`parse_decision` inverts `to_dict`."""
     assert parse_decision(json.loads(json.dumps(decision.to_dict()))) == decision
@@ -126,3 +141,51 @@ def test_an_obligation_that_is_not_known_denies(change: dict[str, Any]) -> None:
     assert not parse_decision({**whole, "obligations": [BODY]}).failed
     assert parse_decision({**whole, "obligations": {}}).failed
     assert parse_decision({**whole, "obligations": [BODY] * 101}).failed
+
+
+@pytest.mark.parametrize(
+    "grants",
+    [
+        "mails",
+        {"mails": 1},
+        None,
+        [1],
+        ["b", "a"],
+        ["a", "a"],
+        [""],
+        ["Mails"],
+        ["a,b"],
+        ["a\n"],
+        ["a" * 64],
+        [f"g{n}" for n in range(100, 201)],
+    ],
+)
+def test_grants_that_are_not_names_in_order_deny(grants: Any) -> None:
+    """Another type, another order, a name twice, a name that is none, too many: no decision at all."""
+    assert parse_decision({"effect": "allow", "rules": ["r.a"], "reasons": [], "grants": grants}).failed
+
+
+@pytest.mark.parametrize("effect", ["deny", "halt"])
+def test_a_no_rests_on_no_grant(effect: str) -> None:
+    """A denial with grants is malformed; with an empty list it is what it says, and is stored without one."""
+    body = {"effect": effect, "rules": ["r.a"], "reasons": []}
+    assert parse_decision({**body, "grants": ["mails"]}).failed
+    assert parse_decision({**body, "grants": []}).to_dict() == body
+
+
+def test_what_rests_on_no_grant_is_stored_as_before() -> None:
+    """Without grants the bytes of a decision have no such field; with them they name each."""
+    body = {"effect": "allow", "rules": ["grants.model"], "reasons": ["agent triage may call its model"]}
+    assert parse_decision({**body, "grants": []}).to_dict() == body
+    assert parse_decision({**body, "grants": ["all", "mails"]}).to_dict() == {**body, "grants": ["all", "mails"]}
+
+
+def test_a_record_without_grants_agrees_with_the_decision_made_again() -> None:
+    """A record that says nothing of grants is no difference; one that names others is."""
+    body = {"effect": "allow", "rules": ["grants.allowed"], "reasons": ["as granted"]}
+    again = parse_decision({**body, "grants": ["mails"]})
+    assert again.agrees(body)
+    assert again.agrees({**body, "grants": ["mails"]})
+    assert not again.agrees({**body, "grants": ["all"]})
+    assert not again.agrees({**body, "effect": "ask"})
+    assert not parse_decision(body).agrees({**body, "grants": ["mails"]})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 
 from agentos.abi.errors import LogUnavailable
 from agentos.eventlog.adapters.memory import MemoryLog
@@ -11,13 +11,13 @@ from agentos.eventlog.subject import stream_of
 
 
 class BentLog:
-    """An `EventLog` over a `MemoryLog`. Change `edits`, `ends` and `lose` between calls."""
+    """An `EventLog` over a `MemoryLog`. Change `edits`, `cuts` and `lose` between calls."""
 
     def __init__(self, log: MemoryLog | None = None) -> None:
         self.log = log or MemoryLog()
         self.edits: dict[tuple[str, int], bytes | None] = {}
         """(stream, position) → other bytes, None: deleted."""
-        self.ends: dict[str, int] = {}
+        self.cuts: dict[str, int] = {}
         """stream → the last position that is left."""
         self.lose = 0
         """So many next answers to a checkpoint get lost on their way back."""
@@ -39,7 +39,7 @@ class BentLog:
         return found[-1] if found else None
 
     async def scan(self, stream: str, *, after: int = 0) -> AsyncGenerator[Stored, None]:
-        end = self.ends.get(stream)
+        end = self.cuts.get(stream)
         async for stored in self.log.scan(stream, after=after):
             data = self.edits.get((stream, stored.position), stored.data)
             if data is not None and (end is None or stored.position <= end):
@@ -52,4 +52,13 @@ class BentLog:
                 yield Stored(stored.subject, stored.position, data)
 
     async def end(self, stream: str) -> int:
-        return min(await self.log.end(stream), self.ends.get(stream, 2**53))
+        return min(await self.log.end(stream), self.cuts.get(stream, 2**53))
+
+    async def ends(self) -> dict[str, int]:
+        return {stream: min(end, self.cuts.get(stream, 2**53)) for stream, end in (await self.log.ends()).items()}
+
+    async def streams(self) -> tuple[str, ...]:
+        return await self.log.streams()
+
+    async def new_streams(self, known: Collection[str]) -> tuple[str, ...]:
+        return await self.log.new_streams(known)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import sys
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -9,11 +11,19 @@ from types import ModuleType
 import pytest
 
 from agentos.abi import event as ev
+from agentos.abi.attributes import attributes_of, session_attributes, trace_of
 from agentos.abi.canonical import Json, canonical, digest, digest_of
 from agentos.abi.chain import Head
 from agentos.abi.event import Event
+from agentos.abi.ids import is_name
+from agentos.abi.record import header_of
+from agentos.audit.checkpoint import Checkpoint, Tree, statement
+from agentos.audit.covered import Covered, StreamProof
 from agentos.audit.evidence import RegistryRecord, build_pack
 from agentos.audit.keys import SigningKey
+from agentos.audit.merkle import Frontier, leaf_hash
+from agentos.audit.note import sign_note
+from agentos.eventlog.subject import session_subject, stream_of
 
 START_MS = 1_795_000_000_000
 POLICY = "sha256:" + "ab" * 32
@@ -22,7 +32,7 @@ _NOTHING = {"rules": [], "reasons": []}
 
 @dataclass
 class Chain:
-    """Writes events of one subject, one second apart."""
+    """Writes events of one subject, one second apart: records, or open events as those of the registry are."""
 
     subject: str
     tenant: str = "default"
@@ -30,11 +40,17 @@ class Chain:
     now_ms: int = START_MS
     head: Head = field(default_factory=Head.empty)
     stored: list[bytes] = field(default_factory=list)
+    open: bool = False
+    told: dict[str, str | int] = field(default_factory=dict)
 
     def add(self, kind: str, data: dict[str, Json], actor: str = "system/kernel") -> bytes:
         self.now_ms += 1000
+        name = f"{self.subject}-{self.head.seq + 1}"
+        if not self.stored:
+            self.told = session_attributes(actor, data)
+        attributes = self.told | attributes_of(kind, data) | {"traceparent": trace_of(self.subject, name)}
         event = Event(
-            id=f"{self.subject}-{self.head.seq + 1}",
+            id=name,
             type=kind,
             tenant=self.tenant,
             subject=self.subject,
@@ -45,8 +61,10 @@ class Chain:
             config_revision=self.revision,
             policy_digest=POLICY,
             data=data,
+            attributes={} if self.open else attributes,
         )
-        self.stored.append(event.to_bytes())
+        salt = hashlib.sha256(name.encode()).digest()[:16]
+        self.stored.append(event.to_bytes() if self.open else event.to_record(salt))
         self.head = event.head(self.stored[-1])
         return self.stored[-1]
 
@@ -115,8 +133,50 @@ class Fleet:
     key: SigningKey
 
     def pack(self, **changes: Json) -> bytes:
-        given = {"tenant": "default", "sessions": self.sessions, "registry": self.registry, "key": self.key}
-        return build_pack(**(given | {"clock": Still(), "exporter": "principal/olga"} | changes))
+        given = {"tenant": "default", "sessions": self.sessions, "registry": self.registry, "audit": [], "key": self.key}
+        given |= {"clock": Still(), "exporter": "principal/olga"} | changes
+        if "covered" not in given:
+            given["covered"] = cover(given["sessions"], given["registry"], given["audit"], self.key)
+        return build_pack(**given)
+
+
+def cover(sessions: dict[str, list[bytes]], registry: RegistryRecord, audit: list[bytes], key: SigningKey) -> Covered:
+    """Checkpoints over exactly what a pack holds: every leaf of every stream is in it."""
+    ours: dict[str, dict[str, list[bytes]]] = {}
+    for session, records in sorted(sessions.items()):
+        name = session if is_name(session) else "s-odd"
+        ours.setdefault(stream_of(session_subject(name)), {})[session] = [header_of(one) for one in records]
+    if audit:
+        ours["AUD"] = {"audit": audit}
+    chains = {"revisions": registry.revisions, "principals": registry.principals}
+    theirs = {"REG": {name: list(events) for name, events in chains.items() if events}}
+    return Covered(_note("default", ours, key), _note("REG", theirs, key), (), [*_proofs(ours), *_proofs(theirs)])
+
+
+Streams = dict[str, dict[str, list[bytes]]]
+
+
+def _note(name: str, streams: Streams, key: SigningKey) -> str:
+    trees = {}
+    for stream, chains in streams.items():
+        frontier = Frontier()
+        for leaf in itertools.chain(*chains.values()):
+            frontier.append(leaf_hash(leaf))
+        trees[stream] = Tree(frontier.size, frontier.root())
+    origin = f"agentos/{key.id.removeprefix('sha256:')[:16]}/{name}"
+    point = Checkpoint(origin, 1, leaf_hash(statement(START_MS, trees)), START_MS, trees)
+    return sign_note(point.text(), origin, key)
+
+
+def _proofs(streams: Streams) -> list[StreamProof]:
+    found = []
+    for stream, chains in streams.items():
+        leaves, at = {}, 0
+        for name, events in chains.items():
+            leaves[name] = list(range(at, at + len(events)))
+            at += len(events)
+        found += [StreamProof(stream, leaves)] if at else []
+    return found
 
 
 class Still:
@@ -156,10 +216,10 @@ def short_session(name: str) -> Chain:
 def registry_record() -> RegistryRecord:
     agent = canonical({"kind": "Agent", "metadata": {"name": "triage"}})
     tree = canonical({"agent/default/triage": {"by": "principal/olga", "digest": digest(agent), "revision": 1}})
-    revisions = Chain("registry", tenant="*", revision=0, now_ms=START_MS - 60_000)
+    revisions = Chain("registry", tenant="*", revision=0, now_ms=START_MS - 60_000, open=True)
     applied = {"revision": 1, "tree": digest(tree), "reason": "first", "counts": {"create": 1}}
     revisions.add(ev.REVISION_APPLIED, applied, "principal/olga")
-    principals = Chain("principals", tenant="*", revision=0, now_ms=START_MS - 90_000)
+    principals = Chain("principals", tenant="*", revision=0, now_ms=START_MS - 90_000, open=True)
     for name, tenant, roles in (
         ("olga", "*", ["operator"]),
         ("alice", "default", ["operator"]),

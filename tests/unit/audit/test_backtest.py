@@ -78,6 +78,17 @@ async def test_obligations_are_compared() -> None:
     ]
 
 
+async def test_the_grants_it_rests_on_are_no_difference() -> None:
+    """A record from before they were named, and one that names others, came out the same."""
+
+    async def decide(_: Mapping[str, Any]) -> Decision:
+        return parse_decision({"effect": "allow", "rules": ["new.allow"], "reasons": [], "grants": ["mails"]})
+
+    report = Report()
+    await try_again([item(1, "allow"), item(2, "allow", grants=["mails"]), item(3, "allow", grants=["all"])], decide, report)
+    assert (report.decided, report.flipped) == (3, 0)
+
+
 async def test_a_change_of_the_registry_flips_too() -> None:
     """It stands under its revision, with the kinds that it changed."""
     changes = [{"resource": {"kind": kind}} for kind in ("ToolGrant", "Agent", "Agent")]

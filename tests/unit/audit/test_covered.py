@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from agentos.abi.assets import asset
+from agentos.abi.canonical import canonical
 from agentos.audit.covered import REGISTRY_NOTE, ROTATIONS, TENANT_NOTE, Covered
 from agentos.audit.evidence import Scope, gather
 from agentos.audit.keyring import KeyRing
 from agentos.audit.keys import SigningKey
-from agentos.audit.layout import FORMAT, FORMAT_V1, MANIFEST, unzip_members, zip_members
+from agentos.audit.layout import FORMAT, FORMAT_V2, MANIFEST, SIGNATURE, SIGNED_PREFIX, unzip_members, zip_members
 from agentos.audit.note import Verifier
 from agentos.audit.prover import Prover
 from agentos.audit.rotation import make_rotation
 from agentos.audit.tiles import TileStore
-from agentos.audit.verify import verify_pack
+from agentos.audit.verify import CHECKS, CHECKS_V2, verify_pack
 from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.eventlog.port import Message
-from agentos.eventlog.subject import EVENT_STREAMS, PRINCIPALS, REVISIONS, blob_subject, session_subject
+from agentos.eventlog.subject import PRINCIPALS, REVISIONS, blob_subject, session_subject
 
 OTHER = SigningKey.from_seed(bytes(32))
 
@@ -38,7 +40,7 @@ async def put(log, subject: str, lines) -> None:
 async def prover_of(name: str, log, key, folder, streams) -> Prover:
     made = Prover(name, log, TileStore.open(folder / f"{name}.db", tenant=name), KeyRing(None, key), Still(), streams=streams)
     await made.open()
-    for stream in streams:
+    for stream in made.streams:
         await made.take([(stream, stored) async for stored in log.scan(stream)])
     return made
 
@@ -53,7 +55,7 @@ async def covered(fleet, record, tmp_path) -> Covered:
         await put(registry, blob_subject(name), [data])
     await put(registry, REVISIONS, fleet.registry.revisions)
     await put(registry, PRINCIPALS, fleet.registry.principals)
-    ours = await prover_of("default", log, fleet.key, tmp_path, EVENT_STREAMS)
+    ours = await prover_of("default", log, fleet.key, tmp_path, None)
     theirs = await prover_of("REG", registry, fleet.key, tmp_path, ("REG",))
     tenant, fleets = await ours.sign(), await theirs.sign()
     found = await gather(log, registry, tenant="default", scope=Scope(sessions=("s-busy", "s-short")))
@@ -83,12 +85,37 @@ def test_a_pack_under_checkpoints_verifies(fleet, covered) -> None:
     Draft202012Validator(schema).validate(manifest)
 
 
-def test_packs_from_before_stay_readable(fleet) -> None:
-    """Format v1: the same checks as ever, and no word of checkpoints."""
-    report = verify_pack(fleet.pack(), fleet.key.public_pem)
+PACKS = Path(__file__).parent / "packs"
+"""Packs as versions before this one wrote them, of the fleet of `conftest.py` with open events."""
+
+
+@pytest.mark.parametrize(("name", "made"), [("v1", CHECKS), ("v2", CHECKS | CHECKS_V2)])
+def test_packs_from_before_stay_readable(fleet, name: str, made: dict[str, str]) -> None:
+    """Each with the checks of its format, all of them made, and not one bit of it changed."""
+    pack = (PACKS / f"{name}.zip").read_bytes()
+    report = verify_pack(pack, fleet.key.public_pem)
+    assert checks(report) == dict.fromkeys(made, True)
     assert report.ok
-    assert "checkpoint" not in checks(report)
-    assert json.loads(unzip_members(fleet.pack())[MANIFEST])["format"] == FORMAT_V1
+    manifest = json.loads(unzip_members(pack)[MANIFEST])
+    assert manifest["format"] == f"agentos-evidence/{name}"
+    Draft202012Validator(json.loads((asset("schemas") / "v1" / "evidence-manifest.json").read_text())).validate(manifest)
+    for at in range(0, len(pack), 97):
+        changed = bytearray(pack)
+        changed[at] ^= 1
+        assert not verify_pack(bytes(changed), fleet.key.public_pem).ok, at
+
+
+def test_records_do_not_pass_under_the_name_of_an_older_format(fleet, covered) -> None:
+    """What an older format does not check is not let through by calling a pack one of it, even by the trusted key."""
+    members = unzip_members(fleet.pack(covered=covered))
+    body = json.loads(members[MANIFEST])
+    del body["audit"], body["scope"]["withhold"]
+    for one in body["sessions"]:
+        del one["withheld"], one["erased"], one["lost"]
+    manifest = canonical(body | {"format": FORMAT_V2})
+    signed = members | {MANIFEST: manifest, SIGNATURE: fleet.key.sign(SIGNED_PREFIX + manifest)}
+    report = verify_pack(zip_members(signed), fleet.key.public_pem)
+    assert {"chains", "members"} <= {fault.check for fault in report.faults}
 
 
 def faults(fleet, covered: Covered, **changes) -> set[str]:

@@ -9,13 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentos.abi import event as ev
+from agentos.abi.attributes import attributes_of, trace_of
 from agentos.abi.canonical import canonical
 from agentos.abi.errors import EvidenceError
+from agentos.abi.event import Event
+from agentos.abi.record import header_of
 from agentos.audit.checkpoint import Checkpoint, Tree
 from agentos.audit.keys import SigningKey
 from agentos.audit.merkle import Frontier, inclusion_proof, leaf_hash
 from agentos.audit.note import sign_note
-from agentos.audit.proof import MAX_PROOF, make_proof, verify_proof
+from agentos.audit.proof import MAX_PROOF, is_withheld, make_proof, verify_proof, with_payload
 from agentos.audit.rotation import make_rotation
 
 KEY = SigningKey.from_seed(bytes(range(32)))
@@ -94,7 +98,7 @@ def test_the_true_proof_proves() -> None:
         ({"leaf": "2"}, "format"),
         ({"leaf": True}, "format"),
         ({"stream": None}, "format"),
-        ({"format": "agentos-proof/v2"}, "format"),
+        ({"format": "agentos-proof/v3"}, "format"),
         ({"more": 1}, "format"),
     ],
 )
@@ -148,3 +152,64 @@ def test_too_large_or_an_odd_key() -> None:
     assert not verify_proof(b" " * (MAX_PROOF + 1), KEY.public_pem).ok
     with pytest.raises(EvidenceError):
         verify_proof(DATA, b"key")
+
+
+def record(number: int, **changes: object) -> bytes:
+    data = {"call": "c1", "tool": "write", "labels": ["pii"]}
+    name = f"{number:032x}"
+    told = attributes_of(ev.SYSCALL_UNKNOWN, data) | {"agent": "triage", "traceparent": trace_of("s-a", name)} | changes
+    made = Event(
+        name, ev.SYSCALL_UNKNOWN, "default", "s-a", number, "sha256:" + "0" * 64, 0, "system/kernel", 1, None, data, told
+    )
+    return made.to_record(bytes(16))
+
+
+def proof_of(data: bytes, leaf: bytes | None = None) -> dict[str, object]:
+    tree = Tree(1, leaf_hash(leaf or header_of(data)))
+    point = Checkpoint(ORIGIN, 1, tree.root, 1_795_000_000_000, {"EV_202611_0": tree})
+    note = sign_note(point.text(), ORIGIN, KEY)
+    return make_proof(data, stream="EV_202611_0", leaf=0, path=(), note=note, rotations=())
+
+
+def held_of(proof: dict[str, object]) -> tuple[bool, dict[str, bool | None]]:
+    found = verify_proof(json.dumps(proof).encode(), KEY.public_pem)
+    return found.ok, {name: held for name, held, _ in found.checks}
+
+
+def test_a_record_is_proven_with_its_payload_and_without() -> None:
+    """The leaf is the header; without the payload everything else is checked, and that it was not is said."""
+    data = record(1)
+    ok, held = held_of(proof_of(data))
+    assert ok
+    assert set(held.values()) == {True}
+    alone = proof_of(header_of(data))
+    ok, held = held_of(alone)
+    assert ok
+    assert held.pop("payload") is None
+    assert set(held.values()) == {True}
+    assert verify_proof(json.dumps(alone).encode(), KEY.public_pem).to_dict()["event"]["withheld"]
+    assert (is_withheld(alone), is_withheld(proof_of(data))) == (True, False)
+    assert with_payload(alone, data) == proof_of(data)
+    for other in (record(2), data.replace(b"pii", b"pic")):
+        with pytest.raises(ValueError, match="header"):
+            with_payload(alone, other)
+
+
+def test_a_payload_that_is_not_the_headers_is_no_proof() -> None:
+    """Edited, emptied, of another event, or one of which the header is not true; an open event has none beside it."""
+    data = record(1)
+    header, opening = data.split(b"\t")
+    for wrong in (b"", opening.replace(b"write", b"wrote"), record(2, agent="x").split(b"\t")[1] + b" "):
+        ok, held = held_of(proof_of(header + b"\t" + wrong))
+        assert not ok
+        assert (held["inclusion"], held["payload"]) == (True, False)
+    for false in ({"tool": "read"}, {"dataclasses": "public"}, {"colour": "red"}, {"traceparent": "00"}):
+        ok, held = held_of(proof_of(record(1, **false)))
+        assert (ok, held["payload"]) == (False, False)
+    ok, held = held_of(proof_of(EVENTS[0] + b"\t" + opening))
+    assert (ok, held["payload"]) == (False, False)
+
+
+def test_proofs_from_before_stay_readable() -> None:
+    """Format v1: an open event, all of which is the leaf."""
+    assert verify_proof(json.dumps(PROOF | {"format": "agentos-proof/v1"}).encode(), KEY.public_pem).ok

@@ -11,6 +11,7 @@ from agentos.abi import event as ev
 from agentos.abi.assets import asset
 from agentos.abi.canonical import digest
 from agentos.abi.errors import ChainBroken, EvidenceError, NotFound
+from agentos.abi.record import decode, header_of
 from agentos.audit import layout
 from agentos.audit.evidence import RegistryRecord, Scope, gather
 from agentos.audit.layout import MANIFEST, unzip_members, zip_members
@@ -69,7 +70,7 @@ async def test_an_export_can_be_narrowed(logs, fleet):
     assert found.sessions == {"s-short": fleet.sessions["s-short"]}
     pack = fleet.pack(sessions=found.sessions, registry=found.registry, scope=named)
     assert verify_pack(pack, fleet.key.public_pem).ok
-    assert json.loads(unzip_members(pack)[MANIFEST])["scope"] == {"sessions": ["s-short"], "since": None}
+    assert json.loads(unzip_members(pack)[MANIFEST])["scope"] == {"sessions": ["s-short"], "since": None, "withhold": []}
     late = Scope(since_ms=1_795_000_000_000 + 10_000)
     found = await gather(*logs, tenant="default", scope=late)
     assert found.sessions == {"s-busy": fleet.sessions["s-busy"]}
@@ -162,7 +163,8 @@ def test_the_manifest_and_every_event_are_what_their_schemas_say(fleet):
     for name, data in members.items():
         if name.endswith(".jsonl"):
             for line in data.splitlines():
-                events.validate(json.loads(line))
+                events.validate(decode(line))
+                events.validate(json.loads(header_of(line)))
 
 
 def test_the_event_schema_names_every_type():
@@ -182,8 +184,11 @@ def test_members_are_named_for_what_they_hold(fleet):
     blobs = sorted(f"registry/blobs/{name.removeprefix('sha256:')}.json" for name in fleet.registry.blobs)
     assert list(members) == [
         *("manifest.json", "manifest.sig", "README.txt", "registry/revisions.jsonl", "registry/principals.jsonl"),
+        "audit/chain.jsonl",
         *blobs,
         *("events/s-busy.jsonl", "events/s-short.jsonl"),
+        *("checkpoint/tenant.note", "checkpoint/registry.note", "checkpoint/rotations.json"),
+        *("checkpoint/EV_000000_1.json", "checkpoint/REG.json"),
     ]
     for name in blobs:
         assert digest(members[name]).removeprefix("sha256:") in name

@@ -12,6 +12,7 @@ import pytest
 from agentos.abi import event as ev
 from agentos.abi.canonical import digest_of
 from agentos.abi.event import Event
+from agentos.abi.record import decode, header_of
 from agentos.audit.history import Gathering, Undecidable, pack, recall, unpack
 from agentos.projections.question import Recorded, recorded
 
@@ -53,7 +54,7 @@ def about(items: list[Recorded | Undecidable]) -> list[tuple[str, str]]:
 def test_a_row_keeps_every_question(record: ModuleType) -> None:
     """Packed, sent as JSON and unpacked, a session gives the same questions and decisions, and none of what was read or said."""
     events = session(record)
-    rows = [json.loads(json.dumps(pack(json.loads(event.to_bytes())))) for event in events]
+    rows = [json.loads(json.dumps(pack(decode(event.to_record(bytes(16)))))) for event in events]
     assert "xxx" not in json.dumps(rows)
     assert "sort the inbox" not in json.dumps(rows)
     again = recorded(unpack(row, "default") for row in rows)
@@ -103,6 +104,37 @@ def test_an_erased_outcome_leaves_what_follows_undecidable(record: ModuleType, k
     ]
 
 
+def test_an_erased_payload_is_said_and_nothing_is_guessed(record: ModuleType) -> None:
+    """Erased from some event on, as rows and as events: what precedes is asked again, each decision behind says why it is not."""
+    whole = session(record)
+    for gone in range(len(whole)):
+        left = [*whole[:gone], *(Event.from_bytes(header_of(one.to_record(bytes(16)))) for one in whole[gone:])]
+        found = list(recall(left))
+        assert [item for item in found if isinstance(item, Recorded)] == [
+            item for item in recall(whole) if isinstance(item, Recorded) and item.seq <= gone
+        ]
+        behind = [item for item in found if isinstance(item, Undecidable) and int(item.decision.rpartition("#")[2]) > gone]
+        assert {item.reason for item in behind} <= {"the payload was erased"}
+        assert [item.call for item in behind] == [one.data["call"] for one in whole[gone:] if one.type == ev.SYSCALL_DECIDED]
+        rows = [pack(decode(one.to_record(bytes(16)))) for one in whole[:gone]]
+        rows += [pack(decode(header_of(one.to_record(bytes(16))))) for one in whole[gone:]]
+        again = list(recall([unpack(row, "default") for row in json.loads(json.dumps(rows))]))
+        assert again == found
+
+
+def test_what_follows_an_erased_event_is_undecidable(record: ModuleType) -> None:
+    """One payload is gone in the middle: that decision was erased, later ones depend on it."""
+    whole = session(record)
+    at = next(place for place, one in enumerate(whole) if one.data.get("call") == "c1")
+    whole[at] = Event.from_bytes(header_of(whole[at].to_record(bytes(16))))
+    behind = "an earlier event of its session was erased or cannot be read"
+    assert about(list(recall(whole))) == [
+        ("model-1", "again"),
+        ("c1", "the payload was erased"),
+        *((call, behind) for call in ("c2", "c2", "c3", "c4", "c5")),
+    ]
+
+
 def test_a_session_with_a_gap_is_undecidable(record: ModuleType) -> None:
     """Events that are missing make every decision of their session undecidable."""
     events = session(record)
@@ -129,6 +161,6 @@ def test_sessions_are_gathered_whole(record: ModuleType) -> None:
 def test_the_bulk_of_any_event_may_be_gone(record: ModuleType) -> None:
     """Packing never fails on data that lacks what it leaves out."""
     for event in session(record):
-        body: dict[str, Any] = json.loads(event.to_bytes())
+        body: dict[str, Any] = decode(event.to_record(bytes(16)))
         body["data"] = {}
         assert pack(body)[-1] == {}

@@ -17,16 +17,18 @@ from bent import BentLog
 
 from agentos.abi.errors import ChainBroken, LogUnavailable, NotFound, Unavailable
 from agentos.abi.event import Event
+from agentos.abi.record import header_of, join, split
 from agentos.audit.checkpoint import open_checkpoint
 from agentos.audit.keyring import KeyRing
 from agentos.audit.keys import SigningKey
+from agentos.audit.leaf import hashed
 from agentos.audit.merkle import batch_root, check_consistency, consistency_proof, leaf_hash
 from agentos.audit.proof import verify_proof
 from agentos.audit.prover import Prover
 from agentos.audit.recheck import Progress, Recheck
 from agentos.audit.tiles import TileStore
 from agentos.eventlog.port import Message
-from agentos.eventlog.subject import EVENT_STREAMS, session_subject, stream_of
+from agentos.eventlog.subject import session_subject, stream_of
 
 KEY = SigningKey.from_seed(bytes(range(32)))
 
@@ -72,11 +74,12 @@ class World:
         """A prover that has taken in all there is, as after a start of the runtime."""
         tiles = TileStore.open(path or self.path, tenant="default")
         self._tiles.append(tiles)
-        made = Prover("default", self.log, tiles, ring or self.ring, self.clock, streams=EVENT_STREAMS)
+        made = Prover("default", self.log, tiles, ring or self.ring, self.clock)
         await made.open()
         return made if made.alarm else await self.catch_up(made)
 
     async def catch_up(self, prover: Prover) -> Prover:
+        await prover.ends()
         for stream, size in (await prover.sizes()).items():
             await prover.take([(stream, stored) async for stored in self.log.scan(stream, after=size)])
         return prover
@@ -113,7 +116,7 @@ async def test_every_event_is_provable_by_number_and_by_id(world) -> None:
         for number in range(1, count + 1):
             by_number = await proven(prover, f"{session}#{number}")
             assert by_number.ok, by_number.fault
-            assert by_number.event == Event.from_bytes(world.stored(session)[number - 1])
+            assert by_number.event == Event.from_bytes(header_of(world.stored(session)[number - 1]))
             by_id = await proven(prover, by_number.event.id)
             assert by_id == by_number
     for name in ("s-a#6", "s-a#0", "s-a#x", "s-none#1", "nothing", "../x#1"):
@@ -300,7 +303,7 @@ async def signed_world(world) -> None:
 async def test_a_cut_stream_is_seen_at_the_start(world) -> None:
     """Whether the trees are there or not; and nothing is signed any more."""
     await signed_world(world)
-    world.log.ends[STREAM] = 11
+    world.log.cuts[STREAM] = 11
     for path in (world.path, world.path.with_name("fresh.db")):
         prover = await world.prover(path=path)
         assert prover.alarm is not None
@@ -333,7 +336,7 @@ async def test_a_rewritten_end_is_seen_at_the_start(world) -> None:
 async def test_a_rewritten_event_is_named_by_reading_again(world, position: int) -> None:
     """With the trees there, the first wrong event itself; the session whose chain it broke is named too."""
     await signed_world(world)
-    world.log.edits[STREAM, position] = world.stored("s-a")[0].replace(b"sort the inbox", b"sort nothing!!")
+    world.log.edits[STREAM, position] = world.stored("s-a")[0].replace(b"principal/alice", b"principal/malle")
     prover = await world.prover()
     assert prover.alarm is None
     report = await Recheck(prover).run()
@@ -342,6 +345,45 @@ async def test_a_rewritten_event_is_named_by_reading_again(world, position: int)
     assert ("roots", f"{STREAM} position {position}") in found
     assert any(check == "chains" and where.startswith("s-a#") for check, where in found)
     assert not report.trees_broken
+
+
+async def test_a_payload_is_no_part_of_what_is_signed(world) -> None:
+    """Erased or sealed, the log is still the one that was signed; one that is shown must be the header's."""
+    await signed_world(world)
+    record = world.stored("s-a")[0]
+    header, opening = split(record)
+    for left in (header, join(header, b"\x01sealed"), join(header, b"\x02" + bytes(32))):
+        world.log.edits[STREAM, 1] = left
+        prover = await world.prover()
+        report = await Recheck(prover).run()
+        assert report.ok, report.findings
+        assert (await proven(prover, "s-a#1")).ok
+        assert (await proven(prover, "s-a#1")).withheld
+    for wrong in (b"", opening.replace(b"sort the inbox", b"sort nothing!!"), b"{}", opening + b"\t"):
+        world.log.edits[STREAM, 1] = join(header, wrong)
+        report = await Recheck(await world.prover()).run()
+        assert [(finding.check, finding.where) for finding in report.findings] == [("chains", "s-a#1")]
+    # A log that opens payloads tells of them beside the one that is signed.
+    prover = await world.prover()
+    opened = BentLog(world.log.log)
+    assert (await Recheck(prover, records=opened).run()).ok
+    opened.edits[STREAM, 1] = join(header, b"")
+    assert not (await Recheck(prover, records=opened).run()).ok
+
+
+async def test_a_tab_hides_nothing_outside_of_sessions(world) -> None:
+    """What the registry and the audit chain store is hashed whole, and an open event of a session has no payload beside it."""
+    chain = world._record.Chain("audit", open=True)
+    held = chain.add("agentos.audit.held", {"hold": "h-1", "session": "s-a", "reason": "lawsuit"}, "principal/olga")
+    await world.log.append("aud.chain", [Message("a1", held)], after=0)
+    await signed_world(world)
+    prover = await world.prover()
+    assert (await Recheck(prover).run()).ok
+    world.log.edits["AUD", 1] = held + b"\t\x01"
+    report = await Recheck(prover).run()
+    assert [(finding.check, finding.where) for finding in report.findings] == [("roots", "AUD position 1"), ("chains", "audit#1")]
+    assert hashed("REG", b"a\tb") == b"a\tb"
+    assert hashed(STREAM, b"a\tb") == b"a"
 
 
 async def test_a_deleted_event_is_named(world) -> None:
@@ -390,11 +432,11 @@ async def test_checkpoints_themselves_are_no_safer_to_change(world, what: str) -
     world.close()
     match what:
         case "edited":
-            world.log.edits["CKPT", 2] = notes[1].replace(b"stream EV_1 0", b"stream EV_1 1")
+            world.log.edits["CKPT", 2] = notes[1].replace(b"stream EV_000000_0 2", b"stream EV_000000_0 3")
         case "deleted":
             world.log.edits["CKPT", 2] = None
         case "cut":
-            world.log.ends["CKPT"] = 3
+            world.log.cuts["CKPT"] = 3
         case "swapped":
             world.log.edits["CKPT", 2], world.log.edits["CKPT", 3] = notes[2], notes[1]
     remembering = await world.prover()
@@ -413,13 +455,13 @@ async def test_a_checkpoint_kept_outside_finds_a_log_taken_back(world) -> None:
     await signed_world(world)
     kept = open_checkpoint((await (await world.prover()).sign()).note, world.ring.trusted)
     assert (await Recheck(await world.prover()).run(kept.number, kept)).ok
-    world.log.ends |= {STREAM: 10, "CKPT": 1}
+    world.log.cuts |= {STREAM: 10, "CKPT": 1}
     back = await world.prover(path=world.path.with_name("fresh.db"))
     assert (await Recheck(back).run()).ok
     report = await Recheck(back).run(1, kept)
     assert "taken back" in report.findings[0].message
     # And a runtime that goes on from there makes another history.
-    world.log.ends.clear()
+    world.log.cuts.clear()
     other = World(world.path.parent / "other", world._record)
     other.path.parent.mkdir()
     await other.write("s-a", 3)
@@ -496,6 +538,6 @@ async def test_many_events_are_covered_at_one_time(world) -> None:
     prover = await world.prover()
     leaves = [stored.position - 1 async for stored in world.log.read(session_subject("s-a"))][2:6]
     proof = await prover.cover(STREAM, {"s-a": leaves}, prover.last)
-    known = {leaf: leaf_hash(world.stored("s-a")[2 + at]) for at, leaf in enumerate(leaves)}
+    known = {leaf: leaf_hash(header_of(world.stored("s-a")[2 + at])) for at, leaf in enumerate(leaves)}
     tree = prover.last.checkpoint.tree(STREAM)
     assert batch_root(known, tree.size, proof.nodes) == tree.root

@@ -10,28 +10,43 @@ from jsonschema import Draft202012Validator
 
 from agentos.abi import event as ev
 from agentos.abi.assets import asset
+from agentos.abi.chain import GENESIS
 from agentos.abi.errors import UsageError
+from agentos.abi.event import Event
 from agentos.audit.query import COLUMNS, FILTERS, AuditQuery, ask, parse_moment, statement_of
 from agentos.eventlog.port import Stored
 from agentos.eventlog.subject import session_subject, stream_of
 from agentos.projections.store import Store
+from agentos.projections.text_store import TextStore
 
 NOW = 1_795_000_100_000
 
 
 @pytest.fixture
-def store(tmp_path, fleet):
-    made = Store.open(tmp_path / "default.db", tenant="default")
+def models(tmp_path):
+    made = Store.open(tmp_path / "default.db", tenant="default"), TextStore.open(tmp_path / "default.text.db", tenant="default")
+    yield made
+    for model in made:
+        model.close()
+
+
+def fill(models, *sessions) -> None:
+    """Write `(session, lines)` into both models."""
     position = 0
-    for session, lines in fleet.sessions.items():
+    for session, lines in sessions:
         subject = session_subject(session)
         batch = []
         for line in lines:
             position += 1
             batch.append((stream_of(subject), Stored(subject, position, line)))
-        made.apply(batch)
-    yield made
-    made.close()
+        for model in models:
+            model.apply(batch)
+
+
+@pytest.fixture
+def store(models, fleet):
+    fill(models, *fleet.sessions.items())
+    return models[0]
 
 
 def found(store, **params) -> list[str]:
@@ -82,30 +97,51 @@ def test_a_limit_says_that_there_are_more(store):
     assert not ask(store, AuditQuery(limit=5)).more
 
 
-def test_rows_are_what_the_schema_says(store):
-    """Each row validates, and schema and code name the same fields in the same order."""
+@pytest.mark.parametrize("worded", [True, False])
+def test_rows_are_what_the_schema_says(store, models, worded):
+    """Each row validates, with its words and without, and schema and code name the same fields in the same order."""
     schema = json.loads((asset("schemas") / "v1" / "audit-row.json").read_text())
     validator = Draft202012Validator(schema)
-    rows = ask(store, AuditQuery()).rows
+    rows = ask(store, AuditQuery(), models[1] if worded else None).rows
     assert len(rows) == 5
     for row in rows:
         validator.validate(row)
-        assert tuple(row) == COLUMNS == tuple(schema["properties"]) == tuple(schema["required"])
+        assert (*row, "erased") == (*COLUMNS, "erased") == tuple(schema["properties"]) == (*schema["required"], "erased")
+        assert bool(row["reasons"]) == worded
 
 
-def test_refused_calls_are_listed_too(tmp_path, record):
-    """A malformed call never reached policy; the record of it is found all the same and fits the schema."""
+def test_an_erased_session_is_said_to_be(store, models):
+    """Its calls are found by who, what and when; their words are gone, which the row says."""
+    data = {"sessions": ["s-busy"], "keys": []}
+    stone = Event("a-1", "agentos.audit.erased", "default", "audit", 1, GENESIS, NOW, "principal/op", 1, None, data)
+    for model in models:
+        model.apply([("AUD", Stored("aud.chain", 1, stone.to_bytes()))])
+    validator = Draft202012Validator(json.loads((asset("schemas") / "v1" / "audit-row.json").read_text()))
+    rows = ask(store, AuditQuery(), models[1]).rows
+    assert {row["session"]: row.get("erased", False) for row in rows} == {"s-busy": True, "s-short": False}
+    for row in rows:
+        validator.validate(row)
+        assert bool(row["reasons"]) == (row["session"] == "s-short")
+
+
+def test_refused_calls_are_listed_too(models, record):
+    """A malformed call never reached policy; the record of it is found all the same, by the name that the model gave to the tool,
+    in its place among the others, and fits the schema."""
     chain = record.Chain("s-a")
     chain.created()
     refusal = {"code": "refused", "message": "no such tool"}
     chain.add(ev.SYSCALL_REFUSED, {"call": "c1", "tool": "wirte", "args_text": "{}", "error": refusal}, "agent/triage")
-    store = Store.open(tmp_path / "a.db", tenant="default")
-    subject = session_subject("s-a")
-    store.apply([(stream_of(subject), Stored(subject, at, line)) for at, line in enumerate(chain.stored, 1)])
-    (row,) = ask(store, AuditQuery(tool="wirte")).rows
+    chain.decided("c2", "wirte", "allow")
+    fill(models, ("s-a", chain.stored))
+    row, later = ask(models[0], AuditQuery(tool="wirte"), models[1]).rows
+    assert (later["call"], later["outcome"]) == ("c2", "pending")
+    assert ask(models[0], AuditQuery(tool="wirte", limit=1), models[1]).more
+    for filters in ({"agent": "triage"}, {"actor": "principal/alice"}, {"session": "s-a"}):
+        assert len(ask(models[0], AuditQuery(tool="wirte", **filters), models[1]).rows) == 2
+    for filters in ({"agent": "clerk"}, {"actor": "principal/bo"}, {"session": "s-b"}, {"until_ms": 5}, {"since_ms": NOW}):
+        assert not ask(models[0], AuditQuery(tool="wirte", **filters), models[1]).rows
     assert (row["outcome"], row["decision"], row["error"]) == ("refused", None, "refused: no such tool")
     Draft202012Validator(json.loads((asset("schemas") / "v1" / "audit-row.json").read_text())).validate(row)
-    store.close()
 
 
 def test_every_question_is_answered_from_an_index(store):
@@ -131,6 +167,14 @@ def test_every_question_is_answered_from_an_index(store):
                     read = [step for step in plan if step.startswith(("SCAN s", "SEARCH s", "SCAN r", "SEARCH r"))]
                     assert read
                     assert all("INDEX" in step or "PRIMARY KEY" in step for step in read), (given, plan)
+                    narrow = {"agent", "tool", "effect"} & set(names)
+                    if narrow and not {"session", "actor", "rule"} & set(names):
+                        # All of the filters are in the index: no call is looked at that is not in the answer.
+                        columns = [
+                            {"effect": "decision"}.get(name, name) for name in ("agent", "tool", "effect") if name in narrow
+                        ]
+                        equal = [f"{column}=?" for column in columns if (column, effect) != ("decision", "ask")]
+                        assert any(" AND ".join(equal) in step for step in read), (given, plan)
                     if not {"session", "actor"} & set(names):
                         assert "USE TEMP B-TREE FOR ORDER BY" not in plan, (given, plan)
             # An actor is looked for in two places: each half comes in the order of its index and is cut before both are merged.
@@ -139,7 +183,7 @@ def test_every_question_is_answered_from_an_index(store):
             assert plan.count("USE TEMP B-TREE FOR RIGHT PART OF ORDER BY") == 2
 
 
-def test_each_of_several_approvers_is_found(tmp_path, record):
+def test_each_of_several_approvers_is_found(models, record):
     """Who answered is a list: any of them finds the call, alone, with a rule and for the whole session's later calls."""
     chain = record.Chain("s-a")
     chain.created()
@@ -151,19 +195,17 @@ def test_each_of_several_approvers_is_found(tmp_path, record):
     for call in ("c1", "c2"):
         chain.decided(call, "write", "allow", rules=("eyes.two", "syscall.approved"), approvals=claims)
     chain.decided("c3", "write", "allow")
-    store = Store.open(tmp_path / "a.db", tenant="default")
-    subject = session_subject("s-a")
-    store.apply([(stream_of(subject), Stored(subject, at, line)) for at, line in enumerate(chain.stored, 1)])
+    fill(models, ("s-a", chain.stored))
+    store, text = models
     for who in ("anna", "bo"):
         assert found(store, actor=who) == found(store, actor=who, rule="eyes.two") == ["s-a/c1", "s-a/c2"]
         assert found(store, actor=who, session="s-a", limit=1) == ["s-a/c2"]
     assert found(store, actor="carl") == found(store, actor="carl", rule="eyes.two") == []
-    rows = ask(store, AuditQuery(actor="principal/bo")).rows
+    rows = ask(store, AuditQuery(actor="principal/bo"), text).rows
     assert [row["approval_by"] for row in rows] == ["principal/anna, principal/bo"] * 2
     validator = Draft202012Validator(json.loads((asset("schemas") / "v1" / "audit-row.json").read_text()))
     for row in rows:
         validator.validate(row)
-    store.close()
 
 
 @pytest.mark.parametrize(

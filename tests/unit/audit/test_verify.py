@@ -7,18 +7,24 @@ import json
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from odd_sessions import ODD_SESSIONS, SOUND_SESSIONS, approved
+
 from agentos.abi import event as ev
-from agentos.abi.canonical import canonical, digest, digest_of
+from agentos.abi.canonical import canonical, digest
 from agentos.abi.errors import EvidenceError
+from agentos.abi.record import header_of, join, split
 from agentos.audit.keys import SigningKey
 from agentos.audit.layout import MANIFEST, SIGNATURE, SIGNED_PREFIX, unzip_members, zip_members
-from agentos.audit.verify import CHECKS, Report, verify_pack
+from agentos.audit.verify import CHECKS, CHECKS_V2, CHECKS_V3, Report, verify_pack
 
 OTHER = SigningKey.from_seed(bytes(32))
 
@@ -52,11 +58,13 @@ def re_signed(members: dict[str, bytes], key: SigningKey = OTHER, **changes: obj
 
 
 def rechained(lines: list[bytes]) -> list[bytes]:
-    """The same events, numbered and linked anew."""
+    """The same events, numbered and linked anew, each header naming the payload that it has now."""
     prev, stored = "sha256:" + "0" * 64, []
     for seq, line in enumerate(lines, 1):
-        stored.append(canonical(json.loads(line) | {"seq": seq, "prev": prev}))
-        prev = digest(stored[-1])
+        header, opening = split(line)
+        body = json.loads(header) | {"seq": seq, "prev": prev, "p": digest(opening)}
+        stored.append(join(canonical(body), opening))
+        prev = digest(header_of(stored[-1]))
     return stored
 
 
@@ -69,7 +77,9 @@ def test_the_untouched_pack_passes_every_check(pack, verify):
     report = verify(pack)
     assert report.ok
     assert report.faults == ()
-    assert [(check.name, check.ok) for check in report.checks] == [(name, True) for name in CHECKS]
+    assert [(check.name, check.ok) for check in report.checks] == [(name, True) for name in CHECKS | CHECKS_V2 | CHECKS_V3]
+    assert report.absent == {"withheld": 0, "erased": 0, "lost": 0}
+    assert report.not_made == ()
     assert (report.sessions, report.events, report.exporter) == (2, 20, "principal/olga")
 
 
@@ -131,7 +141,7 @@ def test_any_bytes_get_a_report(fleet, data):
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
         max_leaves=5,
     ),
-    field=st.sampled_from(["tenant", "sessions", "registry", "members", "scope", "key", "format"]),
+    field=st.sampled_from(["tenant", "sessions", "registry", "audit", "members", "scope", "key", "format"]),
 )
 def test_a_signed_manifest_of_any_shape_gets_a_report(fleet, pack, body, field):
     """Even a manifest that the trusted key signed may hold anything: no shape of it makes the verifier raise."""
@@ -187,7 +197,7 @@ def test_a_recomputed_chain_is_refused(pack, verify, fleet, tampering):
     members = with_events(unzip_members(pack), "s-busy", lines)
     assert {"members", "chains"} <= failed(verify(zip_members(members)))
     sessions = json.loads(members[MANIFEST])["sessions"]
-    sessions[0] |= {"seq": len(lines), "hash": digest(lines[-1])}
+    sessions[0] |= {"seq": len(lines), "hash": digest(header_of(lines[-1]))}
     forged = re_signed(members, sessions=sessions)
     assert "signature" in failed(verify(forged))
     assert verify_pack(forged, fleet.key.public_pem).key == OTHER.id
@@ -280,162 +290,6 @@ def signed_session(fleet, record: ModuleType, write) -> Report:
     return verify_pack(fleet.pack(sessions={"s-odd": chain.stored}), fleet.key.public_pem)
 
 
-BY_ANNA = {"call": "c1", "by": "principal/anna", "reason": "fine", "scope": "once"}
-ASKED = ("grants.approval",)
-APPROVED = ("grants.approval", "syscall.approved")
-TWO = [{"kind": "approvers", "count": 2, "rule": "eyes.two"}]
-
-
-def _asked(chain, call: str = "c1", **more) -> None:
-    chain.decided(call, "write", "ask", {"path": "a"}, rules=ASKED)
-    chain.waiting(call, **more)
-
-
-def _allowed(chain, *yeses: object, call: str = "c1", **more) -> None:
-    chain.decided(call, "write", "allow", {"path": "a"}, rules=APPROVED, approvals=list(yeses), **more)
-    chain.finished(call, "write")
-
-
-def _approved(chain, actor: str, *, ask: bool = True, claim: object = None, **more) -> None:
-    if ask:
-        _asked(chain)
-    else:
-        chain.decided("c1", "write", "deny", {"path": "a"})
-    chain.granted("c1", actor, **more)
-    _allowed(chain, claim or BY_ANNA | {"by": actor})
-
-
-def _refused(chain) -> None:
-    _asked(chain)
-    chain.rejected("c1")
-    _allowed(chain, BY_ANNA)
-
-
-def _late(chain) -> None:
-    _asked(chain)
-    chain.granted("c1", minutes=1)
-    chain.now_ms += 60_000
-    _allowed(chain, BY_ANNA)
-
-
-def _obliged(chain, *yeses: object) -> None:
-    decision = {"effect": "allow", "rules": list(APPROVED), "reasons": [], "obligations": TWO}
-    _allowed(chain, *yeses, decision=decision)
-
-
-def _one_of_two(chain) -> None:
-    _asked(chain, needed=2)
-    chain.granted("c1")
-    _obliged(chain, BY_ANNA)
-
-
-def _twice_the_same(chain) -> None:
-    for already in range(2):
-        _asked(chain, needed=2, given=already)
-        chain.granted("c1")
-    _obliged(chain, BY_ANNA, BY_ANNA)
-
-
-def _for_the_session(chain, uses: int) -> None:
-    """A yes for two calls, and so many calls."""
-    _asked(chain)
-    chain.granted("c1", scope="session", max_uses=2)
-    for number in range(uses):
-        _allowed(chain, BY_ANNA | {"scope": "session"}, call=f"c{number + 1}")
-
-
-def _expired(chain, *, minutes: int, actor: str = "system/kernel") -> None:
-    _asked(chain, minutes=30)
-    chain.now_ms += minutes * 60_000
-    chain.expired("c1", actor)
-
-
-def _overruled(chain, effect: str, rule: str) -> None:
-    policy = {"effect": "allow", "rules": ["grants.allowed"], "reasons": []}
-    chain.decided("c1", "write", effect, rules=(rule,), overruled=policy)
-
-
-ODD_SESSIONS = {
-    "outcome without a decision": ("intent", lambda chain: chain.finished("c1", "write")),
-    "outcome of a denied call": ("intent", lambda chain: (chain.decided("c1", "write", "deny"), chain.finished("c1", "write"))),
-    "outcome of another tool": ("intent", lambda chain: (chain.decided("c1", "read", "allow"), chain.finished("c1", "write"))),
-    "two outcomes": (
-        "intent",
-        lambda chain: (chain.decided("c1", "read", "allow"), chain.finished("c1", "read"), chain.finished("c1", "read")),
-    ),
-    "outcome before its decision": (
-        "intent",
-        lambda chain: (chain.finished("c1", "write"), chain.decided("c1", "write", "allow")),
-    ),
-    "wrong args_digest": ("intent", lambda chain: chain.decided("c1", "read", "allow", args_digest=digest_of({}))),
-    "revision that was never applied": (
-        "revisions",
-        lambda chain: (setattr(chain, "revision", 7), chain.decided("c1", "read", "allow")),
-    ),
-    "asked, allowed, nobody answered": (
-        "approvals",
-        lambda chain: (chain.decided("c1", "write", "ask"), chain.decided("c1", "write", "allow")),
-    ),
-    "approved by one who is no approver": ("approvals", lambda chain: _approved(chain, "principal/alice")),
-    "approved by the agent": ("approvals", lambda chain: _approved(chain, "agent/triage")),
-    "approved by somebody unknown": ("approvals actors", lambda chain: _approved(chain, "principal/mallory")),
-    "approved by who started it": (
-        "approvals",
-        lambda chain: (chain.restart("principal/anna"), _approved(chain, "principal/anna")),
-    ),
-    "approved and never asked": ("approvals", lambda chain: _approved(chain, "principal/anna", ask=False)),
-    "allowed after a no": ("approvals", _refused),
-    "allowed after the yes expired": ("approvals", _late),
-    "another approver is named": (
-        "approvals",
-        lambda chain: _approved(chain, "principal/anna", claim=BY_ANNA | {"by": "principal/olga"}),
-    ),
-    "a yes that policy refused": (
-        "approvals",
-        lambda chain: _approved(chain, "principal/anna", decision={"effect": "deny", "rules": ["x.y"], "reasons": []}),
-    ),
-    "a yes under another policy": (
-        "approvals",
-        lambda chain: _approved(chain, "principal/anna", policy_digest="sha256:" + "cd" * 32),
-    ),
-    "a yes to other arguments": ("approvals", lambda chain: _approved(chain, "principal/anna", args_digest=digest_of({}))),
-    "a yes to another question": ("approvals", lambda chain: _approved(chain, "principal/anna", decided=1)),
-    "a yes after the end of its question": (
-        "approvals",
-        lambda chain: (_asked(chain, minutes=0), setattr(chain, "now_ms", chain.now_ms + 5000), chain.granted("c1")),
-    ),
-    "one approver of two": ("approvals", _one_of_two),
-    "the same approver twice": ("approvals", _twice_the_same),
-    "more uses than were given": ("approvals", lambda chain: _for_the_session(chain, 3)),
-    "a question that ended too soon": ("approvals", lambda chain: _expired(chain, minutes=29)),
-    "a question that a person ended": ("approvals", lambda chain: _expired(chain, minutes=31, actor="principal/anna")),
-    "approval claimed, none there": ("approvals", lambda chain: _allowed(chain, BY_ANNA)),
-    "approved by people, none named": ("approvals", lambda chain: chain.decided("c1", "write", "allow", rules=APPROVED)),
-    "overruled into an allow": ("intent", lambda chain: _overruled(chain, "allow", "obligation.sandbox")),
-    "overruled for no obligation": ("intent", lambda chain: _overruled(chain, "deny", "grants.none")),
-    "charged and not allowed": (
-        "intent",
-        lambda chain: chain.decided("c1", "write", "deny", charged=[{"kind": "uses"}]),
-    ),
-    "unknown principal acted": (
-        "actors",
-        lambda chain: chain.add(ev.SESSION_CANCELLED, {"reason": "enough"}, "principal/mallory"),
-    ),
-    "acted before it was created": (
-        "actors",
-        lambda chain: (
-            setattr(chain, "now_ms", chain.now_ms - 10_000_000),
-            chain.add(ev.SESSION_CANCELLED, {"reason": "enough"}, "principal/alice"),
-        ),
-    ),
-    "went on after its end": (
-        "chains",
-        lambda chain: (chain.add(ev.SESSION_FINISHED, {"result": "done"}), chain.decided("c1", "read", "allow")),
-    ),
-    "decided without fields": ("intent", lambda chain: chain.add(ev.SYSCALL_DECIDED, {"call": "c1"})),
-}
-
-
 @pytest.mark.parametrize("case", ODD_SESSIONS)
 def test_what_was_not_in_order_is_a_fault_though_the_runtime_signed_it(fleet, record, case):
     """A whole chain and a good signature do not excuse an act without authority."""
@@ -445,7 +299,7 @@ def test_what_was_not_in_order_is_a_fault_though_the_runtime_signed_it(fleet, re
 
 def test_a_revoked_approver_approves_no_more(fleet, record):
     """An approval counts if its giver was an approver at that moment, and not after being revoked."""
-    principals = record.Chain("principals", tenant="*", revision=0, now_ms=record.START_MS - 90_000)
+    principals = record.Chain("principals", tenant="*", revision=0, now_ms=record.START_MS - 90_000, open=True)
     for line in fleet.registry.principals:
         event = json.loads(line)
         principals.add(event["type"], event["data"], event["actor"])
@@ -457,46 +311,11 @@ def test_a_revoked_approver_approves_no_more(fleet, record):
         chain = record.Chain("s-odd")
         chain.created()
         chain.now_ms = moment_ms
-        _approved(chain, "principal/anna")
+        approved(chain, "principal/anna")
         return fleet.pack(sessions={"s-odd": chain.stored}, registry=registry)
 
     assert verify_pack(pack_at(record.START_MS + 10_000), fleet.key.public_pem).ok
     assert failed(verify_pack(pack_at(record.START_MS + 90_000), fleet.key.public_pem)) == {"approvals", "actors"}
-
-
-def _by_two(chain) -> None:
-    _asked(chain, needed=2)
-    chain.granted("c1")
-    _asked(chain, needed=2, given=1)
-    chain.granted("c1", "principal/bo")
-    _obliged(chain, BY_ANNA, BY_ANNA | {"by": "principal/bo"})
-
-
-def _renewed(chain) -> None:
-    """The first yes expired before the second person came; its giver gave it again."""
-    _asked(chain, needed=2)
-    chain.granted("c1", minutes=1)
-    chain.now_ms += 120_000
-    _by_two(chain)
-
-
-def _not_needed_any_more(chain) -> None:
-    """A yes wakes the session; by now a grant lets the call through without people."""
-    _asked(chain)
-    chain.granted("c1")
-    chain.decided("c1", "write", "allow", {"path": "a"}, rules=("grants.allowed",))
-    chain.finished("c1", "write")
-
-
-SOUND_SESSIONS = {
-    "one yes, one call": lambda chain: _approved(chain, "principal/anna"),
-    "two people": _by_two,
-    "a yes that was given again": _renewed,
-    "as many uses as were given": lambda chain: _for_the_session(chain, 2),
-    "a question that ended in time": lambda chain: _expired(chain, minutes=30),
-    "a yes that was not needed any more": _not_needed_any_more,
-    "an obligation that could not be met": lambda chain: _overruled(chain, "deny", "obligation.sandbox"),
-}
 
 
 @pytest.mark.parametrize("case", SOUND_SESSIONS)

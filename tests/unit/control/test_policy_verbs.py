@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from agentos.abi import event as ev
+from agentos.abi.attributes import attributes_of, session_attributes
 from agentos.abi.canonical import Json, digest_of
 from agentos.abi.chain import Head
 from agentos.abi.decision import Decision, Verdict
-from agentos.abi.errors import NotFound, UsageError
+from agentos.abi.errors import ChainBroken, NotFound, UsageError
 from agentos.abi.event import Event
+from agentos.abi.record import header_of, join
 from agentos.abi.resource import Resource
 from agentos.audit.backtest import Admission
 from agentos.audit.history import Undecidable, recall
@@ -30,6 +33,7 @@ from agentos.registry.principal import Principals
 from agentos.registry.store import Registry
 
 START_MS = 1_795_000_000_000
+SALT = bytes(16)
 AL = Caller("al", ("operator", "compliance"), "default", fleet=True)
 BO = Caller("bo", ("operator",), "acme", fleet=False)
 
@@ -51,19 +55,22 @@ class Ticks:
 
 @dataclass
 class Chain:
-    """Fabricates a session of so many denied and allowed reads."""
+    """Fabricates a session of so many denied and allowed reads, as records."""
 
     session: str
     now_ms: int = START_MS
     head: Head = field(default_factory=Head.empty)
+    told: dict[str, str | int] = field(default_factory=dict)
 
     def event(self, kind: str, data: dict[str, Any], actor: str = "system/kernel") -> Event:
         self.now_ms += 60_000
         seq = self.head.seq + 1
+        self.told = self.told or session_attributes(actor, data)
+        told = self.told | attributes_of(kind, data)
         made = Event(
-            f"{self.session}-{seq}", kind, "default", self.session, seq, self.head.hash, self.now_ms, actor, 1, None, data
+            f"{self.session}-{seq}", kind, "default", self.session, seq, self.head.hash, self.now_ms, actor, 1, None, data, told
         )
-        self.head = made.head(made.to_bytes())
+        self.head = made.head(made.to_record(SALT))
         return made
 
     def whole(self, calls: int, *, over: bool = True) -> list[Event]:
@@ -112,11 +119,12 @@ class House:
         proposal = await self.applier.propose(caller, list(manifests), delete=delete)
         await self.applier.apply(caller, proposal, allow=Allow(destroy=True, widen=True))
 
-    async def write(self, events: list[Event]) -> None:
+    async def write(self, events: list[Event], kept: Callable[[bytes], bytes] = bytes) -> None:
+        """Write records, of each as much as `kept` leaves."""
         after = 0
         for event in events:
             subject = session_subject(event.subject)
-            after = await self.log.append(subject, [Message(event.id, event.to_bytes())], after=after)
+            after = await self.log.append(subject, [Message(event.id, kept(event.to_record(SALT)))], after=after)
 
     async def call(self, verb: str, params: dict[str, Json], *, within: float = 30.0) -> Json:
         del within
@@ -141,7 +149,7 @@ async def everything(house: House, since: int = 0) -> list[Recorded | Undecidabl
 
 
 async def test_pages_hold_every_decision_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over small pages of four streams, sessions that are over and one that is not: what is gathered is what the log says."""
+    """Over small pages of several streams, sessions that are over and one that is not: what is gathered is what the log says."""
     monkeypatch.setattr(policy_verbs, "PAGE", 7)
     sessions = [Chain(f"s-{number}", START_MS + number * 1000).whole(number, over=number != 5) for number in range(12)]
     for events in sessions:
@@ -182,6 +190,36 @@ async def test_an_erased_decision_is_named_wherever_it_is_asked_for(house: House
     told = await house.call("policy.why", {"session": "s-1", "call": "#2"})
     assert told["undecidable"] == "erased: args"
     assert "it cannot be decided again: erased: args" in told["text"]
+
+
+async def test_an_erased_session_is_undecidable_and_not_guessed(house: House) -> None:
+    """Its key is gone: by session, in pages and asked why, each decision has the reason; the verdict is the header's."""
+    await house.write(Chain("s-1").whole(2), header_of)
+    answer = await house.call("policy.recorded", {"sessions": ["s-1"]})
+    assert answer["decisions"] == []
+    assert [(one["call"], one["reason"]) for one in answer["undecidable"]] == [
+        ("c0", "the payload was erased"),
+        ("c1", "the payload was erased"),
+    ]
+    assert [(item.call, item.reason) for item in await everything(house) if isinstance(item, Undecidable)] == [
+        ("c0", "the payload was erased"),
+        ("c1", "the payload was erased"),
+    ]
+    why = await house.call("policy.why", {"session": "s-1", "call": "c0"})
+    assert (why["tool"], why["agent"], why["undecidable"]) == ("read", "triage", "the payload was erased")
+    assert why["decision"] == {"effect": "deny", "rules": ["grants.none"], "reasons": []}
+    assert "it cannot be decided again: the payload was erased" in "\n".join(why["text"])
+
+
+async def test_a_payload_that_is_not_the_headers_is_no_history(house: House) -> None:
+    """Neither erased nor there: an error that names the event."""
+    await house.write(Chain("s-1").whole(1), lambda record: join(header_of(record), b""))
+    (stream,) = (await house.call("policy.recorded", {"streams": True}))["streams"]
+    with pytest.raises(ChainBroken) as caught:
+        await house.call("policy.recorded", {"stream": stream})
+    assert caught.value.where == "s-1#1"
+    with pytest.raises(ChainBroken):
+        await house.call("policy.recorded", {"sessions": ["s-1"]})
 
 
 async def test_a_change_is_asked_about_again_as_it_was(house: House) -> None:
@@ -229,7 +267,15 @@ async def test_a_change_is_explained(house: House) -> None:
 
 @pytest.mark.parametrize(
     "params",
-    [{}, {"sessions": ["../x"]}, {"stream": 99}, {"stream": 0, "odd": 1}, {"changes": True, "after": -1}, {"stream": True}],
+    [
+        {},
+        {"sessions": ["../x"]},
+        {"stream": 99},
+        {"stream": "EV_0", "odd": 1},
+        {"streams": 1},
+        {"changes": True, "after": -1},
+        {"stream": True},
+    ],
 )
 async def test_odd_questions_are_refused(house: House, params: dict[str, Json]) -> None:
     """Whatever is no question about the record."""

@@ -18,6 +18,7 @@ from agentos.abi.assets import asset
 from agentos.abi.decision import Decision, Verdict
 from agentos.abi.errors import DriverError
 from agentos.abi.event import Event
+from agentos.abi.record import decode
 from agentos.abi.syscall import Result, Syscall, ToolEffect
 from agentos.boot.charges import charged_events
 from agentos.drivers.port import CallContext, ModelReply, ModelSpec, ToolSpec
@@ -253,7 +254,7 @@ class Kernel:
     async def published(self, session: str = "s-1") -> list[Event]:
         """The session's events, each of which is what the published schema says."""
         async for stored in self.log.read(session_subject(session)):
-            EVENTS.validate(json.loads(stored.data))
+            EVENTS.validate(decode(stored.data))
         return await self.events(session)
 
     async def types(self, session: str) -> list[str]:

@@ -21,6 +21,7 @@ from agentos.abi.canonical import digest_of
 from agentos.abi.decision import Decision, deny, parse_decision
 from agentos.abi.errors import AgentOSError, Conflict, Denied, UsageError
 from agentos.abi.event import Event
+from agentos.audit.finding import Unseen
 from agentos.audit.findings import Roster, check_session
 from agentos.kernel.approvals import LONGEST_TEXT, UNNAMED, Scope, left_open, require_closed, standing_grant, terms
 from agentos.kernel.sessions import Sessions
@@ -286,7 +287,7 @@ def test_no_order_of_events_makes_a_call_act_on_less(tmp_path_factory: Any, step
         paths = [args["path"] for _, args in kernel.driver.calls]
         assert len(paths) == len(set(paths))
         events = await kernel.events(session)
-        assert list(check_session(events, "default", {1}, ROSTER)) == []
+        assert list(check_session(events, "default", {1}, ROSTER, Unseen())) == []
         for path in paths:
             people = {
                 event.actor

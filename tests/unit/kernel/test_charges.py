@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from agentos.abi import event as ev
+from agentos.abi.attributes import attributes_of
 from agentos.abi.errors import LogUnavailable
 from agentos.abi.event import Event
 from agentos.abi.obligation import Obligation
@@ -49,8 +50,9 @@ class Past:
             await asyncio.sleep(0)
 
     def record(self, payer: Payer, charged: Any, now: int) -> None:
-        data = {"call": payer.call, "agent": {"name": payer.agent, "labels": {}}, "now": now, "charged": list(charged)}
-        self.events.append(Event("e", ev.SYSCALL_DECIDED, payer.tenant, payer.session, 1, "", now, "agent/a", 1, None, data))
+        told = {"agent": payer.agent} | attributes_of(ev.SYSCALL_DECIDED, {"call": payer.call, "charged": list(charged)})
+        # The header alone, as of a session that was erased.
+        self.events.append(Event("e", ev.SYSCALL_DECIDED, payer.tenant, payer.session, 1, "", now, "agent/a", 1, None, {}, told))
 
 
 def payer(call: str, session: str = "s", agent: str = "a", tenant: str = "t") -> Payer:

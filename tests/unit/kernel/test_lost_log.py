@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from kernel_in_memory import ALLOW, Kernel, calls, settled, text
 
 from agentos.abi.decision import Decision, Verdict
 from agentos.abi.errors import ChainBroken, Conflict, LogUnavailable, NotFound, UsageError
+from agentos.abi.event import Event
 from agentos.abi.syscall import Result
 from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.eventlog.port import Message
@@ -114,7 +116,7 @@ async def test_a_creation_whose_storing_is_unknown_is_found_in_the_log(
     with pytest.raises(LogUnavailable):
         await sessions.create("default", "worker", "work", None, "principal/op")
     await settled(sessions)
-    events = [item for shard in range(4) async for item in log.scan(f"EV_{shard}")]
+    events = [item for stream in await log.streams() async for item in log.scan(stream)]
     assert bool(events) is stored
     assert not sessions._live
 
@@ -227,7 +229,9 @@ async def test_an_event_that_is_no_event_of_a_session_is_a_broken_chain(kernel: 
     await cut(kernel, session, lambda kind: kind == "session.created")
     stored = await kernel.log.last(session_subject(session))
     assert stored is not None
-    odd = stored.data.replace(b'"goal"', b'"gaol"')
+    event = Event.from_bytes(stored.data)
+    data = {("gaol" if key == "goal" else key): value for key, value in event.data.items()}
+    odd = replace(event, data=data).to_record(b"0" * 16)
     kernel.log = MemoryLog()
     await kernel.log.append(stored.subject, [Message("1", odd)], after=0)
     with pytest.raises(ChainBroken, match="goal"):
@@ -306,3 +310,27 @@ async def test_a_goal_that_cannot_be_recorded_leaves_nothing_behind(kernel: Kern
         await sessions.create("default", "worker", "\ud800", None, "principal/op")
     assert list(kernel.workspaces.path("default", "x").parent.iterdir()) == []
     assert not sessions._live
+
+
+async def test_a_cancellation_that_fails_twice_leaves_one_that_comes_back(kernel: Kernel, flaky: Callable[..., FlakyLog]) -> None:
+    """The call that was under way and the cancellation both meet a log that is away: the session is taken over once."""
+    log = flaky("syscall.unknown", "syscall.failed", "session.cancelled", stored=False)
+    log.times = 2
+    begun = asyncio.Event()
+
+    async def hang() -> Result:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    kernel.driver.answers["send"] = hang
+    kernel.model.replies = [calls(("c1", "send", {"path": "x"})), text("sent")]
+    sessions = kernel.sessions()
+    session = (await sessions.create("default", "worker", "work", None, "principal/op")).id
+    await begun.wait()
+    with pytest.raises(LogUnavailable):
+        await sessions.cancel("default", session, reason="enough", actor="principal/ann")
+    kernel.driver.answers.clear()
+    await settled(sessions)
+    assert (await kernel.types(session)).count("session.owned") == 1
+    assert (await sessions.state("default", session)).state == "finished"

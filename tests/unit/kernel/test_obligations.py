@@ -17,13 +17,14 @@ from agentos.abi.canonical import digest_of
 from agentos.abi.decision import FAILED, Decision, Verdict, deny
 from agentos.abi.errors import Conflict, DriverError, LogUnavailable, OutcomeUnknown
 from agentos.abi.obligation import Obligation
+from agentos.abi.record import decode
 from agentos.abi.syscall import Result, ToolEffect
-from agentos.drivers.port import ToolSpec
+from agentos.drivers.port import Outcome, ToolSpec
 from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.eventlog.port import Message
-from agentos.eventlog.subject import session_subject
+from agentos.eventlog.subject import session_subject, stream_of
 from agentos.kernel.journal import Journal
-from agentos.kernel.life import Life, Outcome
+from agentos.kernel.life import Life
 from agentos.kernel.ruling import MOST_AGAIN
 from agentos.projections.question import recorded
 from agentos.projections.session import Step
@@ -348,7 +349,7 @@ async def test_a_call_repeated_after_a_crash_is_one_charge(kernel: Kernel) -> No
     kernel.model.replies = [calls(("c1", "write", {"path": "a"}), ("c2", "write", {"path": "b"})), text("done")]
     session = (await sessions.create("default", "worker", "work", None, "principal/op")).id
     await gone.wait()
-    whole = [stored async for stored in kernel.log.scan(f"EV_{_shard(session)}")]
+    whole = [stored async for stored in kernel.log.scan(stream_of(session_subject(session)))]
     await sessions.close()
     kernel.log = MemoryLog()
     position = 0
@@ -365,10 +366,6 @@ async def test_a_call_repeated_after_a_crash_is_one_charge(kernel: Kernel) -> No
     ]
     used = [data["charged"] for data in await decided(kernel, session) if "charged" in data]
     assert used == [[{"kind": "uses", "grant": "g", "digest": "sha256:g"}]] * 2
-
-
-def _shard(session: str) -> str:
-    return session_subject(session).split(".")[1]
 
 
 DECLASSIFY = ToolSpec(
@@ -461,7 +458,7 @@ async def until(kernel: Kernel, kind: str) -> Journal:
     kernel.log, position = MemoryLog(), 0
     for number, stored in enumerate(whole):
         position = await kernel.log.append(stored.subject, [Message(str(number), stored.data)], after=position)
-        if json.loads(stored.data)["type"] == f"agentos.{kind}":
+        if decode(stored.data)["type"] == f"agentos.{kind}":
             break
     return await Journal.load(kernel.log, "default", "s-1", kernel.timer, FakeRandom(99))
 

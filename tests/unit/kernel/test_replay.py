@@ -17,6 +17,7 @@ from agentos.abi.canonical import digest
 from agentos.abi.chain import GENESIS
 from agentos.abi.errors import ChainBroken
 from agentos.abi.event import Event
+from agentos.abi.record import header_of
 from agentos.boot.system import LoopSpawner
 from agentos.kernel.replay import read_history, replay
 from agentos.projections.session import fold_all
@@ -94,12 +95,13 @@ async def test_what_is_altered_is_found_at_its_first_event(alter: Callable[[Even
     altered: list[Event] = []
     heads: dict[str, str] = {}
     prev = GENESIS
-    for event in history("approval"):
+    lines = (GOLDEN / "approval.jsonl").read_bytes().splitlines()
+    for event, line in zip(history("approval"), lines, strict=True):
         now = replace(alter(event) or event, prev=prev)
         if now.data.get("tool") == "model-call" and now.data.get("args", {}).get("input_digest") in heads:
             shown = {**now.data["args"], "input_digest": heads[now.data["args"]["input_digest"]]}
             now = replace(now, data={**now.data, "args": shown})
-        heads[digest(event.to_bytes())] = prev = digest(now.to_bytes())
+        heads[digest(header_of(line))] = prev = digest(now.to_bytes())
         altered.append(now)
     again = await replay(altered, InlineSpawner())
     assert again.difference is not None

@@ -308,7 +308,7 @@ def test_resources_survive_a_round_trip(tools: list[str], data: st.DataObject) -
                 "instructions": "i",
                 "model": "m",
                 "tools": known,
-                "governance": {"owner": "o", "purpose": "p", "risk": "high"},
+                "governance": {"owner": "o", "purpose": "p", "risk": "high", "retentionDays": 183},
             },
         }
     )

@@ -81,7 +81,7 @@ def test_the_whole_document() -> None:
             "policies": {},
             "rules": {
                 "syscall": ["budget", "declassify", "grants", "model", "workspace"],
-                "admission": ["high_risk", "model_key", "tenant"],
+                "admission": ["high_risk", "model_key", "retention", "tenant"],
                 "approval": ["distinct", "requester"],
             },
             "roles": {},

@@ -41,6 +41,16 @@ def test_the_axioms_keep_their_own_rules() -> None:
         assert lint(axioms(target), target=target, shipped=True) == []
 
 
+def test_only_the_shipped_rule_names_grants() -> None:
+    """A tenant's result has no field `grants`, whatever it stands for; nor has that of another shipped rule."""
+    source = module("sound").source.replace('"effect":', '"grants": ["mails"], "effect":')
+    assert source != module("sound").source
+    for shipped in (False, True):
+        found = lint([Module("care.rego", source)], target="syscall", shipped=shipped)
+        assert {finding.code for finding in found} == {"policy.result"}
+        assert all("grants" in finding.message for finding in found)
+
+
 def test_an_input_path_belongs_to_a_target() -> None:
     """What a syscall policy may read, an admission policy may not."""
     source = module("sound").source.replace("agentos.syscall", "agentos.admission").replace("policy-input", "admission-input")

@@ -16,7 +16,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 )
 NEARLY: st.SearchStrategy[Any] = st.fixed_dictionaries(
     {},
-    optional={"effect": JSON, "rules": JSON, "reasons": JSON, "observed": JSON, "more": JSON},
+    optional={"effect": JSON, "rules": JSON, "reasons": JSON, "observed": JSON, "grants": JSON, "more": JSON},
 )
 
 
@@ -27,7 +27,7 @@ def test_anything_is_read_and_only_a_whole_decision_allows(value: Any) -> None:
     assert isinstance(decision, Decision)
     if decision.effect is Verdict.ALLOW:
         assert value["effect"] == "allow"
-        assert set(value) <= {"effect", "rules", "reasons", "observed"}
+        assert set(value) <= {"effect", "rules", "reasons", "observed", "grants"}
         assert all(isinstance(item, str) for item in [*value["rules"], *value["reasons"]])
     else:
         assert decision.rules

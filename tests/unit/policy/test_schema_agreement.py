@@ -105,6 +105,8 @@ CASES: list[tuple[str, dict[str, Any], bool]] = [
     ("policy-decision", DECISION, True),
     ("policy-decision", {"effect": "allow", "rules": [], "reasons": []}, True),
     ("policy-decision", changed(DECISION, "obligations", [{"kind": "label", "rule": "a.b", "labels": ["x"]}]), True),
+    ("policy-decision", {"effect": "allow", "rules": ["a.b"], "reasons": [], "grants": ["all", "mails"]}, True),
+    ("policy-decision", {"effect": "ask", "rules": ["a.b"], "reasons": [], "grants": ["mails"]}, True),
     *(
         ("policy-decision", changed(DECISION, path, value), False)
         for path, value in [
@@ -115,11 +117,16 @@ CASES: list[tuple[str, dict[str, Any], bool]] = [
             ("reasons", [1]),
             ("observed.0.mode", "enforce"),
             ("observed.0.rule", ...),
+            ("grants", ["mails"]),
             ("obligations", {}),
             ("obligations", [{"kind": "erase", "rule": "a.b"}]),
             ("obligations", [{"kind": "label", "rule": "a.b", "labels": []}]),
             ("obligations", [{"kind": "label", "rule": "a.b", "labels": ["x"], "more": 1}]),
         ]
+    ),
+    *(
+        ("policy-decision", {"effect": "allow", "rules": ["a.b"], "reasons": [], "grants": grants}, False)
+        for grants in ["mails", [1], ["mails", "mails"], ["Mails"], ["a,b"], [""], ["a" * 64], [f"g{n}" for n in range(101)]]
     ),
     ("control-input", CONTROL, True),
     *(

@@ -86,6 +86,18 @@ def test_obligations_that_were_met_and_that_were_not(snapshot: SnapshotAssertion
     assert text(said) + "\n\n-----\n\n" + text(lost) == snapshot
 
 
+def test_the_grants_that_it_rests_on(snapshot: SnapshotAssertion) -> None:
+    """Each has a line of its own, also where the rules are not told; a record from before they were named has none."""
+    allowed = answer("allow", report("grants.allowed", "fired", 9, reason="as granted"))
+    older = text(allowed)
+    allowed["decision"]["grants"] = ["all", "mails"]
+    told = text(allowed)
+    assert told.replace("  grant: all\n  grant: mails\n", "") == older
+    del allowed["rules"]
+    assert "  grant: all\n  grant: mails\n" in text(allowed)
+    assert told == snapshot
+
+
 def test_what_was_erased_is_named(snapshot: SnapshotAssertion) -> None:
     """What is left of the decision is told, and why it is no more."""
     gone = {

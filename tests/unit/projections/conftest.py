@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from agentos.abi.attributes import attributes_of, session_attributes
+from agentos.abi.chain import Head
 from agentos.abi.event import Event
+from agentos.abi.record import SALT_BYTES, header_of
 from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.eventlog.port import Message, Stored
-from agentos.eventlog.subject import session_of, session_subject, stream_of
+from agentos.eventlog.subject import AUDIT_CHAIN, AUDIT_STREAM, session_of, session_subject, stream_of
+from agentos.projections.erased import ERASED
 
 
 @pytest.fixture(scope="session")
@@ -66,11 +71,50 @@ def stream_of_sessions():
 
 def tables(store) -> dict[str, list[tuple]]:
     """Every row of every table, in an order that does not depend on when it was written."""
-    names = ("sessions", "syscalls", "approvals", "rules", "answers", "positions", "faults")
     with store.reader() as connection:
-        return {name: sorted(map(repr, map(tuple, connection.execute(f"SELECT * FROM {name}")))) for name in names}  # noqa: S608
+        connection.row_factory = None
+        return {table.name: sorted(map(repr, table.rows(connection))) for table in store.tables}
 
 
 @pytest.fixture(scope="session")
 def tables_of():
     return tables
+
+
+def written_as(form: str, lines: Iterable[bytes]) -> list[bytes]:
+    """The events of one session as `open` events (of before there were headers), `records`, or the `headers` left of them."""
+    told: dict[str, str | int] = {}
+    head, written = Head.empty(), []
+    for line in lines:
+        event = Event.from_bytes(line)
+        told = told or session_attributes(event.actor, event.data)
+        attributes = {} if form == "open" else told | attributes_of(event.type, event.data)
+        event = replace(event, prev=head.hash, seq=head.seq + 1, attributes=attributes)
+        record = event.to_bytes() if form == "open" else event.to_record(bytes(SALT_BYTES))
+        head = event.head(record)
+        written.append(header_of(record) if form == "headers" else record)
+    return written
+
+
+@pytest.fixture(scope="session")
+def written():
+    return written_as
+
+
+def tombstones(*erasures: Iterable[str]) -> list[tuple[str, Stored]]:
+    """The audit chain: one event for each set of sessions that were erased, as `(stream, stored)`."""
+    head, batch = Head.empty(), []
+    for position, names in enumerate(erasures, 1):
+        data = {"sessions": sorted(names), "keys": [], "basis": "asked for"}
+        event = Event(
+            f"a-{position}", ERASED, "default", "audit", position, head.hash, 1_795_000_000_000, "principal/op", 1, None, data
+        )
+        line = event.to_bytes()
+        head = event.head(line)
+        batch.append((AUDIT_STREAM, Stored(AUDIT_CHAIN, position, line)))
+    return batch
+
+
+@pytest.fixture(scope="session")
+def tombstones_of():
+    return tombstones

@@ -13,6 +13,7 @@ from hypothesis import given
 
 from agentos.abi import event as ev
 from agentos.projections import context
+from agentos.projections.grown import Grown
 from agentos.projections.session import OPEN, Call, SessionState, Step, fold_all
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -130,7 +131,7 @@ def test_data_travels_beside_the_text() -> None:
     reply = {"content": [{"type": "tool_use", "id": "c1", "name": "t", "input": {}}], "stop_reason": "tool_use"}
     model = Call("model-1", "model-call", {}, "", Step.FINISHED, 1, result={"content": "", "is_error": False, "data": reply})
     call = Call("c1", "t", {}, "", Step.FINISHED, 1, result={"content": "ok", "is_error": False, "data": [1]})
-    state = SessionState(calls={"model-1": model, "c1": call})
+    state = SessionState(calls=Grown({"model-1": model, "c1": call}))
     assert context.messages(state)[-1]["content"][0]["data"] == [1]
     bare = replace(call, result={"content": "ok", "is_error": False})
-    assert "data" not in context.messages(replace(state, calls={"model-1": model, "c1": bare}))[-1]["content"][0]
+    assert "data" not in context.messages(replace(state, calls=Grown({"model-1": model, "c1": bare})))[-1]["content"][0]

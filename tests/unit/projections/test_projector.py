@@ -8,6 +8,7 @@ import sqlite3
 import pytest
 
 from agentos.abi.errors import LogUnavailable, Unavailable
+from agentos.eventlog.port import Message
 from agentos.eventlog.subject import session_subject, stream_of
 from agentos.projections import read
 from agentos.projections.projector import Projector
@@ -98,8 +99,11 @@ class Shaky:
         self._log = log
         self._failures = failures
 
-    async def end(self, stream: str) -> int:
-        return await self._log.end(stream)
+    async def ends(self) -> dict[str, int]:
+        return await self._log.ends()
+
+    async def new_streams(self, known):
+        return await self._log.new_streams(known)
 
     async def follow(self, stream: str, *, after: int = 0):
         count = 0
@@ -187,3 +191,49 @@ async def test_waiting_on_a_dead_projector_is_an_error(log, store, record, monke
         await projector.caught_up()
     with pytest.raises(ExceptionGroup):
         await projector.stop()
+
+
+async def test_a_new_month_is_followed_at_once(log, store, record):
+    """A session whose month has no stream yet is in the rows when `caught_up` returns, without a restart."""
+    november, december = "s-1k80000000000000000", "s-1kq0000000000000000"
+    async with Projector(log, store) as projector:
+        await projector.caught_up()
+        for name in (november, december):
+            await log.put(name, *simple(record, name))
+            await projector.caught_up()
+            assert name in {row["id"] for row in read.sessions(store)}
+        streams = {stream_of(session_subject(name)) for name in (november, december)}
+        assert set((await projector.status()).positions) == streams
+        assert len(streams) == 2
+        assert await projector.behind() == {}
+
+
+async def test_a_stream_that_is_gone_takes_its_rows_along(log, store, record):
+    """The rows are then what a rebuild makes of the log that is left."""
+    november, december = "s-1k80000000000000000", "s-1kq0000000000000000"
+    async with Projector(log, store, pause_s=0) as projector:
+        for name in (november, december):
+            await log.put(name, *simple(record, name))
+        await projector.caught_up()
+        log.drop(stream_of(session_subject(november)))
+        async with asyncio.timeout(10):
+            while [row["id"] for row in read.sessions(store)] != [december]:
+                await asyncio.sleep(0.01)
+        await projector.caught_up()
+        assert list((await projector.status()).positions) == [stream_of(session_subject(december))]
+
+
+async def test_the_audit_chain_is_read_and_makes_no_session(log, store, record):
+    """Its events move the position of its stream and nothing else."""
+    await log.put("s-a", *simple(record, "s-a"))
+    await log.append("aud.chain", [Message("a-1", b'{"type":"agentos.audit.held"}')], after=0)
+    async with Projector(log, store) as projector:
+        await projector.caught_up()
+        assert (await projector.status()).positions["AUD"] == 1
+        assert [row["id"] for row in read.sessions(store)] == ["s-a"]
+
+
+def simple(record, name):
+    chain = record.Chain(name)
+    chain.created()
+    return chain.stored

@@ -10,7 +10,7 @@ package agentos.syscall.rules.grants
 # METADATA
 # title: allowed
 # description: a current grant covers the call and asks nobody
-results contains {"rule": "grants.allowed", "effect": "allow", "reason": reason} if {
+results contains {"rule": "grants.allowed", "effect": "allow", "reason": reason, "grants": [grant.name]} if {
 	some grant in applicable
 	not grant.approval
 	unlimited(grant)
@@ -20,21 +20,21 @@ results contains {"rule": "grants.allowed", "effect": "allow", "reason": reason}
 # METADATA
 # title: counted
 # description: grants cover the call and ask nobody, each for so many uses; the first that has one left pays for it
-results contains {"rule": "grants.counted", "effect": "allow", "reason": reason, "obligations": [obligation]} if {
+results contains {"rule": "grants.counted", "effect": "allow", "reason": reason, "obligations": [obligation], "grants": names} if {
 	free := [grant | some grant in applicable; not grant.approval]
 	count(free) > 0
 	every grant in free {
 		not unlimited(grant)
 	}
 	obligation := paid_by(free)
-	names := concat(", ", [grant.name | some grant in free])
-	reason := sprintf("grant %s lets agent %s call tool %s while it has uses left", [names, agent, tool])
+	names := [grant.name | some grant in free]
+	reason := sprintf("grant %s lets agent %s call tool %s while it has uses left", [concat(", ", names), agent, tool])
 }
 
 # METADATA
 # title: approval
 # description: grants cover the call, and each of them asks for a person's approval
-results contains {"rule": "grants.approval", "effect": "ask", "reason": reason} if {
+results contains {"rule": "grants.approval", "effect": "ask", "reason": reason, "grants": [grant.name]} if {
 	some grant in applicable
 	every other in applicable {
 		other.approval
@@ -46,17 +46,17 @@ results contains {"rule": "grants.approval", "effect": "ask", "reason": reason} 
 # METADATA
 # title: approval counted
 # description: grants cover the call for so many uses, and each of them asks for a person's approval
-results contains {"rule": "grants.approval-counted", "effect": "ask", "reason": reason, "obligations": [obligation]} if {
+results contains {"rule": "grants.approval-counted", "effect": "ask", "reason": reason, "obligations": [obligation], "grants": names} if {
 	count(applicable) > 0
 	every grant in applicable {
 		grant.approval
 	}
 	not some_unlimited
 	obligation := paid_by(applicable)
-	names := concat(", ", [grant.name | some grant in applicable])
+	names := [grant.name | some grant in applicable]
 	reason := sprintf(
 		"grant %s lets agent %s call tool %s when a person approves, while it has uses left",
-		[names, agent, tool],
+		[concat(", ", names), agent, tool],
 	)
 }
 

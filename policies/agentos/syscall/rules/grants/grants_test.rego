@@ -18,6 +18,7 @@ allowed := {{
 	"rule": "grants.allowed",
 	"effect": "allow",
 	"reason": "grant g lets agent triage call tool write (granted by principal/al)",
+	"grants": ["g"],
 }}
 
 none := {{
@@ -59,6 +60,7 @@ test_approval_asks if {
 		"rule": "grants.approval",
 		"effect": "ask",
 		"reason": "grant g lets agent triage call tool write when a person approves",
+		"grants": ["g"],
 	}}
 }
 
@@ -157,6 +159,7 @@ test_a_counted_grant_is_paid_for if {
 		"effect": "allow",
 		"reason": "grant one lets agent a call tool send while it has uses left",
 		"obligations": [paid([one])],
+		"grants": ["one"],
 	}}
 }
 
@@ -179,6 +182,7 @@ test_a_counted_grant_that_asks if {
 		"effect": "ask",
 		"reason": "grant one lets agent a call tool send when a person approves, while it has uses left",
 		"obligations": [paid([one])],
+		"grants": ["one"],
 	}}
 }
 
@@ -223,4 +227,20 @@ test_the_reason_says_how_many_uses_there_were if {
 	}
 		with data.agentos.grants as {"a": {"send": [limited("one", 3, false)]}}
 	result.reason == "grant one let agent a call tool send 3 times; an operator can renew the ToolGrant"
+}
+
+named_by(offered) := {name | some result in of(offered); some name in result.grants}
+
+test_each_grant_that_lets_it_through_is_named if {
+	free := object.remove(limited("free", 1, false), ["max_uses"])
+	wide := object.remove(limited("wide", 1, false), ["max_uses"])
+	named_by([free, wide, limited("one", 3, false), limited("asking", 3, true)]) == {"free", "wide"}
+	named_by([limited("one", 3, false), limited("two", 2, false), limited("asking", 3, true)]) == {"one", "two"}
+	named_by([limited("one", 3, true), limited("two", 2, true)]) == {"one", "two"}
+}
+
+test_a_grant_that_does_not_apply_is_not_named if {
+	other := object.union(limited("other", 3, false), {"args": {"to": {"equals": "x"}}})
+	named_by([limited("one", 3, false), other]) == {"one"}
+	named_by([other]) == set()
 }

@@ -1,0 +1,248 @@
+"""The audit chain of a tenant: what was done to its log itself, in a chain of its own that is never dropped.
+
+Four types of open events stand in it, each by the principal who did it:
+
+    agentos.audit.erased     payloads of sessions are gone for good, on this basis, with these keys (the tombstone)
+    agentos.audit.held       a session, an agent's sessions or a period must be kept whatever else is asked (a legal hold)
+    agentos.audit.released   that hold is over
+    agentos.audit.retired    a stream was exported and dropped whole
+
+`AuditRecord` is the fold of the chain. `append` decides on the newest record and stores behind exactly that one: what somebody
+else stored meanwhile, a hold perhaps, makes it decide anew. An event is durable before anything is done that it tells of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from agentos.abi.canonical import Json
+from agentos.abi.errors import ChainBroken, SequenceConflict
+from agentos.abi.event import AUDIT_ERASED, AUDIT_HELD, AUDIT_RELEASED, AUDIT_RETIRED, Event
+from agentos.abi.ids import Clock, Random, is_name, new_id
+from agentos.eventlog.keys import ID_BYTES
+from agentos.eventlog.port import EventLog, Message
+from agentos.eventlog.subject import AUDIT_CHAIN, AUDIT_NAME, period_of
+from agentos.registry.journal import Journal, Tip
+
+Entry = tuple[str, dict[str, Json]]
+"""Type and payload of an event to be."""
+
+PERIOD: Final = re.compile(r"[0-9]{4}(?:0[1-9]|1[0-2])", re.ASCII)
+"""A month, `202611`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """One tombstone: the sessions whose payloads are gone, and the keys (16 bytes each) that were destroyed."""
+
+    id: str
+    sessions: tuple[str, ...]
+    keys: tuple[bytes, ...]
+    basis: str
+    overruled: bool
+    actor: str
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """One legal hold, on exactly one of: a session, all sessions of an agent, all sessions of a period."""
+
+    id: str
+    session: str | None
+    agent: str | None
+    period: str | None
+    reason: str
+    actor: str
+    time_ms: int
+
+    def covers(self, session: str, agent: str | None) -> bool:
+        """Whether `session`, of `agent`, must be kept. A session of nobody knows which agent may be of any."""
+        if self.agent is not None:
+            return agent is None or agent == self.agent
+        return session == self.session or period_of(session) == self.period
+
+    @property
+    def what(self) -> str:
+        """`session s-…`, `agent triage` or `period 202611`."""
+        return next(f"{kind} {name}" for kind, name in self.target().items())
+
+    def target(self) -> dict[str, Json]:
+        """The one of `session`, `agent`, `period` that is held."""
+        named = {"session": self.session, "agent": self.agent, "period": self.period}
+        return {kind: name for kind, name in named.items() if name is not None}
+
+
+@dataclass(slots=True)
+class AuditRecord:
+    """What the audit chain says. Changed by its chain alone."""
+
+    erased: dict[str, Erased] = field(default_factory=dict)
+    """Session → its tombstone."""
+    tombstones: list[Erased] = field(default_factory=list)
+    holds: dict[str, Hold] = field(default_factory=dict)
+    """The holds in force, by id, oldest first."""
+    released: dict[str, Hold] = field(default_factory=dict)
+    retired: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Period → its streams that were retired, and how many events each had."""
+
+    def held_by(self, session: str, agent: str | None) -> tuple[Hold, ...]:
+        """The holds that keep a session."""
+        return tuple(hold for hold in self.holds.values() if hold.covers(session, agent))
+
+    def holding(self, period: str) -> tuple[Hold, ...]:
+        """The holds on a period itself."""
+        return tuple(hold for hold in self.holds.values() if hold.period == period)
+
+    def take(self, event: Event, tenant: str) -> None:
+        """Fold one event of `tenant` in. Raises ValueError, KeyError or TypeError for a foreign one or one of an unknown type."""
+        data = event.data
+        if event.tenant != tenant:
+            raise ValueError(f"it belongs to tenant {event.tenant}")
+        match event.type:
+            case "agentos.audit.erased":
+                self._take_erased(event)
+            case "agentos.audit.held":
+                hold = _hold(event)
+                self.holds[hold.id] = hold
+            case "agentos.audit.released":
+                self.released[data["hold"]] = self.holds.pop(data["hold"])
+            case "agentos.audit.retired":
+                period, size = _text(data, "period"), data["size"]
+                if PERIOD.fullmatch(period) is None or type(size) is not int:
+                    raise ValueError("a retired stream has a period and a size")
+                self.retired.setdefault(period, {})[_text(data, "stream")] = size
+            case _:
+                # A newer version may have kept something by it that this one would destroy.
+                raise ValueError(f"the type {event.type} is not known to this version")
+
+    def _take_erased(self, event: Event) -> None:
+        data = event.data
+        sessions, keys = tuple(data["sessions"]), tuple(bytes.fromhex(key) for key in data["keys"])
+        if not all(is_name(session) for session in sessions) or any(len(key) != ID_BYTES for key in keys):
+            raise ValueError("a tombstone names sessions and keys")
+        overruled = data["overruled"] is True
+        made = Erased(event.id, sessions, keys, _text(data, "basis"), overruled, event.actor, event.time_ms)
+        self.tombstones.append(made)
+        for session in sessions:
+            self.erased.setdefault(session, made)
+
+
+class AuditChain:
+    """Reader and one of the writers of a tenant's audit chain."""
+
+    def __init__(self, log: EventLog, tenant: str, clock: Clock, random: Random) -> None:
+        self._journal = Journal(log, AUDIT_CHAIN, AUDIT_NAME)
+        self._log = log
+        self._tenant = tenant
+        self._clock = clock
+        self._random = random
+        self._tip = Tip.start()
+        self._record = AuditRecord()
+        self._turn = asyncio.Lock()
+
+    async def record(self) -> AuditRecord:
+        """What the chain says now, each event checked against it. Raises ChainBroken, LogUnavailable."""
+        async with self._turn:
+            await self._refresh()
+            return self._record
+
+    async def append(
+        self, decide: Callable[[AuditRecord], Awaitable[Sequence[Entry]]], *, actor: str, revision: int
+    ) -> tuple[Event, ...]:
+        """Store what `decide` says of the newest record, all or none, durably; return the events.
+
+        `decide` is asked again when somebody else was first; what it raises goes through, and nothing is stored. Raises
+        LogUnavailable, which leaves open whether it was stored: ask for the record.
+        """
+        async with self._turn:
+            while True:
+                await self._refresh()
+                made = self._events(await decide(self._record), actor, revision)
+                if not made:
+                    return ()
+                messages = [Message(event.id, stored) for event, stored in made]
+                try:
+                    await self._log.append(AUDIT_CHAIN, messages, after=self._tip.position)
+                except SequenceConflict:
+                    tip = self._tip
+                    await self._refresh()
+                    if self._tip == tip:
+                        raise  # nobody was first: the log refused for a reason of its own
+                    continue
+                await self._refresh()
+                return tuple(event for event, _ in made)
+
+    async def _refresh(self) -> None:
+        tip, events = await self._journal.news(self._tip)
+        for event in events:
+            try:
+                self._record.take(event, self._tenant)
+            except (ValueError, LookupError, TypeError) as error:
+                # Half folded: begun anew the next time, and refused again, until somebody mends it.
+                self._tip, self._record = Tip.start(), AuditRecord()
+                raise ChainBroken(f"is no event of an audit chain: {error}", where=f"{AUDIT_CHAIN}#{event.seq}") from error
+        self._tip = tip
+
+    def _events(self, entries: Sequence[Entry], actor: str, revision: int) -> list[tuple[Event, bytes]]:
+        made: list[tuple[Event, bytes]] = []
+        head = self._tip.head
+        for kind, data in entries:
+            event = Event(
+                id=new_id("e", self._clock, self._random),
+                type=kind,
+                tenant=self._tenant,
+                subject=AUDIT_NAME,
+                seq=head.seq + 1,
+                prev=head.hash,
+                time_ms=self._clock.now_ms(),
+                actor=actor,
+                config_revision=revision,
+                policy_digest=None,
+                data=data,
+            )
+            stored = event.to_bytes()
+            head = event.head(stored)
+            made.append((event, stored))
+        return made
+
+
+def erased_entry(sessions: Sequence[str], keys: Sequence[bytes], basis: str, *, overruled: bool) -> Entry:
+    """A tombstone to be."""
+    named = [key.hex() for key in keys]
+    return AUDIT_ERASED, {"sessions": list(sessions), "keys": named, "basis": basis, "overruled": overruled}
+
+
+def held_entry(hold: str, target: Mapping[str, Json], reason: str) -> Entry:
+    """A hold to be; `target` is one of `session`, `agent`, `period` with its name."""
+    return AUDIT_HELD, {"hold": hold, **target, "reason": reason}
+
+
+def released_entry(hold: str, reason: str) -> Entry:
+    """The end of a hold to be."""
+    return AUDIT_RELEASED, {"hold": hold, "reason": reason}
+
+
+def retired_entry(signed: Mapping[str, Json], period: str, basis: str, *, overruled: bool) -> Entry:
+    """The end of a stream to be; `signed` is what `Prover.retire` says of it."""
+    return AUDIT_RETIRED, {**signed, "period": period, "basis": basis, "overruled": overruled}
+
+
+def _hold(event: Event) -> Hold:
+    data = event.data
+    named = {kind: data.get(kind) for kind in ("session", "agent", "period")}
+    given = [name for name in named.values() if name is not None]
+    if len(given) != 1 or not isinstance(given[0], str):
+        raise ValueError("a hold is on one session, agent or period")
+    return Hold(_text(data, "hold"), **named, reason=_text(data, "reason"), actor=event.actor, time_ms=event.time_ms)
+
+
+def _text(data: Mapping[str, Json], key: str) -> str:
+    value = data[key]
+    if not isinstance(value, str):
+        raise TypeError(f"`{key}` is text")
+    return value

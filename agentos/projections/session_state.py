@@ -1,0 +1,153 @@
+"""The nouns of a folded session: where it stands, its calls, what it may still spend.
+
+`projections.session` makes these from events; a state is never changed, and each event gives another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from agentos.abi.canonical import Json
+from agentos.abi.syscall import MODEL_CALL
+from agentos.projections.grown import Grown
+
+
+class State(StrEnum):
+    """Where a session stands. The last four are final."""
+
+    RUNNING = "running"
+    WAITING = "waiting"
+    PAUSED = "paused"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    HALTED = "halted"
+
+
+class Step(StrEnum):
+    """Where one syscall stands. `allowed` without an outcome means: it may have been acted on."""
+
+    REFUSED = "refused"
+    DENIED = "denied"
+    ASKED = "asked"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    ALLOWED = "allowed"
+    FINISHED = "finished"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+BARRED: Final = frozenset({Step.REFUSED, Step.DENIED})
+"""Steps of calls that were not let through: they cost nothing but their event."""
+
+OPEN: Final = frozenset({Step.ASKED, Step.APPROVED, Step.ALLOWED})
+"""Steps after which the call still needs something: a person, or an outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One syscall of the session as the log knows it. `decision`, `result`, `error` have the shapes of the events."""
+
+    call: str
+    tool: str
+    args: Mapping[str, Json]
+    args_digest: str
+    step: Step
+    turn: int
+    decision: Mapping[str, Json] | None = None
+    result: Mapping[str, Json] | None = None
+    error: Mapping[str, Json] | None = None
+    proposed: str = ""
+    """Digest of the arguments as proposed; obligations may have rewritten them into those of `args_digest`."""
+    effect: str = "external"
+    """What the tool does to the world, as policy was told."""
+    decided: int = 0
+    """`seq` of the last decision about the call."""
+    decided_ms: int = 0
+    """When it was made."""
+    policy_digest: str | None = None
+    """The policy that made it."""
+    approvals: tuple[Mapping[str, Json], ...] = ()
+    """Yeses to this very call, in the shape of `SessionState.approvals`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObligedCall(Call):
+    """A call whose last decision obliges to something: also what the runtime needs to go on meeting that.
+
+    Both are of use until the call is done, and stand in no state document.
+    """
+
+    carried: tuple[Mapping[str, Json], ...] = ()
+    """Obligations of earlier decisions, about the arguments before they were rewritten, that still bind."""
+    notified: Mapping[str, int] = field(default_factory=dict)
+    """How many notices of the last decision are recorded, by the rule that wants them."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """The whole session. `seq` is the number of events folded; `calls` keeps the order of first appearance.
+
+    `config_revision` is the one its turns run under; what others record of it carries the revision in force then.
+
+    `approvals` are yeses that cover later calls of the session too: `{call, tool, args_digest, by, reason, at, expires,
+    policy_digest, scope, rules, max_uses, used}`; times are milliseconds since the epoch, `call` is the one that was asked for.
+
+    `model_calls`, `barred` and `lost` tell what stands in `calls`, so that nobody has to go through them for it; they stand in
+    no state document.
+    """
+
+    id: str = ""
+    tenant: str = ""
+    state: State = State.RUNNING
+    agent: str = ""
+    goal: str = ""
+    inputs: tuple[Mapping[str, Json], ...] = ()
+    actor: str = ""
+    config_revision: int = 0
+    seq: int = 0
+    epoch: int = 0
+    turn: int = 0
+    calls: Grown[Call] = field(default_factory=Grown)
+    labels: frozenset[str] = frozenset()
+    approvals: tuple[Mapping[str, Json], ...] = ()
+    tool_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    waiting_for: str | None = None
+    waiting: Mapping[str, Json] | None = None
+    """The question that it waits with: `{call, args_digest, expires, needed, given}`."""
+    paused: Mapping[str, Json] | None = None
+    """`{by, reason, at}` while a person keeps it from going on; it may wait for an answer at the same time."""
+    result: str | None = None
+    error: Mapping[str, Json] | None = None
+    model_calls: int = 0
+    """How many of `calls` are the model's."""
+    barred: int = 0
+    """How many of `calls` were refused or denied."""
+    lost: frozenset[str] = frozenset()
+    """Those of `calls`, the model's left out, whose outcome is unknown."""
+
+    @property
+    def over(self) -> bool:
+        """Whether the session has ended for good."""
+        return self.state not in {State.RUNNING, State.WAITING, State.PAUSED}
+
+
+def counts(calls: Iterable[Call]) -> dict[str, Json]:
+    """The fields of a state that count its calls."""
+    found: dict[str, Json] = {"model_calls": 0, "barred": 0, "lost": frozenset()}
+    for call in calls:
+        found["model_calls"] += call.tool == MODEL_CALL
+        found["barred"] += call.step in BARRED
+        found["lost"] |= {call.call} if is_lost(call) else frozenset()
+    return found
+
+
+def is_lost(call: Call) -> bool:
+    """Whether nobody knows what came of a call of a tool. One of the model is made again, and there is nothing to find out."""
+    return call.step is Step.UNKNOWN and call.tool != MODEL_CALL

@@ -1,0 +1,121 @@
+"""Who waits for whom: over locks, delegations and approvals, in one graph; a cycle is found when it closes.
+
+    graph = WaitGraph()
+    graph.wait("s-1", {"s-2"}, "lock ledger")                    # None
+    graph.wait("s-2", {"s-1"}, "lock stock")                     # Cycle: s-2 waits for s-1, s-1 waits for s-2
+
+A wait that would close a cycle is not entered: whoever asked for it, or the victim that policy declares, is told instead. So the
+graph never holds one, and `behind` (whom a session holds up, through any number of others) ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """`waiter` waits for `holder` because of `reason`, such as `lock ledger`."""
+
+    waiter: str
+    holder: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """Waits each of whose holder is the next one's waiter, the last one's holder the first one's waiter."""
+
+    waits: tuple[Wait, ...]
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Who is in it, in order, the one that closed it first."""
+        return tuple(wait.waiter for wait in self.waits)
+
+    def __str__(self) -> str:
+        told = [f"{wait.waiter} waits for {wait.holder} ({wait.reason})" for wait in self.waits]
+        return f"deadlock: {', '.join(told)}"
+
+
+class WaitGraph:
+    """Who waits for whom now. A waiter waits for one thing at a time, which several may hold."""
+
+    def __init__(self) -> None:
+        self._waits: dict[str, dict[str, str]] = {}
+        self._behind: dict[str, set[str]] = {}
+
+    def wait(self, waiter: str, holders: Collection[str], reason: str) -> Cycle | None:
+        """`waiter` waits for all of `holders` to let go; the cycle that this would close, and then nothing is entered.
+
+        Raises ValueError when it waits already.
+        """
+        if waiter in self._waits:
+            raise ValueError(f"{waiter} waits already")
+        for holder in holders:
+            way = self._way(holder, waiter)
+            if way is not None:
+                return Cycle((Wait(waiter, holder, reason), *way))
+        self._waits[waiter] = dict.fromkeys(holders, reason)
+        for holder in holders:
+            self._behind.setdefault(holder, set()).add(waiter)
+        return None
+
+    def done(self, waiter: str) -> None:
+        """`waiter` waits no longer. Does nothing when it did not."""
+        for holder in self._waits.pop(waiter, {}):
+            others = self._behind[holder]
+            others.discard(waiter)
+            if not others:
+                del self._behind[holder]
+
+    def held_by(self, waiter: str) -> Iterator[str]:
+        """Everybody that `waiter` waits for, directly or through others, each once, the nearest first."""
+        seen, row = {waiter}, [waiter]
+        while row:
+            row = [holder for one in row for holder in self._waits.get(one, {}) if holder not in seen]
+            row = list(dict.fromkeys(row))
+            seen.update(row)
+            yield from row
+
+    def behind(self, holder: str) -> Iterator[str]:
+        """Everybody that `holder` keeps waiting, directly or through others, each once, the nearest first."""
+        seen, row = {holder}, [holder]
+        while row:
+            row = [waiter for one in row for waiter in sorted(self._behind.get(one, ())) if waiter not in seen]
+            row = list(dict.fromkeys(row))
+            seen.update(row)
+            yield from row
+
+    def waits(self) -> Iterator[Wait]:
+        """Every wait, by waiter and holder."""
+        for waiter in sorted(self._waits):
+            for holder, reason in sorted(self._waits[waiter].items()):
+                yield Wait(waiter, holder, reason)
+
+    def _way(self, start: str, goal: str) -> tuple[Wait, ...] | None:
+        """A shortest chain of waits from `start` to `goal`; empty when they are one."""
+        if start == goal:
+            return ()
+        came: dict[str, Wait] = {}
+        row = [start]
+        while row:
+            coming = []
+            for one in row:
+                for holder, reason in self._waits.get(one, {}).items():
+                    if holder in came or holder == start:
+                        continue
+                    came[holder] = Wait(one, holder, reason)
+                    if holder == goal:
+                        return _back(came, start, goal)
+                    coming.append(holder)
+            row = coming
+        return None
+
+
+def _back(came: dict[str, Wait], start: str, goal: str) -> tuple[Wait, ...]:
+    way = [came[goal]]
+    while way[-1].waiter != start:
+        way.append(came[way[-1].waiter])
+    return tuple(reversed(way))
