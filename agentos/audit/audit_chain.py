@@ -60,11 +60,10 @@ class Hold:
     actor: str
     time_ms: int
 
-    def covers(self, session: str, agent: str | None) -> bool:
-        """Whether `session`, of `agent`, must be kept. A session of nobody knows which agent may be of any."""
-        if self.agent is not None:
-            return agent is None or agent == self.agent
-        return session == self.session or period_of(session) == self.period
+    @property
+    def key(self) -> tuple[str, Json]:
+        """What it is on: ("session", id), ("agent", name) or ("period", month)."""
+        return next(iter(self.target().items()))
 
     @property
     def what(self) -> str:
@@ -86,17 +85,21 @@ class AuditRecord:
     tombstones: list[Erased] = field(default_factory=list)
     holds: dict[str, Hold] = field(default_factory=dict)
     """The holds in force, by id, oldest first."""
+    _holding: dict[tuple[str, Json], dict[str, Hold]] = field(default_factory=dict)
+    """The same by what they are on: ("session", id), ("agent", name) or ("period", month)."""
     released: dict[str, Hold] = field(default_factory=dict)
     retired: dict[str, dict[str, int]] = field(default_factory=dict)
     """Period → its streams that were retired, and how many events each had."""
 
     def held_by(self, session: str, agent: str | None) -> tuple[Hold, ...]:
-        """The holds that keep a session."""
-        return tuple(hold for hold in self.holds.values() if hold.covers(session, agent))
+        """The holds that keep a session of `agent`. One of nobody knows which agent may be of any."""
+        agents = [key for key in self._holding if key[0] == "agent"] if agent is None else [("agent", agent)]
+        keys: list[tuple[str, Json]] = [("session", session), ("period", period_of(session)), *agents]
+        return tuple(hold for key in keys for hold in self._holding.get(key, {}).values())
 
     def holding(self, period: str) -> tuple[Hold, ...]:
         """The holds on a period itself."""
-        return tuple(hold for hold in self.holds.values() if hold.period == period)
+        return tuple(self._holding.get(("period", period), {}).values())
 
     def take(self, event: Event, tenant: str) -> None:
         """Fold one event of `tenant` in. Raises ValueError, KeyError or TypeError for a foreign one or one of an unknown type."""
@@ -109,8 +112,10 @@ class AuditRecord:
             case "agentos.audit.held":
                 hold = _hold(event)
                 self.holds[hold.id] = hold
+                self._holding.setdefault(hold.key, {})[hold.id] = hold
             case "agentos.audit.released":
-                self.released[data["hold"]] = self.holds.pop(data["hold"])
+                hold = self.released[data["hold"]] = self.holds.pop(data["hold"])
+                del self._holding[hold.key][hold.id]
             case "agentos.audit.retired":
                 period, size = _text(data, "period"), data["size"]
                 if PERIOD.fullmatch(period) is None or type(size) is not int:

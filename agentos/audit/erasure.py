@@ -104,11 +104,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an erasure would do. `already` are sessions that were erased before."""
+    """What an erasure would do. `already` are sessions that were erased before.
+
+    `unborn` have one of the keys and no event: they were retired, or never came to be, and may have left a workspace (a fork's is
+    a copy of the other session's).
+    """
 
     candidates: tuple[Candidate, ...]
     keys: tuple[bytes, ...]
     already: tuple[str, ...]
+    unborn: tuple[str, ...] = ()
 
     def refused(self, *, overrule: bool) -> AgentOSError | None:
         """Why it must not be carried out, None when it may."""
@@ -227,6 +232,7 @@ class Erasure:
             if refusal is not None:
                 raise refusal
             overruled = any(one.kept_until_ms is not None for one in plan.candidates)
+            names += plan.unborn
             # Also of a data subject of whom nothing was stored: who it is stands beside the key.
             starts = range(0, max(len(names), 1), TOGETHER) if plan.keys else ()
             return [erased_entry(names[at : at + TOGETHER], plan.keys, basis, overruled=overruled) for at in starts]
@@ -293,9 +299,14 @@ class Erasure:
     async def _plan(self, record: AuditRecord, wanted: Wanted) -> Plan:
         keys = await (self._of_subject(wanted.subject) if wanted.subject is not None else self._of_sessions(record, wanted))
         names = sorted({name for sessions in keys.values() for name in sessions})
-        candidates = [await self._look(record, name) for name in names if name not in record.erased]
+        found = {name: await self._look(record, name) for name in names if name not in record.erased}
         already = {*(name for name in (*names, *wanted.sessions) if name in record.erased)}
-        return Plan(tuple(one for one in candidates if one is not None), tuple(sorted(keys)), tuple(sorted(already)))
+        return Plan(
+            tuple(one for one in found.values() if one is not None),
+            tuple(sorted(keys)),
+            tuple(sorted(already)),
+            tuple(name for name, one in found.items() if one is None),
+        )
 
     async def _of_subject(self, subject: str) -> dict[bytes, tuple[str, ...]]:
         found = await self.keys.of_subject(subject)

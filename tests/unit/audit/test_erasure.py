@@ -125,6 +125,20 @@ async def test_retention_is_kept(world: World, governance: list[dict[str, object
     assert (record.erased[first].overruled, record.erased[second].overruled) == (True, False)
 
 
+async def test_the_copy_of_a_fork_that_never_came_to_be_goes_too(world: World) -> None:
+    """The runtime died after it copied the workspace and before it stored the fork's first event."""
+    gone = await world.session()
+    lost = world.clock.session()
+    await world.erasure.join(lost, gone)
+    world.around.rooms.add(lost)
+    done = await erase(world.erasure, gone, lost)
+    assert [one.session for one in done.candidates] == [gone]
+    assert world.around.rooms == set()
+    world.around.rooms.add(lost)  # and if the runtime dies again before it removes it
+    await world.start().finish()
+    assert world.around.rooms == set()
+
+
 async def test_a_data_subject_is_erased_as_a_whole(world: World) -> None:
     """All sessions of it share one key: none alone, all together; then nobody remembers who it was."""
     ours = [await world.session(subject="customer-4711") for _ in range(2)]
