@@ -40,8 +40,10 @@ async def run(folder: Path, sessions: int = SESSIONS) -> dict[str, float]:
             found[f"{name}: events"] = events
             found[f"{name}: events/s written"] = events / (time.perf_counter() - begun)
             begun = time.perf_counter()
-            await runtime.tenants.get("default").projector.caught_up()
-            found[f"{name}: seconds until the read model has the rest"] = time.perf_counter() - begun
+            served = runtime.tenants.get("default")
+            await served.projector.caught_up()
+            await served.wordsmith.caught_up()
+            found[f"{name}: seconds until the read models have the rest"] = time.perf_counter() - begun
         found |= {f"{name}: {what}": value for what, value in (await _start(home)).items()}
     return found
 

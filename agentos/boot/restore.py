@@ -181,6 +181,9 @@ class Restoring:
         done.erased = await destroy_again(gone, home.keys / "payload", self._random)
         if wanted.litestream is not None:
             await self._read_models(wanted.litestream, home, done)
+        if done.keys and wanted.tombstones is None:
+            told = "payloads that were erased after this backup was made can be read again if the keys are a copy from before"
+            done.warnings.append(f"{told}: restore with --tombstones and a newer backup, or erase them again")
         if not done.keys:
             done.warnings.append("without keys no payload can be read, and sessions that were running cannot go on")
         if ring is None:

@@ -66,9 +66,7 @@ def run(
     ] = None,
     data_subject: Annotated[
         str | None,
-        typer.Option(
-            "--data-subject", metavar="ID", help="whom the session is about; all of theirs can be erased together"
-        ),
+        typer.Option("--data-subject", metavar="ID", help="whom the session is about; all of theirs can be erased together"),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="follow the session to its end, on standard error")] = False,
     output: Annotated[Form, typer.Option("--output", "-o", help="what to print of the session; name: its id")] = Form.NAME,

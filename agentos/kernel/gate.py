@@ -128,7 +128,7 @@ class Gate:
     async def perform_model(self, journal: Journal, configuration: Configuration) -> Call:
         """Take the next model call of the session through the gate; its result's `data` is the reply."""
         agent = configuration.agents[journal.state.agent]
-        number = sum(1 for call in journal.state.calls.values() if call.tool == MODEL_CALL) + 1
+        number = journal.state.model_calls + 1
         # The view is a pure function of the log, so the head of the chain names the whole input of the model.
         args = {"model": agent.model, "input_digest": journal.head.hash}
         syscall = Syscall(f"{MODEL_IDS}{number}", MODEL_CALL, args)

@@ -23,13 +23,21 @@ MAX_TOKENS: Final = 1_000_000_000
 UNREADABLE: Final = "agentos.unreadable"
 """Key under which arguments that have no canonical form (an integer beyond 2^53, …) are kept as text; such a call is refused."""
 
-_CALL_ID: Final = re.compile(rf"(?!{MODEL_IDS})[!-~]{{1,128}}", re.ASCII)
-"""What may name a call: printable, without blanks, since ids are shown to people and passed on as they are."""
+_CALL_ID: Final = re.compile(rf"(?!{MODEL_IDS})[A-Za-z0-9_-]{{1,64}}", re.ASCII)
+"""What may name a call. Ids stand in headers, which are shown when payloads are not, so they have no room for words."""
+
+_COUNTED: Final = re.compile(r"[a-z]{1,8}-?[0-9]{1,9}", re.ASCII)
+"""What a harness may call a call that no reply has named: a number, and what it is the number of."""
 
 
 def is_call_id(value: object) -> TypeGuard[str]:
     """Whether `value` may name a call of a model or a harness."""
     return isinstance(value, str) and _CALL_ID.fullmatch(value) is not None
+
+
+def is_counted(call: str) -> bool:
+    """Whether a harness may use this id of its own accord."""
+    return _COUNTED.fullmatch(call) is not None
 
 
 def check_reply(reply: ModelReply, *, taken: Container[str]) -> None:

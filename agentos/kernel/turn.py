@@ -19,7 +19,7 @@ from agentos.abi.syscall import Syscall
 from agentos.kernel.gate import MAX_OUTCOME, SYSTEM, Gate
 from agentos.kernel.journal import Journal
 from agentos.kernel.port import Configuration, ConfigurationSource, HarnessProcess, HarnessSilent, Spawner, Timer
-from agentos.kernel.reply import is_call_id
+from agentos.kernel.reply import is_call_id, is_counted
 from agentos.projections import context
 from agentos.projections.session import Call, SessionState, State, Step
 
@@ -212,15 +212,21 @@ class _Turns:
     async def _tool_call(self, params: dict[str, Json]) -> dict[str, Json]:
         call_id, tool, args = params.get("call"), params.get("tool"), params.get("args")
         if not is_call_id(call_id):
-            raise Conflict("tool.call: `call` is an id of 1 to 128 printable characters that does not begin with `model-`")
+            raise Conflict("tool.call: `call` is 1 to 64 letters, digits, `_` and `-`, and does not begin with `model-`")
         if not isinstance(tool, str) or not isinstance(args, dict):
             raise Conflict("tool.call: `tool` is a name and `args` an object")
+        if not is_counted(call_id) and not self._named(call_id):
+            raise Conflict(f"tool.call: no reply has named a call {call_id}; number calls of your own, as in `step-1`")
         call = await self._gate.perform(self.journal, await self._in_force(), Syscall(call_id, tool, args))
         self._leave_if_stopped(call)
         if call.step in {Step.REFUSED, Step.DENIED}:
             await self._bound()
         text, is_error = context.outcome(call)
         return {"call": call_id, "content": text, "is_error": is_error}
+
+    def _named(self, call: str) -> bool:
+        """Whether the model, or the harness before, has named a call so: an id is in a header, and no place for words."""
+        return call in self.journal.state.calls or any(one["call"] == call for one in context.pending(self.journal.state))
 
     async def _finish(self, params: dict[str, Json]) -> dict[str, Json]:
         result = params.get("result")
@@ -253,7 +259,7 @@ class _Turns:
 
     async def _bound(self) -> None:
         """Fail a session that goes on asking for what it may not."""
-        refused = sum(1 for call in self.journal.state.calls.values() if call.step in {Step.REFUSED, Step.DENIED})
+        refused = self.journal.state.barred
         if refused >= MAX_REFUSED:
             await self.fail("refused", f"{refused} calls of the session were refused or denied")
             raise Leave(rpc.ENDED, "the session failed")

@@ -114,7 +114,8 @@ def test_a_stream_that_vanished_is_found_at_the_start(up: Cli, trees: bool) -> N
     until = time.monotonic() + 20
     while not warnings(up) and time.monotonic() < until:
         pass
-    assert any("changed behind the runtime's back" in line and f"{stream}: the stream is empty or gone" in line for line in warnings(up))
+    told = f"changed behind the runtime's back: {stream}: the stream is empty or gone"
+    assert any(told in line for line in warnings(up))
     refused = up("audit", "checkpoint", "--now", expect=1)
     assert "it was deleted" in refused.err
     assert "NOT verified" in up("audit", "verify", expect=1).out

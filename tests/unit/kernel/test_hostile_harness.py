@@ -91,23 +91,23 @@ async def test_frames_behind_the_end_are_not_read(kernel: Kernel) -> None:
 
 
 async def test_an_id_is_one_call_for_ever(kernel: Kernel) -> None:
-    """A repeated call is answered from the log; another call under its id, and ids of the kernel's own, are refused."""
+    """A repeated call is answered from the log; another under its id, and ids that are words or the kernel's own, are refused."""
     code = """
-first = [("c", "write", "a"), ("c", "write", "a")]
-others = [("c", "send", "a"), ("c", "write", "b"), ("c", "x" * 10**6, "a")]
-odd = [(call, "write", "a") for call in ("model-1", "", "a b", "a\\n", "\\u00e9")]
+first = [("c1", "write", "a"), ("c1", "write", "a")]
+others = [("c1", "send", "a"), ("c1", "write", "b"), ("c1", "x" * 10**6, "a")]
+odd = [(call, "write", "a") for call in ("model-1", "", "a b", "a\\n", "\\u00e9", "Anna_Berg", "anna-is-ill", "c" * 65)]
 answers = [ask("tool.call", call=call, tool=tool, args={"path": path}) for call, tool, path in first + others + odd]
 ask("finish", result=json.dumps(["result" in answer for answer in answers]))
 """
     state = await run(kernel, code)
-    assert state.result == "[true, true" + ", false" * 8 + "]"
+    assert state.result == "[true, true" + ", false" * 11 + "]"
     assert kernel.driver.calls == [("write", {"path": "a"})]
 
 
 async def test_arguments_may_be_odd_and_stay_what_they_are(kernel: Kernel) -> None:
     """A NUL, a huge number as text and control characters reach the driver as they were decided."""
     path = "\0\x1b[2J \u202e 1152921504606846976"
-    state = await run(kernel, f"ask('tool.call', call='c', tool='write', args={{'path': {path!r}}}); ask('finish', result='ok')")
+    state = await run(kernel, f"ask('tool.call', call='c1', tool='write', args={{'path': {path!r}}}); ask('finish', result='ok')")
     assert (state.state, kernel.driver.calls) == ("finished", [("write", {"path": path})])
 
 
