@@ -139,6 +139,7 @@ class Restoring:
             )
         home = wanted.home.resolve()
         _require_empty(home)
+        left = await asyncio.to_thread(lambda: sorted(home.parent.glob(f".{home.name}.restoring-*")))
         try:
             with wanted.backup.open("rb") as file:
                 backup = open_backup(file)
@@ -151,6 +152,7 @@ class Restoring:
         except OSError as error:
             where = error.filename if isinstance(error.filename, str) else str(wanted.backup)
             raise AgentOSError(f"the backup cannot be restored: {error.strerror}", where=where) from error
+        done.warnings += [f"a restore that was killed has left {path}, which may hold keys: delete it" for path in left]
         return done
 
     async def _build(self, backup: Backup, home: Home, name: str) -> Restored:

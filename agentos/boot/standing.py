@@ -53,8 +53,7 @@ class Standing:
         """
         await tenant.projector.caught_up()
         for state in ("waiting", "paused"):
-            for row in await asyncio.to_thread(read.sessions, tenant.store, state=state, limit=MANY):
-                self._sessions.adopt(tenant.name, row["id"])
+            self._sessions.adopt(tenant.name, await asyncio.to_thread(read.names, tenant.store, state=state))
         for row in await asyncio.to_thread(read.sessions, tenant.store, state="running", limit=MANY):
             log.info("resuming session %s", row["id"])
             await self._resume(tenant.name, row["id"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -27,6 +27,7 @@ from agentos.eventlog.port import EventLog
 from agentos.kernel.approvals import Scope, asked_call, granted_yes, question_ends, terms
 from agentos.kernel.gate import SYSTEM, Gate
 from agentos.kernel.journal import Journal
+from agentos.kernel.live import Live
 from agentos.kernel.opening import admitted, opening
 from agentos.kernel.places import LONGEST_PAUSE_S, Places
 from agentos.kernel.port import AgentSpec, ConfigurationSource, Timer
@@ -65,7 +66,7 @@ class Sessions:
         self._random = random
         self._journals: dict[_Key, Journal] = {}
         self._tasks: dict[_Key, asyncio.Task[None]] = {}
-        self._live: set[_Key] = set()
+        self._live = Live()
         self._turnstiles: weakref.WeakValueDictionary[_Key, asyncio.Lock] = weakref.WeakValueDictionary()
         self._stirred = asyncio.Event()
         self._closed = False
@@ -89,11 +90,10 @@ class Sessions:
 
         `labels` are on the session from its first event, `file_labels` on input files, by the folder or file below `input/` that
         they are in (`.`: all); what the Agent declares is added to both.
-        Raises NotFound for an agent that is not declared, Conflict when the tenant has as many live sessions as it may,
-        UsageError for input that cannot be taken.
+        Raises NotFound (no such agent), Conflict (the tenant has as many live sessions as it may), UsageError (unusable input).
         """
         configuration = self._source.current(tenant)
-        spec = admitted(configuration, agent, live=sum(1 for key in self._live if key[0] == tenant))
+        spec = admitted(configuration, agent, live=self._live.count(tenant))
         session = new_id("s", self._timer, self._random)
         journal = Journal(self._logs(tenant), tenant, session, self._timer, self._random)
         self._live.add((tenant, session))
@@ -134,11 +134,11 @@ class Sessions:
 
     def live(self, tenant: str) -> frozenset[str]:
         """The sessions of a tenant that are not over, those just being created among them."""
-        return frozenset(session for owner, session in self._live if owner == tenant)
+        return self._live.of(tenant)
 
-    def adopt(self, tenant: str, session: str) -> None:
-        """Count a session that a runtime before us left waiting for a person among the live ones."""
-        self._live.add((tenant, session))
+    def adopt(self, tenant: str, sessions: Iterable[str]) -> None:
+        """Count sessions that a runtime before us left waiting for a person among the live ones."""
+        self._live.adopt(tenant, sessions)
 
     async def resume(self, tenant: str, session: str) -> None:
         """Take over a session that nobody here runs and run it on, unless it is over or waits for a person.

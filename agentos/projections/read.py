@@ -32,6 +32,12 @@ def sessions(
     return _rows(index, text, whole_session, statement, (*(value for _, value in wanted), limit))
 
 
+def names(index: ReadModel, *, state: str) -> list[str]:
+    """The ids of all sessions in a state, in no order."""
+    with index.reader() as connection:
+        return [row[0] for row in connection.execute("SELECT id FROM sessions WHERE state = ?", (state,))]
+
+
 def session(index: ReadModel, name: str, text: ReadModel | None = None) -> Row | None:
     """The row of one session, None if the log has none."""
     found = _rows(index, text, whole_session, "SELECT * FROM sessions WHERE id = ?", (name,))

@@ -237,7 +237,7 @@ class World:
             if seen.state.over:
                 continue
             if seen.state.state is not State.RUNNING:
-                runtime.sessions.adopt("default", session)
+                runtime.sessions.adopt("default", [session])
                 continue
             await self._resume(runtime, session, seen)
         self.spawn(self._look_around(runtime))

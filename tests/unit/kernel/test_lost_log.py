@@ -263,8 +263,7 @@ async def test_sessions_that_wait_for_a_person_count_as_live(kernel: Kernel) -> 
     with pytest.raises(Conflict, match="10 live sessions"):
         await sessions.create("default", "worker", "work", None, "principal/op")
     later = kernel.sessions()
-    for session in made:
-        later.adopt("default", session)
+    later.adopt("default", made)
     with pytest.raises(Conflict):
         await later.create("default", "worker", "work", None, "principal/op")
     await later.answer("default", made[0], granted=True, reason="fine", actor="principal/ann")
