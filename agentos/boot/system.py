@@ -26,6 +26,9 @@ GRACE: Final = 1.0
 SILENCE: Final = 300.0
 """Seconds that a harness may leave the kernel waiting for a frame, or with one that it does not read."""
 
+_STEADY: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""The clock that also counts while the machine is suspended, where there is one: who slept must find that time has passed."""
+
 
 def settle_heap() -> None:
     """Tell the garbage collector of a process that only serves: what is loaded by now stays; young garbage is swept less often.
@@ -45,7 +48,7 @@ class SystemTimer:
         return time.time_ns() // 1_000_000
 
     def monotonic_us(self) -> int:
-        return time.monotonic_ns() // 1_000
+        return time.clock_gettime_ns(_STEADY) // 1_000
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -55,7 +55,8 @@ class Reconciler:
         try:
             found = await self._drivers.reconcile(tool, call.args, place)
         except DriverError as error:
-            log.warning("session %s: what came of %s cannot be asked: %s", journal.session, call.call, error)
+            # Not in its words, which are the tool's: the log of the runtime outlives an erasure.
+            log.warning("session %s: what came of %s cannot be asked (%s)", journal.session, call.call, error.code)
             return
         if found is None:
             log.info("session %s: its tool does not know what came of %s", journal.session, call.call)
