@@ -122,6 +122,7 @@ class Notary:
             self._first_us = self._first_us or first
             raise
         self._signed_us = self._timer.monotonic_us()
+        self.problem = None  # what is signed is stored: the log answers
         async with self._moved:
             self._moved.notify_all()
         return signed

@@ -28,16 +28,12 @@ from agentos.boot.tenants import Tenant, Tenants
 from agentos.eventlog.adapters.streams import drop_stream
 from agentos.eventlog.port import EventLog
 from agentos.kernel.sessions import Sessions
-from agentos.registry.state import State
 from agentos.registry.store import Registry
 
 log = logging.getLogger(__name__)
 
 PATIENCE_S: Final = 60.0
 """Seconds that an erasure waits for the read models to have taken it in."""
-
-FRESH_MS: Final = 1000
-"""Milliseconds for which what was declared is taken to be declared still."""
 
 LOOK_S: Final = 0.05
 """Seconds between two looks whether a read model has noticed that a stream is gone."""
@@ -73,7 +69,7 @@ class Erasures:
         `warnings`: nothing can be erased then, or something still is there.
         """
         tenant = self._tenants.get(name)
-        around = _Around(tenant, self._registry, self._sessions, self._workspaces / name, self._clock)
+        around = _Around(tenant, self._registry, self._sessions, self._workspaces / name)
         chain = AuditChain(tenant.log, name, self._clock, self._random)
         erasure = Erasure(name, tenant.log, chain, tenant.keys, around, self._clock, self._random)
         notary = _Notary(self._checkpoints.get(name))
@@ -118,21 +114,12 @@ class Erasures:
 class _Around:
     """`audit.erasure.Around`."""
 
-    def __init__(self, tenant: Tenant, registry: Registry, sessions: Sessions, workspaces: Path, clock: Clock) -> None:
+    def __init__(self, tenant: Tenant, registry: Registry, sessions: Sessions, workspaces: Path) -> None:
         self._tenant = tenant
         self._registry = registry
         self._sessions = sessions
         self._workspaces = workspaces
-        self._clock = clock
         self._then: dict[tuple[str, int], dict[str, Json] | None] = {}
-        self._now: tuple[int, State] | None = None
-
-    async def _state(self) -> State:
-        """The desired state, not older than FRESH_MS: a plan asks for it once for each of its sessions."""
-        now_ms = self._clock.now_ms()
-        if self._now is None or not 0 <= now_ms - self._now[0] <= FRESH_MS:
-            self._now = now_ms, await self._registry.state()
-        return self._now[1]
 
     async def governance(self, agent: str, revision: int) -> Sequence[dict[str, Json]]:
         """See `Around.governance`."""
@@ -140,7 +127,7 @@ class _Around:
         if (agent, revision) not in self._then:
             was = (await self._registry.state(revision)).get(key)
             self._then[agent, revision] = None if was is None else was.spec.get("governance", {})
-        now = (await self._state()).get(key)
+        now = (await self._registry.state()).get(key)
         declared = [None if now is None else now.spec.get("governance", {}), self._then[agent, revision]]
         return [one for one in declared if one is not None]
 

@@ -151,9 +151,9 @@ async def test_a_log_that_is_away_is_waited_for(bureau):
     await until(notary, lambda: covered(notary) == 0)
     bureau.log.lose = 2
     await bureau.write("s-a", 3)
-    await until(notary, lambda: covered(notary) == 3)
+    # A checkpoint whose answer was lost counts before the log has answered again; only then is nothing wrong any more.
+    await until(notary, lambda: covered(notary) == 3 and not notary.warnings())
     assert (await Recheck(notary.prover).run()).ok
-    assert notary.warnings() == []
 
 
 async def test_a_start_that_fails_is_tried_again(bureau, monkeypatch):
