@@ -19,9 +19,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from agentos.abi import event as ev
 from agentos.abi.canonical import Json
+from agentos.abi.erased import erased_by
 from agentos.abi.errors import ChainBroken, SequenceConflict
-from agentos.abi.event import AUDIT_ERASED, AUDIT_HELD, AUDIT_RELEASED, AUDIT_RETIRED, Event
+from agentos.abi.event import Event
 from agentos.abi.ids import Clock, Random, is_name, new_id
 from agentos.eventlog.keys import ID_BYTES
 from agentos.eventlog.port import EventLog, Message
@@ -107,16 +109,16 @@ class AuditRecord:
         if event.tenant != tenant:
             raise ValueError(f"it belongs to tenant {event.tenant}")
         match event.type:
-            case "agentos.audit.erased":
+            case ev.AUDIT_ERASED:
                 self._take_erased(event)
-            case "agentos.audit.held":
+            case ev.AUDIT_HELD:
                 hold = _hold(event)
                 self.holds[hold.id] = hold
                 self._holding.setdefault(hold.key, {})[hold.id] = hold
-            case "agentos.audit.released":
+            case ev.AUDIT_RELEASED:
                 hold = self.released[data["hold"]] = self.holds.pop(data["hold"])
                 del self._holding[hold.key][hold.id]
-            case "agentos.audit.retired":
+            case ev.AUDIT_RETIRED:
                 period, size = _text(data, "period"), data["size"]
                 if PERIOD.fullmatch(period) is None or type(size) is not int:
                     raise ValueError("a retired stream has a period and a size")
@@ -127,7 +129,7 @@ class AuditRecord:
 
     def _take_erased(self, event: Event) -> None:
         data = event.data
-        sessions, keys = tuple(data["sessions"]), tuple(bytes.fromhex(key) for key in data["keys"])
+        sessions, keys = erased_by(event), tuple(bytes.fromhex(key) for key in data["keys"])
         if not all(is_name(session) for session in sessions) or any(len(key) != ID_BYTES for key in keys):
             raise ValueError("a tombstone names sessions and keys")
         overruled = data["overruled"] is True
@@ -219,22 +221,22 @@ class AuditChain:
 def erased_entry(sessions: Sequence[str], keys: Sequence[bytes], basis: str, *, overruled: bool) -> Entry:
     """A tombstone to be."""
     named = [key.hex() for key in keys]
-    return AUDIT_ERASED, {"sessions": list(sessions), "keys": named, "basis": basis, "overruled": overruled}
+    return ev.AUDIT_ERASED, {"sessions": list(sessions), "keys": named, "basis": basis, "overruled": overruled}
 
 
 def held_entry(hold: str, target: Mapping[str, Json], reason: str) -> Entry:
     """A hold to be; `target` is one of `session`, `agent`, `period` with its name."""
-    return AUDIT_HELD, {"hold": hold, **target, "reason": reason}
+    return ev.AUDIT_HELD, {"hold": hold, **target, "reason": reason}
 
 
 def released_entry(hold: str, reason: str) -> Entry:
     """The end of a hold to be."""
-    return AUDIT_RELEASED, {"hold": hold, "reason": reason}
+    return ev.AUDIT_RELEASED, {"hold": hold, "reason": reason}
 
 
 def retired_entry(signed: Mapping[str, Json], period: str, basis: str, *, overruled: bool) -> Entry:
     """The end of a stream to be; `signed` is what `Prover.retire` says of it."""
-    return AUDIT_RETIRED, {**signed, "period": period, "basis": basis, "overruled": overruled}
+    return ev.AUDIT_RETIRED, {**signed, "period": period, "basis": basis, "overruled": overruled}
 
 
 def _hold(event: Event) -> Hold:

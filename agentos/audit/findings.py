@@ -16,6 +16,7 @@ from typing import Final
 
 from agentos.abi import event as ev
 from agentos.abi.canonical import Json, NotCanonical, digest, digest_of, parse_strict
+from agentos.abi.erased import erased_by
 from agentos.abi.event import Event
 from agentos.audit.consent import Call, Consent, said_of
 from agentos.audit.finding import Finding, Unseen
@@ -131,14 +132,7 @@ def check_actors(events: Iterable[Event], tenant: str, roster: Roster) -> Iterat
 
 def erased_sessions(audit: Iterable[Event]) -> frozenset[str]:
     """The sessions whose payloads were erased, as the audit chain says. Raises ValueError for an erasure of another shape."""
-    found: set[str] = set()
-    for event in audit:
-        if event.type == ev.AUDIT_ERASED:
-            names = event.data.get("sessions")
-            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                raise ValueError(f"{event.type} #{event.seq} names no sessions")
-            found.update(names)
-    return frozenset(found)
+    return frozenset(name for event in audit for name in erased_by(event))
 
 
 class _Session:

@@ -274,8 +274,10 @@ class Runtime:
 
     async def _join(self, tenant: str, session: str, other: str) -> None:
         """Let a fork share the key of the session that it repeats."""
-        if self.erasures is not None:
-            await self.erasures.join(tenant, session, other)
+        if self.erasures is None:
+            # A fork with a key of its own would outlive the erasure of what it repeats.
+            raise Unavailable("the runtime is not ready yet", mend="ask again in a moment")
+        await self.erasures.join(tenant, session, other)
 
     async def _serves(self, tenant: str) -> bool:
         """Whether this runtime's claim is the newest. There is one tenant where there is a claim."""

@@ -19,6 +19,7 @@ from agentos.abi import event as ev
 from agentos.abi.attributes import attributes_of, session_attributes
 from agentos.abi.canonical import digest
 from agentos.abi.chain import GENESIS
+from agentos.abi.erased import erased_by
 from agentos.abi.event import Event, rfc3339
 from agentos.abi.record import header_of
 from agentos.abi.syscall import MODEL_CALL
@@ -27,7 +28,6 @@ from agentos.eventlog.subject import AUDIT_CHAIN, chain_of, is_session_subject
 from agentos.projections.cells import clip as _clip
 from agentos.projections.cells import dump as _dump
 from agentos.projections.decoded import decode_header
-from agentos.projections.erased import erased_by
 from agentos.projections.index_tables import APPROVALS, CHAINS, SESSIONS, SPEND, SYSCALLS
 from agentos.projections.table import Row, Table
 

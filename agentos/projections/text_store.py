@@ -15,12 +15,12 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
+from agentos.abi.erased import erased_by
 from agentos.eventlog.port import Stored
 from agentos.eventlog.subject import AUDIT_CHAIN, is_session_subject, session_of
 from agentos.projections import sqlite_file
 from agentos.projections.cells import clip, dump
 from agentos.projections.decoded import PayloadBroken, decode_header, decode_kind
-from agentos.projections.erased import erased_by
 from agentos.projections.read_model import FAULTS, POSITIONS, New, ReadModel
 from agentos.projections.sqlite_file import Layout
 from agentos.projections.table import INTEGER, TEXT, Table

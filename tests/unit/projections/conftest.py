@@ -12,12 +12,11 @@ import pytest
 
 from agentos.abi.attributes import attributes_of, session_attributes
 from agentos.abi.chain import Head
-from agentos.abi.event import Event
+from agentos.abi.event import AUDIT_ERASED, Event
 from agentos.abi.record import SALT_BYTES, header_of
 from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.eventlog.port import Message, Stored
 from agentos.eventlog.subject import AUDIT_CHAIN, AUDIT_STREAM, session_of, session_subject, stream_of
-from agentos.projections.erased import ERASED
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +106,17 @@ def tombstones(*erasures: Iterable[str]) -> list[tuple[str, Stored]]:
     for position, names in enumerate(erasures, 1):
         data = {"sessions": sorted(names), "keys": [], "basis": "asked for"}
         event = Event(
-            f"a-{position}", ERASED, "default", "audit", position, head.hash, 1_795_000_000_000, "principal/op", 1, None, data
+            f"a-{position}",
+            AUDIT_ERASED,
+            "default",
+            "audit",
+            position,
+            head.hash,
+            1_795_000_000_000,
+            "principal/op",
+            1,
+            None,
+            data,
         )
         line = event.to_bytes()
         head = event.head(line)
