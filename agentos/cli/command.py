@@ -176,6 +176,13 @@ def paint(text: str, *, err: bool = False, **style: Json) -> str:
     return typer.style(text, **style) if colour(err) else text
 
 
+def mark(ok: bool | None) -> str:
+    """How a check came out: held, not held, not made."""
+    if ok is None:
+        return "–"  # noqa: RUF001 - a dash, as it is printed
+    return paint("✓", fg="green") if ok else paint("✗", fg="red")
+
+
 def interactive() -> bool:
     """Whether somebody sits at the terminal who can answer a question."""
     return sys.stdin.isatty() and sys.stderr.isatty()

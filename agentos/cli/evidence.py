@@ -15,7 +15,7 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, UsageError
 from agentos.audit.layout import MAX_PACK
 from agentos.audit.verify import Report, verify_pack
-from agentos.cli.command import call, emit, emit_json, paint, say
+from agentos.cli.command import call, emit, emit_json, mark, say
 from agentos.cli.render.text import count, plain
 from agentos.cli.verb import examples
 
@@ -127,12 +127,11 @@ def verify(
 
 def lines_of(report: Report) -> list[str]:
     """The report for people: each check by name, then each fault, then the verdict."""
-    marks = {True: paint("✓", fg="green"), False: paint("✗", fg="red"), None: "–"}  # noqa: RUF001 - a dash for a check not made
     gaps: dict[str, list[str]] = {}
     for one in report.not_made:
         gaps.setdefault(one.check, []).append(f"{count(one.events, 'event')}: {one.reason}")
     unseen = {name: f" (not made whole for {'; '.join(told)})" for name, told in gaps.items()}
-    lines = [f"{marks[check.ok]} {check.name:<10} {check.says}{unseen.get(check.name, '')}" for check in report.checks]
+    lines = [f"{mark(check.ok)} {check.name:<10} {check.says}{unseen.get(check.name, '')}" for check in report.checks]
     lines += [plain(f"  {fault.check}: {fault.where}: {fault.message}") for fault in report.faults]
     what = f"{count(report.sessions, 'session')}, {count(report.events, 'event')} of tenant {report.tenant or '?'}"
     absent = ", ".join(f"{number} {reason}" for reason, number in report.absent.items() if number)

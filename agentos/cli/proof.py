@@ -12,7 +12,7 @@ import typer
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, UsageError
-from agentos.cli.command import call, confirm, emit, emit_json, emit_table, paint, say
+from agentos.cli.command import call, confirm, emit, emit_json, emit_table, mark, say
 from agentos.cli.render.text import count, plain
 from agentos.cli.verb import examples
 
@@ -174,7 +174,7 @@ def rotate_key(
 
 def lines_of(report: Json) -> list[str]:
     """The outcome of a verification for people."""
-    good, bad = paint("✓", fg="green"), paint("✗", fg="red")
+    good, bad = mark(True), mark(False)
     lines = [plain(f"{one['check']}: {one['where']}: {one['message']}") for one in report["findings"]]
     lines = [f"{bad} {line}" for line in lines]
     read = f"{count(report['events'], 'event')} of tenant {report['tenant']}"
@@ -188,8 +188,7 @@ def lines_of(report: Json) -> list[str]:
 
 def proven_lines(answer: Json) -> list[str]:
     """The outcome of checking a proof for people."""
-    marks = {True: paint("✓", fg="green"), False: paint("✗", fg="red"), None: "–"}  # noqa: RUF001 - a dash for a check not made
-    lines = [f"{marks[check['ok']]} {check['name']:<10} {check['says']}" for check in answer["checks"]]
+    lines = [f"{mark(check['ok'])} {check['name']:<10} {check['says']}" for check in answer["checks"]]
     if not answer["ok"]:
         return [*lines, plain(f"NOT proven: {answer['fault']}")]
     event, point = answer["event"], answer["checkpoint"]
