@@ -1,4 +1,5 @@
-"""What it takes to go on with a long session: read it from the server, open its payloads, check its chain, fold it.
+"""What it takes to go on with a long session: read it from the server, open its payloads, check its chain, fold it; or read its
+snapshot and what came then.
 
     python -m benchmarks.resume [EVENTS]
 
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,13 @@ from agentos.boot.backend import Embedded
 from agentos.boot.system import SystemRandom, SystemTimer
 from agentos.eventlog.adapters.jetstream import JetStreamLog
 from agentos.eventlog.adapters.keystore import SqliteKeyStore
+from agentos.eventlog.adapters.snapshot_file import SnapshotFiles
 from agentos.eventlog.blob import LogBlobs
 from agentos.eventlog.port import EventLog, Message
 from agentos.eventlog.sealed import SealedLog
 from agentos.eventlog.subject import session_subject
 from agentos.kernel.journal import Journal
+from agentos.kernel.snapshot import Snapshots
 from agentos.projections.session import fold, fold_all
 
 EVENTS = 10_000
@@ -37,6 +41,7 @@ AT_ONCE = 500
 SESSION = "s-1hf7yat01v514x4zmty"
 RUNS = 5
 LAST = 200
+TAIL = 100
 
 DECISION = {"effect": "allow", "rules": ["grants.allow"], "reasons": ["a grant covers it"], "grants": ["sha256:" + "b" * 64]}
 POLICY = {"engine": "opa 1.20.2 (in process)", "data": "sha256:" + "c" * 64}
@@ -99,6 +104,8 @@ async def run(folder: Path, count: int = EVENTS) -> list[str]:
                 lambda: Journal.load(log, "default", SESSION, timer, random)
             ),
         }
+        files = SnapshotFiles(folder / "snapshots", "default", keys, random)
+        seconds |= await _snapshots(log, files, stored, position - TAIL)
         events = [Event.from_bytes(data) for data in stored]
         seconds["of that: checked"] = min(_timed(lambda: _checked(stored)) for _ in range(RUNS))
         seconds["of that: folded"] = min(_timed(lambda: fold_all(events)) for _ in range(RUNS))
@@ -108,9 +115,58 @@ async def run(folder: Path, count: int = EVENTS) -> list[str]:
             state = fold(state, event)
         step = (time.perf_counter() - started) / LAST
         lines = ["| what | s |", "| --- | ---: |", *(f"| {name} | {value:.3f} |" for name, value in seconds.items())]
-        return [*lines, f"| one more event, at {len(state.calls):,} calls | {step:.6f} |"]
+        size = (folder / "snapshots" / f"{SESSION}.state").stat().st_size
+        lines.append(f"| one more event, at {len(state.calls):,} calls | {step:.6f} |")
+        return [
+            *lines,
+            "",
+            f"The snapshot has {size / 1024:,.0f} KiB, the {count:,} records {sum(map(len, stored)) / 1024:,.0f} KiB.",
+        ]
     finally:
         await backend.stop()
+
+
+async def _snapshots(log: EventLog, files: SnapshotFiles, stored: list[bytes], position: int) -> dict[str, float]:
+    """Take one TAIL events before the end, where the log stands at `position`, and resume from it."""
+    timer, random, snapshots = SystemTimer(), SystemRandom(), Snapshots(lambda _tenant: files)
+    whole = await Journal.load(log, "default", SESSION, timer, random)
+    events = [Event.from_bytes(data) for data in stored[:-TAIL]]
+    head, state = events[-1].head(stored[-TAIL - 1]), fold_all(events)
+    standing = replace(whole.standing(), head=head, position=position, state=state)
+
+    async def take() -> None:
+        snapshots.take(standing)
+        await snapshots.close()
+
+    async def resume() -> None:
+        journal = await Journal.load(log, "default", SESSION, timer, random, snapshots)
+        if journal.kept != standing.head.seq or journal.state != whole.state:
+            raise RuntimeError("it was not resumed from its snapshot")
+
+    made, held = await _best(take), await _held(take)
+    return {
+        "a snapshot taken, beside the session": made,
+        "of that: the longest that it held the event loop": held,
+        f"resumed from the snapshot and {TAIL} events": await _best(resume),
+    }
+
+
+async def _held(work: Any) -> float:
+    """The longest time for which nothing else ran while `work` did."""
+    longest, done = 0.0, False
+
+    async def look() -> None:
+        nonlocal longest
+        while not done:
+            started = time.perf_counter()
+            await asyncio.sleep(0)
+            longest = max(longest, time.perf_counter() - started)
+
+    looking = asyncio.create_task(look())
+    await work()
+    done = True
+    await looking
+    return longest
 
 
 async def _best(work: Any) -> float:

@@ -8,7 +8,9 @@ keys/payload/        the keys that open payloads, one file per tenant; in no bac
 identities/          identity files of principals created here (mode 0600)
 workspaces/          one folder per tenant and session
 bundles/             the policy of each tenant as a bundle, for a remote policy server to fetch
+backups/             where a backup goes that is not told where to
 read/                SQLite read models; may be deleted at any time
+snapshots/           folded long sessions, sealed, one folder per tenant; may be deleted at any time, and is in no backup
 log/runtime.log      what the runtime says when detached
 """
 
@@ -60,8 +62,16 @@ class Home:
         return self.root / "bundles"
 
     @property
+    def backups(self) -> Path:
+        return self.root / "backups"
+
+    @property
     def read(self) -> Path:
         return self.root / "read"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.root / "snapshots"
 
     @property
     def log(self) -> Path:
@@ -78,6 +88,7 @@ class Home:
                 self.identities,
                 self.workspaces,
                 self.read,
+                self.snapshots,
                 self.log.parent,
             ):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -2,12 +2,15 @@
 
 `record` turns a type and a payload into the next event of the chain, makes it durable, and folds it into `state`. An event that
 is not durable is not folded: what `state` says has happened, has.
+
+A long session is loaded from its last snapshot and the events behind it (`kernel.snapshot` says what of that is proven).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 
 from agentos.abi.attributes import SESSION_LEVEL, attributes_of, session_attributes, trace_of
 from agentos.abi.canonical import Json
@@ -16,18 +19,23 @@ from agentos.abi.errors import ChainBroken, Conflict, LogUnavailable, NotFound, 
 from agentos.abi.event import Event
 from agentos.abi.ids import Clock, Random
 from agentos.abi.record import SALT_BYTES
-from agentos.eventlog.port import EventLog, Message
+from agentos.eventlog.port import EventLog, Message, Stored
 from agentos.eventlog.subject import session_subject
+from agentos.kernel.snapshot import Snapshots, Standing
 from agentos.projections.session import SessionState, fold
 
 
 class Journal:
     """Write access to one session. `state` is the folded session, `head` the tip of its chain."""
 
-    def __init__(self, log: EventLog, tenant: str, session: str, clock: Clock, random: Random) -> None:
+    def __init__(
+        self, log: EventLog, tenant: str, session: str, clock: Clock, random: Random, snapshots: Snapshots | None = None
+    ) -> None:
+        """`snapshots`: where this session's are kept; None: it has none, and is always read whole."""
         self._log = log
         self._clock = clock
         self._random = random
+        self._snapshots = snapshots
         self._subject = session_subject(session)
         self._position = 0
         self._turnstile = asyncio.Lock()
@@ -39,28 +47,73 @@ class Journal:
         self.head = Head.empty()
         self.state = SessionState(id=session, tenant=tenant)
         self._of_session: dict[str, str | int] = {}
+        self.heard: Callable[[Event], None] | None = None
+        """Told of every event that is recorded from now on, once it is stored and folded."""
         self.inherited: frozenset[str] = frozenset()
         """Calls that are not the session's own: it was forked with them."""
+        self.kept = 0
+        """Events in the session's last snapshot, as far as is known here."""
 
     @classmethod
-    async def load(cls, log: EventLog, tenant: str, session: str, clock: Clock, random: Random) -> Journal:
-        """Read a session from the log, checking its chain. Raises NotFound, ChainBroken or LogUnavailable."""
-        journal = cls(log, tenant, session, clock, random)
-        async for stored in log.read(journal._subject):
-            journal.head, body = follow(journal.head, stored.data, subject=session)
+    async def load(
+        cls, log: EventLog, tenant: str, session: str, clock: Clock, random: Random, snapshots: Snapshots | None = None
+    ) -> Journal:
+        """Read a session from the log, checking its chain. Raises NotFound, ChainBroken, PayloadErased or LogUnavailable."""
+        standing = await snapshots.find(tenant, session) if snapshots is not None else None
+        journal = cls(log, tenant, session, clock, random, snapshots)
+        if snapshots is not None and standing is not None:
             try:
-                event = Event.from_dict(body)
-                if event.withheld:
-                    raise PayloadErased(f"the payload of session {session} was erased", where=f"{session}#{event.seq}")
-                journal._take(event)
-                journal._of_session = journal._of_session or _of_session(event)
-            except (LookupError, TypeError, ValueError, AttributeError) as error:
-                where = f"{session}#{journal.head.seq}"
-                raise ChainBroken(f"is no event of a session that this version can read: {error!r}", where=where) from error
-            journal._position = stored.position
+                await journal._go_on(standing)
+            except (ChainBroken, PayloadErased) as error:
+                # Whether the snapshot is wrong or the log, the log alone can say.
+                await snapshots.drop(standing, f"the log says otherwise ({error.code} at {error.where})")
+                journal = cls(log, tenant, session, clock, random, snapshots)
+        if journal.head.seq == 0:
+            async for stored in log.read(journal._subject):
+                journal._read(stored)
         if journal.head.seq == 0:
             raise NotFound(f"no session {session} in tenant {tenant}", mend="list them: agentos ps --all")
+        journal._keep()
         return journal
+
+    async def _go_on(self, standing: Standing) -> None:
+        """Stand where `standing` says, once the log agrees, and read what came then. Raises as `load`."""
+        # The message that it stands on is read too: a log that was restored from before ends sooner, or has another one there.
+        async with aclosing(self._log.read(self._subject, after=standing.position - 1)) as coming:
+            first = await anext(coming, None)
+            if first is None or first.position != standing.position or not _is_head(first, standing):
+                where = f"{self.session}#{standing.head.seq}"
+                raise ChainBroken("the log does not hold the event that it stands on", where=where)
+            self.head, self.state, self.inherited = standing.head, standing.state, standing.inherited
+            self._position, self._of_session, self.kept = standing.position, standing.of_session, standing.head.seq
+            async for stored in coming:
+                self._read(stored)
+
+    def _read(self, stored: Stored) -> None:
+        """Take in the next event as it is stored. Raises ChainBroken, PayloadErased."""
+        self.head, body = follow(self.head, stored.data, subject=self.session)
+        try:
+            event = Event.from_dict(body)
+            if event.withheld:
+                raise PayloadErased(f"the payload of session {self.session} was erased", where=f"{self.session}#{event.seq}")
+            self._take(event)
+            self._of_session = self._of_session or _of_session(event)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            where = f"{self.session}#{self.head.seq}"
+            raise ChainBroken(f"is no event of a session that this version can read: {error!r}", where=where) from error
+        self._position = stored.position
+
+    def standing(self) -> Standing:
+        """All that the journal knows, as it is now."""
+        state, inherited, of_session = self.state, self.inherited, self._of_session
+        return Standing(self.tenant, self.session, self.head, self._position, state, inherited, of_session)
+
+    def _keep(self) -> None:
+        """Have a snapshot taken if it is time for one."""
+        snapshots, seq = self._snapshots, self.head.seq
+        if snapshots is not None and snapshots.due(seq, self.kept) and snapshots.take(self.standing()):
+            # Also one that will fail: it is tried again when the session has grown as much again.
+            self.kept = seq
 
     async def record(
         self,
@@ -115,6 +168,9 @@ class Journal:
             self._of_session = of_session
             self.head = event.head(stored)
             self._take(event)
+            self._keep()
+            if self.heard is not None:
+                self.heard(event)
             self.wake()
             return self.state
 
@@ -147,6 +203,15 @@ class Journal:
         """Make those who wait look again."""
         self._grown.set()
         self._grown = asyncio.Event()
+
+
+def _is_head(stored: Stored, standing: Standing) -> bool:
+    """Whether `stored` is the event that `standing` ends with, and its payload is there."""
+    try:
+        event = Event.from_bytes(stored.data)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return False
+    return event.head(stored.data) == standing.head and event.subject == standing.session and not event.withheld
 
 
 def _of_session(event: Event) -> dict[str, str | int]:
