@@ -36,7 +36,7 @@ class _Asker:
 
 
 async def admissions(registry: Registry, principals: Principals, revision: Revision, tenants: tuple[str, ...]) -> list[Json]:
-    """What `revision` was asked about each of `tenants` (`*`: resources of the kind Tenant) that it touched.
+    """What `revision` was asked about each of `tenants` (`*`: resources of the fleet) that it touched.
 
     Each is `{revision, tenant, time, actor, decided_by, decision, question}`; with `undecidable`, a sentence, in place of the
     question where that cannot be made again. `decided_by` is the revision whose policy decided: the one before.

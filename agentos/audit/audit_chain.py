@@ -1,10 +1,12 @@
 """The audit chain of a tenant: what was done to its log itself, in a chain of its own that is never dropped.
 
-Four types of open events stand in it, each by the principal who did it:
+Six types of open events stand in it, each by the principal who did it:
 
     agentos.audit.erased     payloads of sessions are gone for good, on this basis, with these keys (the tombstone)
     agentos.audit.held       a session, an agent's sessions or a period must be kept whatever else is asked (a legal hold)
     agentos.audit.released   that hold is over
+    agentos.audit.exported   an evidence pack left the runtime: its digest, and what was in it (`audit.exported`)
+    agentos.audit.unlocked   a lock was taken from the session that held it
     agentos.audit.retired    a stream was exported and dropped whole
 
 `AuditRecord` is the fold of the chain. `append` decides on the newest record and stores behind exactly that one: what somebody
@@ -25,6 +27,7 @@ from agentos.abi.erased import erased_by
 from agentos.abi.errors import ChainBroken, SequenceConflict
 from agentos.abi.event import Event
 from agentos.abi.ids import Clock, Random, is_name, new_id
+from agentos.audit.exported import Exported, read_exported
 from agentos.eventlog.keys import ID_BYTES
 from agentos.eventlog.port import EventLog, Message
 from agentos.eventlog.subject import AUDIT_CHAIN, AUDIT_NAME, period_of
@@ -91,7 +94,9 @@ class AuditRecord:
     """The same by what they are on: ("session", id), ("agent", name) or ("period", month)."""
     released: dict[str, Hold] = field(default_factory=dict)
     retired: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Period → its streams that were retired, and how many events each had."""
+    """Period → its streams that were retired, and how many events each had. Whether that was signed is in `audit.retired`."""
+    exported: dict[str, Exported] = field(default_factory=dict)
+    """The evidence packs that this runtime made, by digest."""
 
     def held_by(self, session: str, agent: str | None) -> tuple[Hold, ...]:
         """The holds that keep a session of `agent`. One of nobody knows which agent may be of any."""
@@ -118,6 +123,11 @@ class AuditRecord:
             case ev.AUDIT_RELEASED:
                 hold = self.released[data["hold"]] = self.holds.pop(data["hold"])
                 del self._holding[hold.key][hold.id]
+            case ev.AUDIT_EXPORTED:
+                pack = read_exported(data)
+                self.exported[pack.pack] = pack
+            case ev.AUDIT_UNLOCKED:
+                _text(data, "lock"), _text(data, "reason")
             case ev.AUDIT_RETIRED:
                 period, size = _text(data, "period"), data["size"]
                 if PERIOD.fullmatch(period) is None or type(size) is not int:
@@ -232,6 +242,12 @@ def held_entry(hold: str, target: Mapping[str, Json], reason: str) -> Entry:
 def released_entry(hold: str, reason: str) -> Entry:
     """The end of a hold to be."""
     return ev.AUDIT_RELEASED, {"hold": hold, "reason": reason}
+
+
+def unlocked_entry(lock: str, session: str | None, token: int, reason: str) -> Entry:
+    """A lock that is to be taken from its holder: digest of the resource's name, and who holds it by which token."""
+    held: dict[str, Json] = {} if session is None else {"session": session, "token": token}
+    return ev.AUDIT_UNLOCKED, {"lock": lock, **held, "reason": reason}
 
 
 def retired_entry(signed: Mapping[str, Json], period: str, basis: str, *, overruled: bool) -> Entry:

@@ -184,7 +184,7 @@ class Consent:
             yield f"call {call.name} names approvals that it does not rest on"
         people = set()
         for claim in claims:
-            meant = self._named(claim, call)
+            meant = self._named(claim, call, event)
             if not meant:
                 yield f"call {call.name} names an approval by {claim['by']}, which was not given"
                 continue
@@ -205,17 +205,19 @@ class Consent:
         if claims and len(people) < needed:
             yield f"call {call.name} needed {needed} approvers and rests on {len(people)}"
 
-    def _named(self, claim: Mapping[str, Json], call: Call) -> list[Yes]:
+    def _named(self, claim: Mapping[str, Json], call: Call, event: Event) -> list[Yes]:
         """The last yes that a claim can mean: to this call, or to another one for the whole session.
 
-        A claim of which only the name is told can mean several, the last of each call.
+        Who has said yes under two policies is named once: what counts is the yes under the policy that allows, also where that
+        one is in force again. A claim of which only the name is told can mean several, the last of each call.
         """
         if "call" not in claim:
             by_call = {(one.call, one.scope): one for one in [*self._session, *call.yeses] if one.by == claim["by"]}
             return list(by_call.values())
         own = call.yeses if claim["call"] == call.name else self._session
         fitting = [one for one in own if (one.call, one.by, one.scope) == (claim["call"], claim["by"], claim["scope"])]
-        return fitting[-1:]
+        under = [one for one in fitting if one.policy_digest == (event.policy_digest or "")]
+        return (under or fitting)[-1:]
 
     def _unfit(self, yes: Yes, call: Call, event: Event) -> Iterator[str]:
         told = f"call {call.name} rests on an approval by {yes.by} that"

@@ -10,8 +10,9 @@ what they took from the payload. No event is touched: chains, trees and signatur
 whatever backup, holds ciphertext of a key that is nowhere.
 
 The tombstone comes first, so that a crash at any moment is made up for: `finish`, at each start, carries out again what the chain
-says. Refused is what must be kept: a session that is not over, one under a legal hold, one whose agent's retention has not passed
-(unless it is overruled, which is recorded), and one that shares its key with sessions that were not named.
+says. Refused is what must be kept: a session that is not over (unless it is to be cancelled for that, which its log records),
+one under a legal hold, one whose agent's retention has not passed (unless it is overruled, which is recorded), and one that
+shares its key with sessions that were not named.
 """
 
 from __future__ import annotations
@@ -47,17 +48,30 @@ NAMED: Final = 10
 """Names that an error lists."""
 
 
+class Declared(Protocol):
+    """What is declared in a tenant at one moment: read once, asked for every session of a plan."""
+
+    async def governance(self, agent: str, revision: int) -> Sequence[dict[str, Json]]:
+        """The `governance` of an agent as it is declared and as it was at `revision`; none where it is not declared."""
+
+    async def require_current(self) -> None:
+        """Raises Conflict when something else is declared by now."""
+
+
 class Around(Protocol):
     """What of a tenant lies outside of its log."""
 
-    async def governance(self, agent: str, revision: int) -> Sequence[dict[str, Json]]:
-        """The `governance` of an agent as it is declared now and as it was at `revision`; none where it is not declared."""
+    async def declared(self) -> Declared:
+        """What is declared now."""
 
     def live(self) -> frozenset[str]:
         """The sessions that run, wait, or are just being created."""
 
     def workspaces(self) -> frozenset[str]:
         """The sessions that have a workspace. Blocks."""
+
+    async def cancel(self, session: str, *, reason: str, actor: str) -> None:
+        """Stop a session that is not over; one that is over by now is left as it is."""
 
     def remove_workspace(self, session: str) -> None:
         """Remove it whole, if it is there. Blocks. Raises AgentOSError when something of it stays."""
@@ -87,7 +101,7 @@ class Candidate:
     ended_ms: int | None
     retention_days: int
     kept_until_ms: int | None
-    """Until when retention wants it kept; None when that has passed."""
+    """Until when retention wants it kept, were it to end now if it is not over; None when that has passed."""
     holds: tuple[Hold, ...]
 
     def to_dict(self) -> dict[str, Json]:
@@ -115,12 +129,13 @@ class Plan:
     already: tuple[str, ...]
     unborn: tuple[str, ...] = ()
 
-    def refused(self, *, overrule: bool) -> AgentOSError | None:
-        """Why it must not be carried out, None when it may."""
-        return refused(self.candidates, overrule=overrule, done="erased")
+    def refused(self, *, overrule: bool, cancel: bool = False) -> AgentOSError | None:
+        """Why it must not be carried out, None when it may; with `cancel`, once what runs has been cancelled."""
+        return refused(self.candidates, overrule=overrule, cancel=cancel, done="erased")
 
-    def to_dict(self) -> dict[str, Json]:
-        refusal, overruled = self.refused(overrule=False), self.refused(overrule=True)
+    def to_dict(self, *, overrule: bool = False, cancel: bool = False) -> dict[str, Json]:
+        """As the verb `audit.erasure` answers: `refused` is what `erase` would say when it is asked like this."""
+        refusal, overruled = self.refused(overrule=overrule, cancel=cancel), self.refused(overrule=True, cancel=cancel)
         return {
             "sessions": [one.to_dict() for one in self.candidates],
             "events": sum(one.events for one in self.candidates),
@@ -131,13 +146,14 @@ class Plan:
         }
 
 
-def refused(candidates: Sequence[Candidate], *, overrule: bool, done: str) -> AgentOSError | None:
-    """Why these sessions cannot be `done` (erased, retired), None when they can."""
-    running = [one.session for one in candidates if one.ended_ms is None]
+def refused(candidates: Sequence[Candidate], *, overrule: bool, done: str, cancel: bool = False) -> AgentOSError | None:
+    """Why these sessions cannot be `done` (erased, retired), None when they can; with `cancel` those that run may be stopped."""
+    running = [one.session for one in candidates if one.ended_ms is None and not cancel]
     if running:
+        way = ", or have the erasure do it: --cancel-running" if done == "erased" else ""
         return Conflict(
             f"{listed(running)} {'is' if len(running) == 1 else 'are'} not over, and what runs cannot be {done}",
-            mend=f"end it first: agentos session cancel {running[0]} --reason '…'",
+            mend=f"end it first: agentos session cancel {running[0]} --reason '…'{way}",
         )
     held = [(one, one.holds[0]) for one in candidates if one.holds]
     if held:
@@ -213,26 +229,24 @@ class Erasure:
         actor: str,
         revision: int,
         seen: Collection[str] | None = None,
+        cancel: bool = False,
     ) -> Plan:
         """Erase `wanted` on `basis`; return what was erased. Nothing of it can be read any more when this returns.
 
-        `seen` are the sessions that the person was shown: Conflict when there are others by now. Raises Conflict as
-        `Plan.refused` says, and as `plan` and `finish`. LogUnavailable leaves open whether the tombstone is stored: repeat it, or
-        the next start carries it out.
+        `seen` are the sessions that the person was shown: Conflict when there are others by now. With `cancel`, those that are
+        not over are cancelled first, by `actor`, if nothing else keeps them. Raises Conflict as `Plan.refused` says, and as
+        `plan` and `finish`. LogUnavailable leaves open whether the tombstone is stored: repeat it, or the next start carries it
+        out.
         """
         made: list[Plan] = []
+        if cancel:
+            await self._cancel(_permitted(await self.plan(wanted), seen, overrule=overrule, cancel=True), actor)
 
         async def decide(record: AuditRecord) -> list[Entry]:
-            plan = await self._plan(record, wanted)
+            plan = _permitted(await self._plan(record, wanted), seen, overrule=overrule)
             made[:] = [plan]
-            names = [one.session for one in plan.candidates]
-            if seen is not None and not set(names) <= set(seen):
-                raise Conflict("there are other sessions than you were shown", mend="look again")
-            refusal = plan.refused(overrule=overrule)
-            if refusal is not None:
-                raise refusal
             overruled = any(one.kept_until_ms is not None for one in plan.candidates)
-            names += plan.unborn
+            names = [*(one.session for one in plan.candidates), *plan.unborn]
             # Also of a data subject of whom nothing was stored: who it is stands beside the key.
             starts = range(0, max(len(names), 1), TOGETHER) if plan.keys else ()
             return [erased_entry(names[at : at + TOGETHER], plan.keys, basis, overruled=overruled) for at in starts]
@@ -283,7 +297,7 @@ class Erasure:
             await self.chain.append(decide, actor=actor, revision=revision)
             return (await self.chain.record()).released[hold]
 
-    async def candidate(self, record: AuditRecord, last: bytes) -> Candidate:
+    async def candidate(self, record: AuditRecord, declared: Declared, last: bytes) -> Candidate:
         """The session whose last stored event is `last`, payload or none."""
         event = Event.from_bytes(last)
         agent = event.attributes.get("agent")
@@ -291,15 +305,23 @@ class Erasure:
         ended = event.time_ms if event.type in TERMINAL else None
         days, until = 0, None
         if named is not None:
-            days = max((days_kept(one) for one in await self.around.governance(named, event.config_revision)), default=0)
-        if ended is not None and kept_until(ended, days) > self._clock.now_ms():
-            until = kept_until(ended, days)
+            days = max((days_kept(one) for one in await declared.governance(named, event.config_revision)), default=0)
+        now = self._clock.now_ms()
+        if (kept := kept_until(now if ended is None else ended, days)) > now:
+            until = kept
         return Candidate(event.subject, named, event.seq, ended, days, until, record.held_by(event.subject, named))
+
+    async def _cancel(self, plan: Plan, actor: str) -> None:
+        for one in plan.candidates:
+            if one.ended_ms is None:
+                await self.around.cancel(one.session, reason="its payload is to be erased", actor=actor)
 
     async def _plan(self, record: AuditRecord, wanted: Wanted) -> Plan:
         keys = await (self._of_subject(wanted.subject) if wanted.subject is not None else self._of_sessions(record, wanted))
         names = sorted({name for sessions in keys.values() for name in sessions})
-        found = {name: await self._look(record, name) for name in names if name not in record.erased}
+        declared = await self.around.declared()
+        found = {name: await self._look(record, declared, name) for name in names if name not in record.erased}
+        await declared.require_current()
         already = {*(name for name in (*names, *wanted.sessions) if name in record.erased)}
         return Plan(
             tuple(one for one in found.values() if one is not None),
@@ -338,11 +360,11 @@ class Erasure:
             )
         return keys
 
-    async def _look(self, record: AuditRecord, session: str) -> Candidate | None:
+    async def _look(self, record: AuditRecord, declared: Declared, session: str) -> Candidate | None:
         """None for a session that was never stored, or was retired."""
         last = await self.log.last(session_subject(session))
         if last is not None:
-            return await self.candidate(record, last.data)
+            return await self.candidate(record, declared, last.data)
         if session in self.around.live():
             raise Conflict(f"session {session} is just being created", mend="wait until it is over")
         return None
@@ -366,6 +388,16 @@ class Erasure:
                 failed.append(error)
         if failed:
             raise failed[0]
+
+
+def _permitted(plan: Plan, seen: Collection[str] | None, *, overrule: bool, cancel: bool = False) -> Plan:
+    """`plan`, if it holds nothing that was not `seen` and may be carried out. Raises Conflict."""
+    if seen is not None and not {one.session for one in plan.candidates} <= set(seen):
+        raise Conflict("there are other sessions than you were shown", mend="look again")
+    refusal = plan.refused(overrule=overrule, cancel=cancel)
+    if refusal is not None:
+        raise refusal
+    return plan
 
 
 def _no_session(name: str, tenant: str) -> NotFound:

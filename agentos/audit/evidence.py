@@ -189,12 +189,15 @@ def build_pack(
 
 def kept_back(withhold: Withhold, sessions: Mapping[str, Sequence[bytes]]) -> dict[str, int]:
     """How many payloads each part of `withhold` keeps out of a pack of `sessions`, by the text that says it."""
-    found = {}
-    for text in withhold.told():
-        alone = Withhold.parse([text])
-        pairs = ((alone.disclosed(name, records), records) for name, records in sessions.items())
-        found[text] = sum(count_withheld(left) - count_withheld(records) for left, records in pairs)
-    return found
+    return {text: kept_out(Withhold.parse([text]), sessions) for text in withhold.told()}
+
+
+def kept_out(withhold: Withhold, sessions: Mapping[str, Sequence[bytes]]) -> int:
+    """How many payloads `withhold` keeps out of a pack of `sessions`."""
+    if withhold == NOTHING:
+        return 0
+    pairs = ((withhold.disclosed(name, records), records) for name, records in sessions.items())
+    return sum(count_withheld(left) - count_withheld(records) for left, records in pairs)
 
 
 def count_withheld(records: Iterable[bytes]) -> int:

@@ -116,8 +116,8 @@ def tree_digests(tree: bytes, tenant: str) -> dict[str, str]:
     """
     wanted = {}
     for key, entry in parse_strict(tree).items():
-        _, owner, name = key.split("/")
-        if owner == tenant or (owner == FLEET and name == tenant):
+        kind, owner, name = key.split("/")
+        if owner == tenant or (owner == FLEET and kind == "tenant" and name == tenant):
             wanted[key] = _text(entry, "digest")
     return wanted
 
@@ -195,12 +195,16 @@ class _Session:
             call.open = False
 
 
+_KERNEL: Final = frozenset({"kernel.model-ask", "kernel.budget", "kernel.budget-held"})
+"""Rules by which the runtime itself denies what policy allowed or asked about."""
+
+
 def _overruled(name: str, data: Mapping[str, Json]) -> Iterator[str]:
-    """What the runtime may make of a decision of policy: a denial that names the obligation, and nothing else."""
+    """What the runtime may make of a decision of policy: a denial that names the obligation or a rule of its own, and no more."""
     decision, policy = data["decision"], data.get("overruled")
     if policy is not None and (decision["effect"] != "deny" or policy["effect"] not in {"allow", "ask"}):
         yield f"call {name}: policy decided {policy['effect']} and the runtime made it {decision['effect']}"
-    if policy is not None and not all(rule.startswith("obligation.") for rule in decision["rules"]):
+    if policy is not None and not all(rule.startswith("obligation.") or rule in _KERNEL for rule in decision["rules"]):
         yield f"call {name}: the runtime overruled policy and names no obligation that could not be met"
     if data.get("charged") and decision["effect"] != "allow":
         yield f"call {name} was charged for and not allowed"

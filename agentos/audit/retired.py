@@ -15,7 +15,7 @@ An event `agentos.audit.retired` of the audit chain carries, beside whatever its
     pack sha256:…                                      one line for each
 
 The note is what counts: whoever can write into the log and has not the signing key cannot make a stream that was deleted look as
-if it had been retired.
+if it had been retired, nor have one dropped that was not (`vouched`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Final
 import orjson
 
 from agentos.abi.canonical import Json
-from agentos.abi.errors import EvidenceError
+from agentos.abi.errors import ChainBroken, EvidenceError
 from agentos.abi.event import AUDIT_RETIRED, parse_rfc3339, rfc3339
 from agentos.audit.checkpoint import Tree
 from agentos.audit.keys import SigningKey
@@ -39,6 +39,7 @@ from agentos.audit.rotation import TrustedKey
 from agentos.eventlog.port import EventLog
 from agentos.eventlog.subject import AUDIT_CHAIN
 
+_MEND: Final = "find out who wrote that into the log: agentos audit verify"
 _HEAD: Final = "agentos retired stream v1"
 _PACK: Final = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _STREAM: Final = re.compile(r"EV_[0-9]{1,6}(?:_[0-9]{1,3})?", re.ASCII)
@@ -83,6 +84,24 @@ async def named_retired(log: EventLog) -> AsyncIterator[str]:
                     yield str(event["data"]["stream"])
             except (orjson.JSONDecodeError, LookupError, TypeError):
                 continue
+
+
+async def vouched(log: EventLog, origin: str, keys: Sequence[TrustedKey]) -> dict[str, Retired]:
+    """The streams that the audit chain of `log` says were retired, each as one of `keys` has signed it.
+
+    Raises ChainBroken for an event that says so and is not signed, LogUnavailable.
+    """
+    found: dict[str, Retired] = {}
+    async with aclosing(log.read(AUDIT_CHAIN)) as events:
+        async for stored in events:
+            try:
+                one = read_retired(stored.data, origin, keys)
+            except EvidenceError as error:
+                said = f"what is said to have been retired is not dropped: {error.message}"
+                raise ChainBroken(said, where=f"{AUDIT_CHAIN} position {stored.position}", mend=_MEND) from error
+            if one is not None:
+                found.setdefault(one.stream, one)
+    return found
 
 
 def read_retired(stored: bytes, origin: str, keys: Sequence[TrustedKey]) -> Retired | None:

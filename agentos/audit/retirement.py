@@ -4,13 +4,16 @@
     # … whoever asked exports the sessions as packs, verifies them, keeps them …
     done = await retirement.retire("202505", packs, basis="retention of 183 days has passed", overrule=False, …)
 
-Each stream's end is told in the audit chain first, with its size, root and packs, signed (`audit.retired`): from then on every
+The month is looked through without keeping anybody waiting; then, alone, it is made sure that nothing has moved meanwhile. Each
+stream's end is told in the audit chain first, with its size, root and packs, signed (`audit.retired`): from then on every
 checkpoint names the root that it ended with. Then the streams and the blobs of the period are dropped, the keys of sessions of
 retired periods destroyed (but for those that a session of another period shares), the workspaces removed. The read models
-follow the log by themselves. A crash in between is made up for by `finish`, at each start.
+follow the log by themselves. A crash in between is made up for by `finish`, at each start. Nothing is dropped on the word of an
+event that our key has not signed: whoever writes into the log could else have any month dropped by the next start.
 
 Refused is a month that is not over, and whatever an erasure refuses: a session that is not over, a hold, a retention that has not
-passed; and packs that do not hold exactly the sessions of the period.
+passed; and packs that this runtime did not make (`audit.exported`), that keep a payload back, or that do not hold exactly the
+sessions of the period, each up to its end. That somebody keeps the packs is his word.
 """
 
 from __future__ import annotations
@@ -28,11 +31,16 @@ from agentos.abi.ids import Clock
 from agentos.abi.record import header_of
 from agentos.abi.retention import kept_until, month_end
 from agentos.audit.audit_chain import PERIOD, AuditRecord, Entry, Hold, retired_entry
-from agentos.audit.erasure import Candidate, Erasure, listed, refused
+from agentos.audit.erasure import Candidate, Declared, Erasure, listed, refused
+from agentos.audit.exported import Exported, ends_of
+from agentos.audit.retired import Retired
 from agentos.eventlog.port import EventLog
-from agentos.eventlog.subject import is_session_stream, period_of, session_of
+from agentos.eventlog.subject import AUDIT_CHAIN, is_session_stream, period_of, session_of
 
 BLOBS: Final = "BLOB_"
+
+BREATH: Final = 256
+"""Sessions that are looked at before somebody else gets a turn."""
 
 _PARTS: Final = ("EV", "period", "shard")
 
@@ -54,6 +62,9 @@ class Notary(Protocol):
     async def retire(self, streams: Sequence[str], packs: Sequence[str]) -> Sequence[dict[str, Json]]:
         """What the event of each stream is to say, signed (`Prover.retire`). Raises Unavailable, ChainBroken."""
 
+    async def vouched(self) -> Mapping[str, Retired]:
+        """The streams that our key has signed to be retired, as the audit chain has them. Raises ChainBroken for one unsigned."""
+
     async def sign(self) -> None:
         """Make a checkpoint of what is there now. Raises Unavailable, ChainBroken."""
 
@@ -68,14 +79,24 @@ class Pack:
 
 @dataclass(frozen=True, slots=True)
 class PeriodPlan:
-    """What retiring a period would drop. `bytes` are those stored, by session."""
+    """What retiring a period would drop. `sizes` are bytes stored, by session, `last` the headers that they end with.
+
+    `ends` are the streams and the position up to which they were read, `declared` is what retention was read from.
+    """
 
     period: str
-    streams: tuple[str, ...]
+    ends: Mapping[str, int]
     candidates: tuple[Candidate, ...]
-    bytes: Mapping[str, int]
+    sizes: Mapping[str, int]
+    last: Mapping[str, bytes]
+    declared: Declared
     holds: tuple[Hold, ...]
     over: bool
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams of the period, by name."""
+        return tuple(self.ends)
 
     def refused(self, *, overrule: bool) -> AgentOSError | None:
         """Why it must not be carried out, None when it may."""
@@ -94,9 +115,9 @@ class PeriodPlan:
         return {
             "period": self.period,
             "streams": list(self.streams),
-            "sessions": [{**one.to_dict(), "bytes": self.bytes[one.session]} for one in self.candidates],
+            "sessions": [{**one.to_dict(), "bytes": self.sizes[one.session]} for one in self.candidates],
             "events": sum(one.events for one in self.candidates),
-            "bytes": sum(self.bytes.values()),
+            "bytes": sum(self.sizes.values()),
             "agents": sorted({one.agent for one in self.candidates if one.agent is not None}),
             "refused": None if refusal is None else refusal.to_dict(),
             "overrule_helps": refusal is not None and overruled is None,
@@ -122,24 +143,26 @@ class Retirement:
     ) -> PeriodPlan:
         """Drop `period`, whose sessions are in `packs`; return what was dropped.
 
-        Raises as `PeriodPlan.refused` and `plan` say; Conflict for packs that do not hold exactly these sessions.
+        Raises as `PeriodPlan.refused` and `plan` say; Conflict for packs that do not hold exactly these sessions, and when
+        something has moved between the look at the month and its end; ChainBroken as `finish`.
         """
+        plan = await self.plan(period)
+        refusal = plan.refused(overrule=overrule)
+        if refusal is not None:
+            raise refusal
         async with self._erasure.turn:
             record = await self._erasure.chain.record()
             await self._finish(record)
-            plan = await self._plan(record, period)
-            refusal = plan.refused(overrule=overrule)
-            if refusal is not None:
-                raise refusal
-            _require_packed([one.session for one in plan.candidates], packs)
+            _require_packed(plan.last, packs, record.exported)
             signed = await self._notary.retire(plan.streams, [pack.digest for pack in packs])
             overruled = any(one.kept_until_ms is not None for one in plan.candidates)
 
             async def decide(record: AuditRecord) -> list[Entry]:
-                # Another runtime may have been asked for a hold since we looked.
+                # A hold may have been asked for since we looked, by way of another runtime too.
                 held = [one for one in plan.candidates if record.held_by(one.session, one.agent)]
                 if held or record.holding(period):
                     raise Conflict(f"period {period} was put under a legal hold meanwhile", mend="agentos audit holds")
+                await self._require_still(record, plan)
                 return [retired_entry(one, period, basis, overruled=overruled) for one in signed]
 
             await self._erasure.chain.append(decide, actor=actor, revision=revision)
@@ -151,7 +174,8 @@ class Retirement:
     async def finish(self) -> None:
         """Drop what the audit chain says was retired and is perhaps still there. Safe to repeat.
 
-        Raises LogUnavailable, ChainBroken for a stream that is longer than it was retired with.
+        Raises LogUnavailable, ChainBroken for a stream that is longer than it was retired with, and for an end of a stream that
+        nobody whom we trust has signed: nothing is dropped then.
         """
         async with self._erasure.turn:
             there = set(await self._streams.log.streams())
@@ -172,25 +196,54 @@ class Retirement:
         if PERIOD.fullmatch(period) is None:
             raise UsageError(f"{period!r} is no period", mend="write year and month: 202611")
         if period in record.retired:
-            raise Conflict(f"period {period} was retired already", mend="its events are in the packs that were exported then")
-        streams = tuple(name for name in await self._streams.log.streams() if period_in(name) == period)
-        if not streams:
+            raise _retired_before(period)
+        ends = await self._ends(period)
+        if not ends:
             raise NotFound(f"there are no sessions of period {period}", mend="a period is a month, as 202611")
         last: dict[str, bytes] = {}
         sizes: dict[str, int] = {}
-        for stream in streams:
+        for stream in ends:
+            ends[stream] = 0
             async with aclosing(self._streams.log.scan(stream)) as events:
                 async for stored in events:
                     session = session_of(stored.subject)
                     last[session] = header_of(stored.data)
                     sizes[session] = sizes.get(session, 0) + len(stored.data)
-        candidates = [await self._erasure.candidate(record, last[session]) for session in sorted(last)]
-        unborn = [one for one in self._erasure.around.live() if period_of(one) == period and one not in last]
-        over = month_end(period) <= self._clock.now_ms() and not unborn
-        return PeriodPlan(period, streams, tuple(candidates), sizes, record.holding(period), over)
+                    ends[stream] = stored.position
+        declared = await self._erasure.around.declared()
+        candidates = []
+        for number, session in enumerate(sorted(last)):
+            if number % BREATH == 0:
+                await asyncio.sleep(0)
+            candidates.append(await self._erasure.candidate(record, declared, last[session]))
+        await declared.require_current()
+        over = month_end(period) <= self._clock.now_ms() and not self._unborn(period, last)
+        return PeriodPlan(period, ends, tuple(candidates), sizes, last, declared, record.holding(period), over)
+
+    async def _ends(self, period: str) -> dict[str, int]:
+        """The streams of `period`, by name, and their ends."""
+        return {name: end for name, end in sorted((await self._streams.log.ends()).items()) if period_in(name) == period}
+
+    def _unborn(self, period: str, known: Collection[str]) -> list[str]:
+        """The sessions of `period` that are just being created."""
+        return [one for one in self._erasure.around.live() if period_of(one) == period and one not in known]
+
+    async def _require_still(self, record: AuditRecord, plan: PeriodPlan) -> None:
+        """Raises Conflict when the month, or what is declared, is not any more what the plan was made from."""
+        if plan.period in record.retired:
+            raise _retired_before(plan.period)
+        await plan.declared.require_current()
+        if self._unborn(plan.period, plan.last) or await self._ends(plan.period) != plan.ends:
+            raise Conflict(f"period {plan.period} has grown while it was looked through", mend="plan it again")
 
     async def _finish(self, record: AuditRecord) -> None:
-        for period in sorted(record.retired.keys() - self._finished):
+        pending = sorted(record.retired.keys() - self._finished)
+        if not pending:
+            return
+        signed = await self._notary.vouched()
+        for period in pending:
+            _require_vouched(period, record.retired[period], signed)
+        for period in pending:
             await self._drop(period, record.retired[period])
             await self._destroy_keys(record.retired.keys())
             rooms = await asyncio.to_thread(self._erasure.around.workspaces)
@@ -217,9 +270,36 @@ def period_in(stream: str) -> str | None:
     return parts[1] if is_session_stream(stream) and len(parts) == len(_PARTS) and PERIOD.fullmatch(parts[1]) else None
 
 
-def _require_packed(sessions: Sequence[str], packs: Sequence[Pack]) -> None:
+def _require_vouched(period: str, sizes: Mapping[str, int], signed: Mapping[str, Retired]) -> None:
+    """What the audit chain says of `period` is what was signed. Raises ChainBroken."""
+    for stream, size in sizes.items():
+        one = signed.get(stream)
+        if one is None or one.tree.size != size or period_in(stream) != period:
+            raise ChainBroken(
+                f"{stream} is not dropped: that it was retired with period {period} and {size} events is not signed",
+                where=AUDIT_CHAIN,
+                mend="find out who wrote that into the log: agentos audit verify",
+            )
+
+
+def _require_packed(last: Mapping[str, bytes], packs: Sequence[Pack], made: Mapping[str, Exported]) -> None:
+    """The packs are ours, keep nothing back, and hold exactly the sessions that end with `last`. Raises Conflict."""
+    mend = "export them anew: agentos audit retire"
+    for pack in packs:
+        known = made.get(pack.digest)
+        if known is None:
+            raise Conflict(f"this runtime has made no pack {pack.digest}", mend=mend)
+        if known.withheld:
+            raise Conflict(f"pack {pack.digest} keeps {known.withheld} payloads back, which would be lost", mend=mend)
     packed = [session for pack in packs for session in pack.sessions]
-    missing, foreign = sorted(set(sessions) - set(packed)), sorted(set(packed) - set(sessions))
+    missing, foreign = sorted(last.keys() - set(packed)), sorted(set(packed) - last.keys())
     if missing or foreign:
         which = f"{listed(missing)} in no pack" if missing else f"{listed(foreign)} of no such period"
-        raise Conflict(f"the packs do not hold what would be dropped: {which}", mend="export them anew: agentos audit retire")
+        raise Conflict(f"the packs do not hold what would be dropped: {which}", mend=mend)
+    for pack in packs:
+        if made[pack.digest].ends != ends_of({session: last[session] for session in pack.sessions}):
+            raise Conflict(f"pack {pack.digest} does not hold the sessions that it is said to, up to their ends", mend=mend)
+
+
+def _retired_before(period: str) -> Conflict:
+    return Conflict(f"period {period} was retired already", mend="its events are in the packs that were exported then")

@@ -15,6 +15,7 @@ import asyncio
 import errno
 import os
 import sqlite3
+import stat
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -58,26 +59,49 @@ class Backups:
         self._clock = clock
         self._random = random
 
-    def place(self, to: str) -> Path:
-        """The file that a backup to `to` becomes: `to`, or a file named by the time where that is a folder.
+    def place(self, to: str | None) -> Path:
+        """The file that a backup becomes: `to`, or a file named by the time in the folder `to`, or in the home's own (None).
 
-        Raises UsageError for a path that is not absolute or leads into this home, Conflict where something is already.
+        Raises UsageError for a path that is not absolute, for a folder that is not there, is not ours alone to write, or is
+        another one of the home; Conflict where something is already, AgentOSError when the home's folder cannot be made.
         """
-        target = Path(to)
-        if not target.is_absolute() or "\0" in to:
-            raise UsageError(f"{to!r} is no absolute path", mend="name a file or a folder on the runtime's host from / on")
-        if target.is_dir():
-            moment = rfc3339(self._clock.now_ms())[:19].replace("-", "").replace(":", "")
-            target = target / f"agentos-{moment}Z.tar"
-        if target.parent.resolve().is_relative_to(self._home.root.resolve()):
-            raise UsageError(
-                f"{target} is inside the home that it would save", mend="choose another folder, best on another disk", where=to
-            )
-        if not target.parent.is_dir():
-            raise UsageError(f"there is no folder {target.parent}", mend="make it first, on the runtime's host")
-        if os.path.lexists(target):
+        moment = rfc3339(self._clock.now_ms())[:19].replace("-", "").replace(":", "")
+        name = f"agentos-{moment}Z.tar"
+        if to is None:
+            try:
+                self._home.backups.mkdir(mode=0o700, exist_ok=True)
+            except OSError as error:
+                raise AgentOSError(f"the folder cannot be made: {error.strerror}", where=str(self._home.backups)) from error
+            target = self._home.backups / name
+        else:
+            target = Path(to)
+            if not target.is_absolute() or "\0" in to:
+                raise UsageError(f"{to!r} is no absolute path", mend="name a file or a folder on the runtime's host from / on")
+            if target.is_dir():
+                target = target / name
+        try:
+            folder = target.parent.resolve(strict=True)
+            found = folder.stat()
+        except OSError as error:
+            raise UsageError(f"there is no folder {target.parent}", mend="make it first, on the runtime's host") from error
+        self._require_ours(folder, found)
+        if os.path.lexists(folder / target.name):
             raise Conflict(f"there already is a {target}", mend="a backup replaces nothing: choose another name")
-        return target
+        return folder / target.name
+
+    def _require_ours(self, folder: Path, found: os.stat_result) -> None:
+        """Whoever may have backups made is not to write wherever the runtime may: only where it alone does. Raises UsageError."""
+        root = self._home.root.resolve()
+        if folder.is_relative_to(root) and folder != root / self._home.backups.name:
+            mend = f"leave --to out ({self._home.backups}), or choose another folder, best on another disk"
+            raise UsageError(f"{folder} is inside the home, and not its folder for backups", mend=mend)
+        if not stat.S_ISDIR(found.st_mode):
+            raise UsageError(f"{folder} is no folder", mend="make it first, on the runtime's host")
+        if found.st_uid != os.geteuid():
+            mend = "make a folder for it, as that user"
+            raise UsageError(f"{folder} does not belong to the user that the runtime runs as", mend=mend)
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise UsageError(f"others can write into {folder}", mend=f"chmod go-w {folder}, or choose another folder")
 
     async def make(self, target: Path, by: str, progress: Progress) -> dict[str, Json]:
         """Write the backup to `target`, whole or not at all, mode 0600; the report.

@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import shutil
-import stat
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from agentos.abi.canonical import Json
-from agentos.abi.errors import AgentOSError, LogUnavailable, NotFound, Unavailable
+from agentos.abi.errors import AgentOSError, Conflict, LogUnavailable, NotFound, Unavailable
 from agentos.abi.ids import Clock, Random
 from agentos.abi.resource import Key
 from agentos.abi.retention import days_kept
 from agentos.audit.audit_chain import AuditChain
 from agentos.audit.erasure import Erasure
+from agentos.audit.retired import Retired, vouched
 from agentos.audit.retirement import Retirement
 from agentos.boot.checkpoints import Checkpoints, Notary
 from agentos.boot.tenants import Tenant, Tenants
 from agentos.eventlog.adapters.streams import drop_stream
 from agentos.eventlog.port import EventLog
 from agentos.kernel.sessions import Sessions
+from agentos.kernel.workspace import Workspaces
+from agentos.registry.state import State
 from agentos.registry.store import Registry
 
 log = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ class Erasures:
         checkpoints: Checkpoints,
         registry: Registry,
         sessions: Sessions,
-        workspaces: Path,
+        workspaces: Workspaces,
         clock: Clock,
         random: Random,
     ) -> None:
@@ -69,15 +68,16 @@ class Erasures:
         `warnings`: nothing can be erased then, or something still is there.
         """
         tenant = self._tenants.get(name)
-        around = _Around(tenant, self._registry, self._sessions, self._workspaces / name)
+        around = _Around(tenant, self._registry, self._sessions, self._workspaces)
         chain = AuditChain(tenant.log, name, self._clock, self._random)
         erasure = Erasure(name, tenant.log, chain, tenant.keys, around, self._clock, self._random)
-        notary = _Notary(self._checkpoints.get(name))
+        notary = _Notary(self._checkpoints.get(name), tenant.streams)
         retirement = Retirement(erasure, _Streams(tenant), notary, self._clock)
         self._open[name] = erasure, retirement
         try:
             there = await erasure.finish()
             await retirement.finish()
+            await around.sweep()
         except LogUnavailable:
             raise
         except AgentOSError as error:
@@ -92,6 +92,10 @@ class Erasures:
         if tenant not in self._open:
             raise NotFound(f"there is no tenant {tenant}", mend="declare it: kind Tenant; agentos get tenant lists them")
         return self._open[tenant]
+
+    def chain(self, tenant: str) -> AuditChain:
+        """The audit chain of `tenant`. Raises NotFound."""
+        return self.get(tenant)[0].chain
 
     async def assign(self, tenant: str, session: str, subject: str) -> None:
         """Let a session that is just being created share the key of a data subject."""
@@ -114,22 +118,16 @@ class Erasures:
 class _Around:
     """`audit.erasure.Around`."""
 
-    def __init__(self, tenant: Tenant, registry: Registry, sessions: Sessions, workspaces: Path) -> None:
+    def __init__(self, tenant: Tenant, registry: Registry, sessions: Sessions, workspaces: Workspaces) -> None:
         self._tenant = tenant
         self._registry = registry
         self._sessions = sessions
         self._workspaces = workspaces
         self._then: dict[tuple[str, int], dict[str, Json] | None] = {}
 
-    async def governance(self, agent: str, revision: int) -> Sequence[dict[str, Json]]:
-        """See `Around.governance`."""
-        key = Key("Agent", self._tenant.name, agent)
-        if (agent, revision) not in self._then:
-            was = (await self._registry.state(revision)).get(key)
-            self._then[agent, revision] = None if was is None else was.spec.get("governance", {})
-        now = (await self._registry.state()).get(key)
-        declared = [None if now is None else now.spec.get("governance", {}), self._then[agent, revision]]
-        return [one for one in declared if one is not None]
+    async def declared(self) -> _Declared:
+        """See `Around.declared`."""
+        return _Declared(self._registry, self._tenant.name, await self._registry.state(), self._then)
 
     async def longest_retention(self) -> int:
         """See `Around.longest_retention`."""
@@ -140,30 +138,25 @@ class _Around:
         """See `Around.live`."""
         return self._sessions.live(self._tenant.name)
 
+    async def cancel(self, session: str, *, reason: str, actor: str) -> None:
+        """See `Around.cancel`."""
+        try:
+            await self._sessions.cancel(self._tenant.name, session, reason=reason, actor=actor)
+        except Conflict:
+            if not (await self._sessions.state(self._tenant.name, session)).over:
+                raise
+
     def workspaces(self) -> frozenset[str]:
         """See `Around.workspaces`."""
-        try:
-            return frozenset(path.name for path in self._workspaces.iterdir())
-        except FileNotFoundError:
-            return frozenset()
+        return self._workspaces.sessions(self._tenant.name)
 
     def remove_workspace(self, session: str) -> None:
         """See `Around.remove_workspace`."""
-        folder = self._workspaces / session
-        try:
-            _let_in(folder)
-            shutil.rmtree(folder)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise AgentOSError(
-                f"the workspace of session {session} cannot be removed: {error.strerror}",
-                where=str(folder),
-                mend="see whose files are in it, remove it by hand, and erase it again",
-            ) from error
+        self._workspaces.destroy(self._tenant.name, session)
 
     async def forgotten(self) -> None:
         """See `Around.forgotten`."""
+        await self.sweep()
         try:
             async with asyncio.timeout(PATIENCE_S):
                 await self._caught_up()
@@ -172,6 +165,10 @@ class _Around:
                 "the keys are destroyed, but the read models have not dropped all they took from the payload yet",
                 mend="agentos status says how far behind they are; agentos audit rebuild builds them anew",
             ) from error
+
+    async def sweep(self) -> None:
+        """Delete the snapshots of sessions that are erased, which nobody can read any more, or retired. Raises LogUnavailable."""
+        await self._tenant.snapshots.sweep(await self._tenant.streams.streams())
 
     async def _caught_up(self) -> None:
         """The rows are those of the streams that there are, up to their ends."""
@@ -182,6 +179,33 @@ class _Around:
                 if followed.keys() <= set(there):
                     break
                 await asyncio.sleep(LOOK_S)
+
+
+class _Declared:
+    """`audit.erasure.Declared`: `now` is the newest state when it was made; `then` remembers what was declared by revision."""
+
+    def __init__(self, registry: Registry, tenant: str, now: State, then: dict[tuple[str, int], dict[str, Json] | None]) -> None:
+        self._registry = registry
+        self._tenant = tenant
+        self._now = now
+        self._then = then
+
+    async def governance(self, agent: str, revision: int) -> Sequence[dict[str, Json]]:
+        """See `Declared.governance`."""
+        if (agent, revision) not in self._then:
+            self._then[agent, revision] = self._of(await self._registry.state(revision), agent)
+        declared = [self._of(self._now, agent), self._then[agent, revision]]
+        return [one for one in declared if one is not None]
+
+    async def require_current(self) -> None:
+        """See `Declared.require_current`."""
+        head = await self._registry.head()
+        if head is not None and head.number != self._now.revision:
+            raise Conflict(f"revision {head.number} was applied meanwhile, which may declare another retention", mend="ask again")
+
+    def _of(self, state: State, agent: str) -> dict[str, Json] | None:
+        found = state.get(Key("Agent", self._tenant, agent))
+        return None if found is None else found.spec.get("governance", {})
 
 
 class _Streams:
@@ -207,22 +231,20 @@ class _Streams:
 class _Notary:
     """`audit.retirement.Notary`."""
 
-    def __init__(self, notary: Notary) -> None:
+    def __init__(self, notary: Notary, streams: EventLog) -> None:
         self._notary = notary
+        self._streams = streams
 
     async def retire(self, streams: Sequence[str], packs: Sequence[str]) -> Sequence[dict[str, Json]]:
         """See `audit.retirement.Notary.retire`."""
         await self._notary.now()
         return [await self._notary.prover.retire(stream, packs) for stream in streams]
 
+    async def vouched(self) -> Mapping[str, Retired]:
+        """See `audit.retirement.Notary.vouched`."""
+        prover = self._notary.prover
+        return await vouched(self._streams, prover.origin, prover.ring.trusted)
+
     async def sign(self) -> None:
         """See `audit.retirement.Notary.sign`."""
         await self._notary.now()
-
-
-def _let_in(folder: Path) -> None:
-    """Give the owner the right to empty the folders below `folder`: a tool may have taken it. Follows no link."""
-    for where, folders, _ in os.walk(folder, topdown=True, followlinks=False):
-        for path in (Path(where), *(Path(where, name) for name in folders)):
-            if not path.is_symlink():
-                path.chmod(stat.S_IRWXU)

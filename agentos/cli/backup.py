@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
     )
     group.command(
         "create",
-        epilog=examples("agentos backup create --to /mnt/backups", "agentos backup create --to /mnt/agentos.tar -o json"),
+        epilog=examples("agentos backup create", "agentos backup create --to /mnt/backups -o json"),
     )(create)
     group.command("show", epilog=examples("agentos backup show agentos-20261121T083000Z.tar --trust runtime.pub"))(show_backup)
     group.command("restore", epilog=_restore_examples("backup restore"))(restore)
@@ -49,15 +49,20 @@ def register(app: typer.Typer) -> None:
 
 def create(
     to: Annotated[
-        Path, typer.Option("--to", metavar="PATH", help="file to write, or folder, on the runtime's host", show_default=False)
-    ],
+        Path | None,
+        typer.Option(
+            "--to", metavar="PATH", help="file to write, or folder, on the runtime's host; default: backups in its home"
+        ),
+    ] = None,
     output: Annotated[Facts, typer.Option("--output", "-o", help="how to print")] = Facts.TABLE,
 ) -> None:
     """Save every tenant's log and the registry's in one signed file, while the runtime runs.
 
+    The folder must be there, belong to the user that the runtime runs as, and be writable by nobody else; nothing is replaced.
     Not in it: keys, identities, workspaces, read models. Keep a copy of the folder keys apart: without it payloads stay sealed.
     """
-    answer = with_client(lambda client: _made(client, str(to.expanduser().absolute())))
+    params: dict[str, Json] = {} if to is None else {"to": str(to.expanduser().absolute())}
+    answer = with_client(lambda client: _made(client, params))
     show(answer, output, lambda: emit_table(("what", "value"), _rows(answer)))
     for warning in answer["warnings"]:
         say(f"{paint('warning', err=True, fg='yellow')}: {plain(warning)}")
@@ -65,9 +70,9 @@ def create(
         say(f"next: agentos backup show {plain(answer['file'])}; keep a copy of {settings.home}/keys somewhere else")
 
 
-async def _made(client: Json, to: str) -> Json:
+async def _made(client: Json, params: dict[str, Json]) -> Json:
     """Ask until the backup is there; how far it is stands on the terminal."""
-    answer = await client.call("backup.create", {"to": to})
+    answer = await client.call("backup.create", params)
     seen = sys.stderr.isatty()
     try:
         while not answer["done"]:

@@ -42,6 +42,9 @@ class Format(StrEnum):
 
 Basis = Annotated[str, typer.Option("--basis", metavar="TEXT", help="on what basis; stands in the audit chain beside your name")]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="why; stands in the audit chain beside your name")]
+Cancel = Annotated[
+    bool, typer.Option("--cancel-running", help="cancel those that are not over first, in your name; it is recorded")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
 Overrule = Annotated[
     bool, typer.Option("--overrule-retention", help="although the declared retention has not passed; it is recorded")
@@ -82,19 +85,21 @@ def erase(
         str | None, typer.Option("--data-subject", metavar="ID", help="all sessions that were run with this --data-subject")
     ] = None,
     overrule_retention: Overrule = False,
+    cancel_running: Cancel = False,
     yes: Yes = False,
     output: Shape = Format.TABLE,
 ) -> None:
     """Erase the payload of sessions for good.
 
     It cannot be read any more, in whatever copy of the log. Goals, arguments, results and workspaces are gone; who did what, when
-    and under which rules stays, and the log still verifies. A plan is shown first. Refused: a session that is not over, one under
-    a legal hold, one whose agent's retention has not passed.
+    and under which rules stays, and the log still verifies. A plan is shown first. Refused: a session that is not over (but for
+    --cancel-running), one under a legal hold, one whose agent's retention has not passed.
     """
     if bool(session) == (data_subject is not None):
         raise UsageError("say what to erase: --session, or --data-subject")
     wanted: dict[str, Json] = {"sessions": list(session)} if session else {"subject": data_subject}
-    plan = call("audit.erasure", wanted)
+    means: dict[str, Json] = {"overrule": overrule_retention, "cancel": cancel_running}
+    plan = call("audit.erasure", {**wanted, **means})
     if plan["already"] and not plan["sessions"]:
         if output is Format.JSON:
             emit_json(plan)
@@ -102,12 +107,12 @@ def erase(
         return
     if output is Format.TABLE:
         _show(plan)
-    _require(plan, overrule=overrule_retention)
+    _require(plan, overrule=False)
     what = f"{count(len(plan['sessions']), 'session')} of {', '.join(plan['agents']) or 'no agent'}"
     if not yes and not confirm(f"Erase the payload of {what} for good? No backup brings it back."):
         raise UsageError("nothing was erased", mend="say that you mean it: --yes")
     seen = [one["session"] for one in plan["sessions"]]
-    done = call("audit.erase", {**wanted, "basis": basis, "overrule": overrule_retention, "seen": seen})
+    done = call("audit.erase", {**wanted, **means, "basis": basis, "seen": seen})
     if output is Format.JSON:
         emit_json(done)
     say(f"erased {count(len(done['sessions']), 'session')}, {count(done['events'], 'event')}; the log still verifies")
@@ -169,9 +174,10 @@ def retire(
 ) -> None:
     """Export a month, verify it, drop it from the log.
 
-    Its sessions are written as evidence packs, and each pack is verified before anything is dropped. The packs are then the only
-    place where the month can be read: keep them. The root that each stream ended with stays under every later checkpoint. A crash
-    on the way is made up for at the next start.
+    Its sessions are written as evidence packs, and each pack is read back and verified before anything is dropped. The runtime
+    drops what it has put into packs itself, whole and up to the end, and nothing else; that you keep the packs it must believe.
+    They are then the only place where the month can be read. The root that each stream ended with stays under every later
+    checkpoint. A crash on the way is made up for at the next start.
     """
     dropped, packs = with_client(lambda client: _retire(client, period, to, basis, overrule_retention, yes, output))
     if output is Format.JSON:
@@ -196,6 +202,8 @@ async def _retire(
     for sessions in _portions(plan["sessions"]):
         packs += await _export(client, period, to, sessions, trust, len(packs) + 1)
     _settle(to)
+    for pack in packs:
+        _require_kept(pack)
     params: dict[str, Json] = {"period": period, "basis": basis, "overrule": overrule}
     told = [{"digest": pack["digest"], "sessions": pack["sessions"]} for pack in packs]
     dropped = await client.call("audit.retire", {**params, "packs": told}, within=PATIENCE_S)
@@ -231,12 +239,11 @@ async def _export(client: Client, period: str, to: Path, sessions: list[str], tr
     pack = base64.b64decode(answer["pack"], validate=True)
     _check(pack, trust, sessions)
     path = to / f"agentos-{period}-{number:04}.zip"
-    digest = f"sha256:{hashlib.sha256(pack).hexdigest()}"
     if path.exists():
         raise Conflict("the file is there already", where=str(path), mend="name another folder: --to")
     write_whole(path, pack)
     say(f"wrote and verified {path}: {count(len(sessions), 'session')}, {len(pack):,} bytes")
-    return [{"file": str(path), "digest": digest, "sessions": list(sessions)}]
+    return [{"file": str(path), "digest": _digest(pack), "sessions": list(sessions)}]
 
 
 def _check(pack: bytes, trust: bytes, sessions: Sequence[str]) -> None:
@@ -250,9 +257,23 @@ def _check(pack: bytes, trust: bytes, sessions: Sequence[str]) -> None:
         raise EvidenceError(f"the exported pack does not verify, so nothing is dropped: {why}")
 
 
+def _require_kept(pack: Json) -> None:
+    """The file holds what was verified, byte for byte. Raises AgentOSError, EvidenceError."""
+    try:
+        data = Path(pack["file"]).read_bytes()
+    except OSError as error:
+        raise AgentOSError(f"the pack cannot be read again: {error.strerror}", where=pack["file"]) from error
+    if _digest(data) != pack["digest"]:
+        raise EvidenceError("the file does not hold what was exported, so nothing is dropped", where=pack["file"])
+
+
+def _digest(pack: bytes) -> str:
+    return f"sha256:{hashlib.sha256(pack).hexdigest()}"
+
+
 def _make(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise AgentOSError(f"the folder cannot be made: {error.strerror}", where=str(folder)) from error
 

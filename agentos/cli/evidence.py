@@ -97,7 +97,7 @@ def key(
     if output is None:
         emit(answer["pem"].rstrip("\n"))
     else:
-        write_whole(output, answer["pem"].encode("ascii"))
+        write_whole(output, answer["pem"].encode("ascii"), mode=0o644)
         say(f"wrote {output}: {answer['key']}")
 
 
@@ -143,8 +143,8 @@ def lines_of(report: Report) -> list[str]:
     return lines
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all. Raises AgentOSError where it cannot be written."""
+def write_whole(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Write a file whole or not at all, for its owner alone: a pack holds payloads. Raises AgentOSError where it cannot be."""
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
@@ -155,7 +155,7 @@ def write_whole(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(descriptor)
-        made.chmod(0o644)
+        made.chmod(mode)
         made.replace(path)
     except OSError as error:
         made.unlink(missing_ok=True)

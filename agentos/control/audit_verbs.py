@@ -11,8 +11,10 @@ from typing import Final
 from agentos.abi.canonical import Json
 from agentos.abi.errors import NotFound, UsageError
 from agentos.abi.ids import FLEET, Clock, Random
+from agentos.audit.audit_chain import AuditChain, AuditRecord, Entry
 from agentos.audit.covered import Covered
-from agentos.audit.evidence import Gathered, Scope, build_pack, gather, gather_audit, kept_back
+from agentos.audit.evidence import Gathered, Scope, build_pack, gather, gather_audit, kept_back, kept_out
+from agentos.audit.exported import exported
 from agentos.audit.query import AuditQuery, ask, parse_moment
 from agentos.audit.withhold import NOTHING, Withhold
 from agentos.control.params import Params
@@ -45,7 +47,8 @@ Projectors = Callable[[str], Awaitable[Projector]]
 class AuditVerbs:
     """`projectors` (of the index), `wordsmiths` (of the text model) and `logs` give a tenant's.
 
-    `registry` is the registry's log, `notaries` keep all under checkpoints.
+    `registry` is the registry's log, `notaries` keep all under checkpoints, `chains` and `revision` give a tenant's audit chain
+    and the revision in force, to record what was exported.
     """
 
     def __init__(
@@ -55,6 +58,8 @@ class AuditVerbs:
         logs: Callable[[str], EventLog],
         registry: EventLog,
         notaries: Notaries,
+        chains: Callable[[str], AuditChain],
+        revision: Callable[[str], int],
         clock: Clock,
     ) -> None:
         self._projectors = projectors
@@ -62,6 +67,8 @@ class AuditVerbs:
         self._logs = logs
         self._registry = registry
         self._notaries = notaries
+        self._chains = chains
+        self._revision = revision
         self._clock = clock
 
     def handlers(self) -> Handlers:
@@ -143,7 +150,8 @@ class AuditVerbs:
     async def export(self, caller: Caller, params: dict[str, Json]) -> Json:
         """{sessions?: [id] or since?: time, withhold?: [text]} → {pack (base64), sessions, events, withheld, bytes, key}.
 
-        Reads the log itself. What `withhold` may say is in `audit.withhold`; `withheld` is how many payloads each keeps back.
+        Reads the log itself. What `withhold` may say is in `audit.withhold`; `withheld` is how many payloads each keeps back. The
+        audit chain records who took what before the pack is handed out.
         """
         take = Params({key: value for key, value in params.items() if value is not None})
         named = take.texts("sessions") if params.get("sessions") is not None else None
@@ -176,6 +184,13 @@ class AuditVerbs:
             covered=covered,
             not_before_ms=ring.since_ms,
         )
+        withheld = await asyncio.to_thread(kept_out, withhold, found.sessions)
+        entry = (await asyncio.to_thread(exported, pack, found.sessions, withheld)).entry()
+
+        async def decide(_record: AuditRecord) -> list[Entry]:
+            return [entry]
+
+        await self._chains(caller.tenant).append(decide, actor=caller.actor, revision=self._revision(caller.tenant))
         return {
             "pack": base64.b64encode(pack).decode("ascii"),
             "sessions": len(found.sessions),
@@ -228,9 +243,11 @@ def handlers(
     logs: Callable[[str], EventLog],
     registry: EventLog,
     notaries: Notaries,
+    chains: Callable[[str], AuditChain],
+    revision: Callable[[str], int],
     clock: Clock,
     random: Random,
 ) -> Handlers:
     """The verbs of this module and of `proof_verbs` by name; see `AuditVerbs`, `ProofVerbs`."""
     proofs = ProofVerbs(notaries, logs, clock, random).handlers()
-    return {**AuditVerbs(projectors, wordsmiths, logs, registry, notaries, clock).handlers(), **proofs}
+    return {**AuditVerbs(projectors, wordsmiths, logs, registry, notaries, chains, revision, clock).handlers(), **proofs}

@@ -39,8 +39,8 @@ class Progress:
 class Maker(Protocol):
     """Makes backups."""
 
-    def place(self, to: str) -> Path:
-        """The file that a backup to `to` becomes. Raises UsageError, Conflict."""
+    def place(self, to: str | None) -> Path:
+        """The file that a backup to `to` (None: the home's own folder for backups) becomes. Raises UsageError, Conflict."""
 
     async def make(self, target: Path, by: str, progress: Progress) -> dict[str, Json]:
         """Write one; the report. Raises AgentOSError."""
@@ -67,9 +67,10 @@ class BackupVerbs:
         return {"backup.create": self.create}
 
     async def create(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """{to: file or folder on the runtime's host} or {run} → {run, done, streams, bytes, doing, report?}.
+        """{to?: file or folder on the runtime's host} or {run} → {run, done, streams, bytes, doing, report?}.
 
-        Ask with `run` until it is `done`; `report` is what `schemas/v1/backup-report.json` describes.
+        Without `to` it goes into the home's own folder for backups. Ask with `run` until it is `done`; `report` is what
+        `schemas/v1/backup-report.json` describes.
         """
         take = Params(params)
         name, to = take.text_or_none("run"), take.text_or_none("to")
@@ -80,11 +81,11 @@ class BackupVerbs:
                 rules=("tenant.fleet",),
                 reasons=("a backup holds the logs of all tenants; only a principal of the fleet can make one",),
             )
-        if (name is None) == (to is None):
-            raise UsageError("a backup needs either a place to go to, or the name of its run")
-        run = self._start(to, caller) if to is not None else self._run
+        if name is not None and to is not None:
+            raise UsageError("run and to exclude each other: a backup is begun, or asked for")
+        run = self._start(to, caller) if name is None else self._run
         if run is None or (name is not None and run.name != name):
-            raise NotFound(f"there is no backup {name}", mend="begin one: agentos backup create --to FILE")
+            raise NotFound(f"there is no backup {name}", mend="begin one: agentos backup create")
         await asyncio.wait([run.task], timeout=WAIT_S)
         told = run.progress
         answer: dict[str, Json] = {"run": run.name, "done": run.task.done(), "streams": told.streams, "bytes": told.bytes}
@@ -99,7 +100,7 @@ class BackupVerbs:
             self._run.task.cancel()
             await asyncio.wait([self._run.task])
 
-    def _start(self, to: str, caller: Caller) -> _Run:
+    def _start(self, to: str | None, caller: Caller) -> _Run:
         if self._run is not None and not self._run.task.done():
             raise Conflict("a backup is being made already", mend="wait until that is done")
         target, progress = self._maker.place(to), Progress()

@@ -57,22 +57,29 @@ class ErasureVerbs:
         }
 
     async def erasure(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """What an erasure would do: {sessions: [id]} or {subject} → {sessions, events, agents, already, refused, …}."""
+        """What an erasure would do: {sessions: [id] or subject, overrule?, cancel?} → {sessions, events, agents, already, …}.
+
+        `refused` in it is what `erase` would say with the same `overrule` and `cancel`.
+        """
         take = Params(params)
-        wanted = _wanted(take)
+        wanted, overrule, cancel = _wanted(take), take.flag("overrule"), take.flag("cancel")
         take.end()
         erasure, _ = self._erasures.get(caller.tenant)
-        return (await erasure.plan(wanted)).to_dict()
+        return (await erasure.plan(wanted)).to_dict(overrule=overrule, cancel=cancel)
 
     async def erase(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """{sessions or subject, basis, seen?: [id], overrule?} → the same of what was erased; nothing of it can be read then."""
+        """{sessions or subject, basis, seen?: [id], overrule?, cancel?} → the same of what was erased; nothing of it can be read.
+
+        `cancel` has what is not over cancelled first, in the caller's name; by this verb alone whoever may erase may do that.
+        """
         take = Params(params)
-        wanted, basis, overrule = _wanted(take), take.text("basis"), take.flag("overrule")
+        wanted, basis, overrule, cancel = _wanted(take), take.text("basis"), take.flag("overrule"), take.flag("cancel")
         seen = take.texts("seen") if params.get("seen") is not None else None
         take.end()
         erasure, _ = self._erasures.get(caller.tenant)
+        words = {"basis": basis, "actor": caller.actor}
         done = await erasure.erase(
-            wanted, basis=basis, overrule=overrule, actor=caller.actor, revision=self._revision(caller.tenant), seen=seen
+            wanted, **words, overrule=overrule, cancel=cancel, revision=self._revision(caller.tenant), seen=seen
         )
         return done.to_dict()
 
@@ -116,7 +123,8 @@ class ErasureVerbs:
     async def retire(self, caller: Caller, params: dict[str, Json]) -> Json:
         """{period, basis, packs: [{digest, sessions}], overrule?} → the same of what was dropped.
 
-        `packs` are the evidence packs that the caller exported, verified and keeps: their digests and the sessions in each.
+        `packs` are evidence packs that the caller had exported here and keeps: their digests and the sessions in each. The audit
+        chain says of each that it was made here and what was in it; that it is kept is the caller's word.
         """
         packs = _packs(params.get("packs"))
         take = Params({key: value for key, value in params.items() if key != "packs"})

@@ -186,6 +186,12 @@ def test_what_cannot_be_saved_or_restored(up: Cli, second: Cli, tmp_path: Path) 
     """Each says what is wrong and how to mend it, and leaves nothing behind."""
     assert "absolute" not in up("backup", "create", "--to", str(tmp_path / "none" / "x.tar"), expect=64).err
     assert "inside the home" in up("backup", "create", "--to", str(up.home / "x.tar"), expect=64).err
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    assert "others can write" in up("backup", "create", "--to", str(tmp_path / "open"), expect=64).err
+    (tmp_path / "open").rmdir()
+    own = Path(up("backup", "create", "-o", "json").json["file"])
+    assert (own.parent, own.stat().st_mode & 0o777) == (up.home / "backups", 0o600)
     saved = tmp_path / "saved.tar"
     up("backup", "create", "--to", str(saved))
     assert "whose signature counts" in second("restore", str(saved), expect=64).err

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from agentos.abi.assets import asset
 from agentos.abi.errors import AgentOSError, ChainBroken, Denied, NotFound, UsageError
+from agentos.audit.audit_chain import AuditChain
 from agentos.audit.keyring import KeyRing
 from agentos.audit.keys import SigningKey
 from agentos.audit.proof import verify_proof
@@ -116,6 +117,8 @@ async def door(tmp_path, record, bent):
             logs=lambda tenant: log,
             registry=registry,
             notaries=notaries,
+            chains={"default": AuditChain(log, "default", record.Still(), Dice())}.__getitem__,
+            revision=lambda tenant: 1,
             clock=record.Still(),
             random=Dice(),
         )
@@ -405,6 +408,7 @@ async def test_files_that_cannot_be_read_or_written_are_said(command):
 async def test_a_pack_is_verified_where_no_runtime_ever_ran(door, tmp_path):
     """With NATS, OPA, SQLite and every runtime package out of reach, verification works all the same."""
     pack, key = tmp_path / "pack.zip", tmp_path / "runtime.pub"
+    events = [stored for stream in await door.log.streams() async for stored in door.log.scan(stream)]
     pack.write_bytes(base64.b64decode((await door("evidence.export"))["pack"]))
     key.write_text((await door("evidence.key"))["pem"])
     program = """
@@ -417,7 +421,6 @@ report = verify_pack(Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]).read_byte
 print(report.ok, report.sessions, report.events)
 """
     found = subprocess.run([sys.executable, "-c", program, pack, key], capture_output=True, text=True, check=True)
-    events = [stored for stream in await door.log.streams() async for stored in door.log.scan(stream)]
     registry = door.record.registry_record()
     assert found.stdout == f"True 2 {len(events) + len(registry.revisions) + len(registry.principals)}\n"
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from agentos.abi import event as ev
 from agentos.abi.errors import ChainBroken, NotFound
 from agentos.abi.record import header_of, join
+from agentos.audit.audit_chain import AuditChain, AuditRecord, Entry, erased_entry
 from agentos.audit.keyring import KeyRing
 from agentos.audit.proof import verify_proof
 from agentos.audit.prover import Prover
@@ -27,7 +27,7 @@ from agentos.eventlog import LogBlobs, Message
 from agentos.eventlog.adapters.keystore import SqliteKeyStore
 from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.eventlog.sealed import SealedLog
-from agentos.eventlog.subject import AUDIT_CHAIN, PRINCIPALS, REVISIONS, blob_subject, session_subject, stream_of
+from agentos.eventlog.subject import PRINCIPALS, REVISIONS, blob_subject, session_subject, stream_of
 from agentos.projections.projector import Projector
 
 OLGA = Caller("olga", ("auditor",), "default", fleet=True)
@@ -48,8 +48,8 @@ class Notaries(Checkpoints):
 class House:
     """The verbs over a sealed log. `below` is what is stored, and can be edited."""
 
-    def __init__(self, below: Any, keys: SqliteKeyStore, verbs: Any, record: ModuleType) -> None:
-        self.below, self.keys, self.verbs, self.record = below, keys, verbs, record
+    def __init__(self, below: Any, keys: SqliteKeyStore, verbs: Any, record: ModuleType, chain: AuditChain) -> None:
+        self.below, self.keys, self.verbs, self.record, self.chain = below, keys, verbs, record, chain
 
     async def __call__(self, verb: str, **params: Any) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(json.dumps(await self.verbs[verb](OLGA, params)))
@@ -76,10 +76,11 @@ class House:
     async def erase(self, session: str) -> None:
         """What `agentos audit erase` does: the tombstone, then the key."""
         key = await self.keys.of_session(session)
-        chain = self.record.Chain("audit", open=True, now_ms=self.record.START_MS + 100_000)
-        data = {"sessions": [session], "keys": [key.id.hex()], "basis": "request 17", "overruled": False}
-        chain.add(ev.AUDIT_ERASED, data, "principal/olga")
-        await self.put(self.below, AUDIT_CHAIN, chain.stored)
+
+        async def decide(_record: AuditRecord) -> list[Entry]:
+            return [erased_entry([session], [key.id], "request 17", overruled=False)]
+
+        await self.chain.append(decide, actor="principal/olga", revision=1)
         await self.keys.destroy([key.id])
 
 
@@ -93,16 +94,19 @@ async def house(tmp_path: Path, record: ModuleType, bent: ModuleType) -> AsyncIt
     async def projectors(tenant: str) -> Projector:
         raise NotFound(f"no read model of {tenant} here")
 
+    chain = AuditChain(sealed, "default", record.Still(), SystemRandom())
     verbs = handlers(
         projectors=projectors,
         wordsmiths=projectors,
         logs=lambda _: sealed,
         registry=registry,
         notaries=notaries,
+        chains=lambda _: chain,
+        revision=lambda _: 1,
         clock=record.Still(),
         random=SystemRandom(),
     )
-    made = House(below, keys, verbs, record)
+    made = House(below, keys, verbs, record, chain)
     for name, make in (("s-busy", record.busy_session), ("s-short", record.short_session)):
         await made.put(sealed, session_subject(name), make(name).stored)
     told = record.registry_record()

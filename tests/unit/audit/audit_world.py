@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from agentos.abi import event as ev
 from agentos.abi.canonical import Json
 from agentos.abi.chain import Head
+from agentos.abi.errors import Conflict
 from agentos.abi.event import Event
 from agentos.abi.ids import new_id
 from agentos.abi.retention import DAY_MS
@@ -64,20 +66,31 @@ def chain_on(log: Any, *, seed: int = 3) -> AuditChain:
 class Around:
     """What lies outside of the log: declarations, live sessions, workspaces, a read model that is asked to catch up."""
 
-    declared: dict[str, list[dict[str, Json]]] = field(default_factory=dict)
+    governance: dict[str, list[dict[str, Json]]] = field(default_factory=dict)
     alive: set[str] = field(default_factory=set)
     rooms: set[str] = field(default_factory=set)
     stuck: set[str] = field(default_factory=set)
     waited: int = 0
+    reads: int = 0
+    """How often what is declared was read."""
+    revision: int = 1
+    end: Callable[[str], Awaitable[None]] | None = None
+    cancelled: list[tuple[str, str]] = field(default_factory=list)
 
-    async def governance(self, agent: str, revision: int) -> list[dict[str, Json]]:
-        del revision
-        return self.declared.get(agent, [])
+    async def declared(self) -> Declared:
+        self.reads += 1
+        return Declared(self, self.revision)
+
+    async def cancel(self, session: str, *, reason: str, actor: str) -> None:
+        assert reason
+        assert self.end is not None
+        self.cancelled.append((session, actor))
+        await self.end(session)
 
     async def longest_retention(self) -> int:
         from agentos.abi.retention import days_kept
 
-        return max((days_kept(one) for each in self.declared.values() for one in each), default=0)
+        return max((days_kept(one) for each in self.governance.values() for one in each), default=0)
 
     def live(self) -> frozenset[str]:
         return frozenset(self.alive)
@@ -96,6 +109,22 @@ class Around:
         self.waited += 1
 
 
+class Declared:
+    """What is declared at one revision; nothing was declared otherwise before."""
+
+    def __init__(self, around: Around, revision: int) -> None:
+        self._around = around
+        self._revision = revision
+
+    async def governance(self, agent: str, revision: int) -> list[dict[str, Json]]:
+        del revision
+        return self._around.governance.get(agent, [])
+
+    async def require_current(self) -> None:
+        if self._around.revision != self._revision:
+            raise Conflict("another revision was applied meanwhile")
+
+
 class World:
     """One tenant. `raw` is the log as it is stored, `log` as it is read."""
 
@@ -104,7 +133,7 @@ class World:
         self.raw = MemoryLog()
         self._folder = folder
         self.open_keys()
-        self.around = Around()
+        self.around = Around(end=self._cancelled)
         self._ids = Seeded(4)
         self._seed = 10
         self.erasure = self.start()
@@ -132,7 +161,22 @@ class World:
             await self.erasure.join(name, fork_of)
         kinds: list[tuple[str, dict[str, Json]]] = [(ev.SESSION_CREATED, {"agent": agent, "goal": goal, "inputs": []})]
         kinds += [(ev.SESSION_FINISHED, {"result": f"{goal} is done"})] if over else []
-        head, position = Head.empty(), 0
+        await self._add(name, agent, Head.empty(), 0, kinds)
+        self.around.rooms.add(name)
+        if not over:
+            self.around.alive.add(name)
+        return name
+
+    async def _cancelled(self, name: str) -> None:
+        """The session is over, by somebody's word."""
+        last = await self.log.last(session_subject(name))
+        assert last is not None
+        event = Event.from_bytes(last.data)
+        ended = [(ev.SESSION_CANCELLED, {"reason": "r"})]
+        await self._add(name, str(event.attributes["agent"]), event.head(last.data), last.position, ended)
+        self.around.alive.discard(name)
+
+    async def _add(self, name: str, agent: str, head: Head, position: int, kinds: list[tuple[str, dict[str, Json]]]) -> None:
         for kind, data in kinds:
             event = Event(
                 id=self._ids.token(8).hex(),
@@ -151,10 +195,6 @@ class World:
             record = event.to_record(self._ids.token(16))
             position = await self.log.append(session_subject(name), [Message(event.id, record)], after=position)
             head = event.head(record)
-        self.around.rooms.add(name)
-        if not over:
-            self.around.alive.add(name)
-        return name
 
     async def readable(self, session: str) -> bool:
         """Whether a payload of the session can be read."""

@@ -16,8 +16,18 @@ from audit_world import Seconds, Seeded, chain_on
 
 from agentos.abi.chain import verify
 from agentos.abi.errors import ChainBroken, Conflict, LogUnavailable
-from agentos.abi.event import AUDIT_ERASED, AUDIT_RETIRED, Event
-from agentos.audit.audit_chain import AuditChain, AuditRecord, Entry, erased_entry, held_entry, released_entry, retired_entry
+from agentos.abi.event import AUDIT_ERASED, AUDIT_EXPORTED, AUDIT_RETIRED, Event
+from agentos.audit.audit_chain import (
+    AuditChain,
+    AuditRecord,
+    Entry,
+    erased_entry,
+    held_entry,
+    released_entry,
+    retired_entry,
+    unlocked_entry,
+)
+from agentos.audit.exported import exported
 from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.eventlog.port import Message
 from agentos.eventlog.subject import AUDIT_CHAIN, AUDIT_NAME
@@ -161,6 +171,8 @@ ERASED = {"sessions": ["s-1"], "keys": ["00" * 16], "basis": "b", "overruled": F
         event("agentos.audit.held", {"hold": "h-1", "reason": "r"}),
         event("agentos.audit.released", {"hold": "h-1", "reason": "r"}),
         event(AUDIT_RETIRED, {"period": "202613", "stream": "EV_202613_0", "size": 3}),
+        event(AUDIT_EXPORTED, {"pack": "sha256:" + "ab" * 32, "sessions": 1}),
+        event("agentos.audit.unlocked", {"lock": "sha256:" + "ab" * 32}),
         event("agentos.audit.forgiven", {}),
         event(AUDIT_ERASED, ERASED, tenant="acme"),
     ],
@@ -174,6 +186,8 @@ ERASED = {"sessions": ["s-1"], "keys": ["00" * 16], "basis": "b", "overruled": F
         "a hold on nothing",
         "the end of no hold",
         "no month",
+        "a pack of nothing",
+        "a lock for no reason",
         "an unknown type",
         "another tenant",
     ],
@@ -210,7 +224,7 @@ async def test_ids_are_the_chain_s_own() -> None:
 
 
 async def test_events_are_as_the_schema_says() -> None:
-    """Each of the four, as it is stored."""
+    """Each of the six, as it is stored."""
     schema = json.loads((Path(__file__).resolve().parents[3] / "schemas" / "v1" / "event.json").read_text())
     signed = {
         "stream": "EV_202505_0",
@@ -227,6 +241,9 @@ async def test_events_are_as_the_schema_says() -> None:
         erased_entry([], [KEY], "b", overruled=False),
         *(held_entry(f"h-{kind}", {kind: name}, "r") for kind, name in targets),
         released_entry("h-agent", "r"),
+        exported(b"a pack", {"s-1": [b"{}", b"{}"]}, 0).entry(),
+        unlocked_entry("sha256:" + "ab" * 32, "s-1", 17, "stuck"),
+        unlocked_entry("sha256:" + "ab" * 32, None, 0, "unreadable"),
         retired_entry(signed, "202505", "b", overruled=True),
     )
     for data in await stored(log):

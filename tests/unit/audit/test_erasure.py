@@ -28,10 +28,15 @@ def world(tmp_path: Path) -> World:
 
 
 async def erase(
-    erasure: Erasure, *sessions: str, subject: str | None = None, overrule: bool = False, seen: list[str] | None = None
+    erasure: Erasure,
+    *sessions: str,
+    subject: str | None = None,
+    overrule: bool = False,
+    seen: list[str] | None = None,
+    cancel: bool = False,
 ) -> Plan:
     wanted = Wanted(sessions, subject)
-    return await erasure.erase(wanted, basis="request 17", overrule=overrule, actor=ANN, revision=1, seen=seen)
+    return await erasure.erase(wanted, basis="request 17", overrule=overrule, actor=ANN, revision=1, seen=seen, cancel=cancel)
 
 
 async def test_what_is_erased_is_gone_and_the_log_still_holds(world: World) -> None:
@@ -85,6 +90,48 @@ async def test_what_runs_is_not_erased(world: World) -> None:
     assert await world.readable(running)
 
 
+async def test_what_runs_is_cancelled_for_an_erasure(world: World) -> None:
+    """In the name of whoever erases, and only those that run; then nothing of any of them can be read."""
+    over, fork = await world.session(subject="customer-4711"), await world.session(subject="customer-4711", over=False)
+    assert "--cancel-running" in ((await refusal(world, subject="customer-4711")).mend or "")
+    plan = await world.erasure.plan(Wanted(subject="customer-4711"))
+    assert (plan.to_dict()["refused"] is None, plan.to_dict(cancel=True)["refused"]) == (False, None)
+    done = await erase(world.erasure, subject="customer-4711", seen=[over, fork], cancel=True)
+    assert [one.session for one in done.candidates] == sorted([over, fork])
+    assert world.around.cancelled == [(fork, ANN)]
+    assert [await world.readable(name) for name in (over, fork)] == [False, False]
+
+
+@pytest.mark.parametrize("why", ["a hold", "retention", "another session"])
+async def test_what_is_kept_anyway_is_not_cancelled_for_nothing(world: World, why: str) -> None:
+    """Whatever else refuses the erasure refuses before anything is stopped: retention as if the session ended now."""
+    if why == "retention":
+        world.around.governance["triage"] = [{"risk": "limited", "retentionDays": 30}]
+    running = await world.session(subject="customer-4711", over=False)
+    if why == "a hold":
+        await world.erasure.hold({"session": running}, reason="a case", actor=ANN, revision=1)
+    seen = [] if why == "another session" else [running]
+    with pytest.raises(Conflict, match={"a hold": "legal hold", "retention": "30 days"}.get(why, "than you were shown")):
+        await erase(world.erasure, subject="customer-4711", seen=seen, cancel=True)
+    assert world.around.cancelled == []
+    assert await world.readable(running)
+
+
+async def test_what_is_declared_is_read_once_for_a_plan(world: World) -> None:
+    """However many sessions it looks at; what is applied meanwhile makes it void."""
+    names = [await world.session(subject="customer-4711") for _ in range(5)]
+    await world.erasure.plan(Wanted(tuple(names)))
+    assert world.around.reads == 1
+    candidate = world.erasure.candidate
+
+    async def meanwhile(*args: object) -> object:
+        world.around.revision += 1
+        return await candidate(*args)  # type: ignore[arg-type]
+
+    world.erasure.candidate = meanwhile  # type: ignore[method-assign, assignment]
+    assert "another revision" in (await refusal(world, *names)).message
+
+
 @pytest.mark.parametrize("kind", ["session", "agent", "period"])
 async def test_what_is_held_is_not_erased(world: World, kind: str) -> None:
     """Overruling the retention does not overrule a hold; once released it may go."""
@@ -110,7 +157,7 @@ async def test_what_is_held_is_not_erased(world: World, kind: str) -> None:
 )
 async def test_retention_is_kept(world: World, governance: list[dict[str, object]], days: int) -> None:
     """Until the last of the days it is refused; overruled, it is recorded; behind it nothing needs to be overruled."""
-    world.around.declared["triage"] = governance
+    world.around.governance["triage"] = governance
     first, second = await world.session(), await world.session()
     world.clock.later(days=days - 1)
     error = await refusal(world, first)
@@ -313,12 +360,12 @@ async def test_two_runtimes_on_one_chain(world: World) -> None:
     candidate = world.erasure.candidate
     asked = 0
 
-    async def meanwhile(record: object, last: bytes) -> object:
+    async def meanwhile(record: object, declared: object, last: bytes) -> object:
         nonlocal asked
         asked += 1
         if asked == 1:
             await other.hold({"session": name}, reason="a case", actor=ANN, revision=1)
-        return await candidate(record, last)  # type: ignore[arg-type]
+        return await candidate(record, declared, last)  # type: ignore[arg-type]
 
     world.erasure.candidate = meanwhile  # type: ignore[method-assign, assignment]
     assert "legal hold" in (await _refused(world.erasure, name)).message
