@@ -11,9 +11,8 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from typer.exceptions import TyperException
@@ -22,7 +21,7 @@ from agentos import __version__
 from agentos.abi.errors import AgentOSError, Denied, ManifestError, UsageError
 from agentos.cli.command import paint, say, settings
 from agentos.cli.render.text import because, plain
-from agentos.cli.verb import examples, shape
+from agentos.cli.verb import Group, Verbs, examples
 
 INTERRUPTED: Final = 130
 PIPE_CLOSED: Final = 141
@@ -45,7 +44,10 @@ VERB_FILES = (
     "replay",
     "fork",
     "approvals",
+    "locks",
     "policy",
+    "budget",
+    "top",
     "sched",
     "audit",
     "evidence",
@@ -53,8 +55,31 @@ VERB_FILES = (
 )
 """One file per verb group, in the order in which `agentos --help` lists them."""
 
+_BRINGS: Final = {
+    "get": ("get", "describe"),
+    "history": ("history", "rollback"),
+    "up": ("up", "down", "status"),
+    "sessions": ("ps", "logs", "wait", "cancel"),
+    "replay": ("session",),
+    "fork": ("session",),
+    "backup": ("backup", "restore"),
+}
+"""The verbs that a file brings, where it is not one of the file's own name."""
+
+VERBS: Final = Verbs({file: _BRINGS.get(file, (file,)) for file in VERB_FILES})
+
+
+class Root(Group):
+    """The command itself. It knows its verbs by name and imports the one that is asked for."""
+
+    def __init__(self, **traits: Any) -> None:
+        super().__init__(**traits)
+        self.commands = VERBS  # type: ignore[assignment] # nobody adds to them
+
+
 app = typer.Typer(
     name="agentos",
+    cls=Root,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -105,11 +130,6 @@ def root(
     given = {"home": home, "server": server, "identity": identity, "principal": principal, "tenant": tenant}
     for name, value in given.items():
         settings.choose(name, value)
-
-
-for _file in VERB_FILES:
-    import_module(f"agentos.cli.{_file}").register(app)
-shape(app)
 
 
 def print_error(error: AgentOSError) -> None:

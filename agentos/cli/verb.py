@@ -1,4 +1,4 @@
-"""The shape of a verb: its examples, one per line, and the root options, which may also stand after it.
+"""The shape of a verb: its examples, one per line, and the root options, which may also stand after it; and where it is found.
 
 `agentos --tenant acme get agents` and `agentos get agents --tenant acme` are the same command.
 """
@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
 
 from agentos.cli.command import settings
 
@@ -44,10 +47,14 @@ class Verb(TyperCommand):
 
     def get_params(self, ctx: Any) -> list[Any]:
         """The command's own parameters, then those root options whose names it does not use itself."""
-        own = super().get_params(ctx)
-        taken = {option for param in own for option in param.opts}
-        shared = [param for param in ctx.find_root().command.params if param.name in ROOT_OPTIONS]
-        return [*own, *(_behind(param) for param in shared if not taken & set(param.opts))]
+        return with_root_options(super().get_params(ctx), ctx)
+
+
+def with_root_options(own: list[Any], ctx: Any) -> list[Any]:
+    """A command's `own` parameters, then those root options whose names it does not use itself."""
+    taken = {option for param in own for option in param.opts}
+    shared = [param for param in ctx.find_root().command.params if param.name in ROOT_OPTIONS]
+    return [*own, *(_behind(param) for param in shared if not taken & set(param.opts))]
 
 
 def _piece(argument: Any) -> str:
@@ -83,3 +90,37 @@ def shape(app: typer.Typer) -> None:
     for group in app.registered_groups:
         if group.typer_instance is not None:
             shape(group.typer_instance)
+
+
+class Verbs(Mapping[str, Any]):
+    """Commands by name, in the order of the help. Only the files that bring a verb are imported when it is asked for.
+
+    Building a verb costs milliseconds for each of its parameters, and what a file imports comes on top: nobody who types one
+    verb waits for all. `files` are modules of this package with the names of the verbs that they bring; several may share a
+    verb, which is then a group.
+    """
+
+    def __init__(self, files: Mapping[str, tuple[str, ...]]) -> None:
+        self._files = files
+        self._made: dict[tuple[str, ...], Mapping[str, Any]] = {}
+
+    def brought_by(self, file: str) -> tuple[str, ...]:
+        """The names of the verbs that `file` brings."""
+        return self._files[file]
+
+    def __getitem__(self, name: str) -> Any:
+        files = tuple(file for file, names in self._files.items() if name in names)
+        if files not in self._made:
+            app = typer.Typer(rich_markup_mode=None)
+            for file in files:
+                import_module(f"agentos.cli.{file}").register(app)
+            shape(app)
+            self._made[files] = get_group(app).commands
+        return self._made[files][name]
+
+    def __iter__(self) -> Iterator[str]:
+        names = dict.fromkeys(name for names in self._files.values() for name in names)
+        return iter(sorted(names, key=lambda name: isinstance(self[name], TyperGroup)))
+
+    def __len__(self) -> int:
+        return len({name for names in self._files.values() for name in names})

@@ -47,6 +47,9 @@ def find_identity(home: Path, identity: Path | None, principal: str | None) -> I
 
 async def open_client(url: str, identity: Identity, *, tenant: str | None = None) -> Client:
     """Connect to the runtime at `url`. Raises Unavailable, or IdentityError if it refuses the identity."""
-    from agentos.control.adapters.nats_client import NatsClient
+    from agentos.eventlog.adapters import nats_import
+
+    with nats_import.only_for(url):
+        from agentos.control.adapters.nats_client import NatsClient
 
     return await NatsClient.connect(url, identity, tenant)

@@ -30,8 +30,9 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import EngineUnavailable
@@ -39,8 +40,11 @@ from agentos.eventlog.adapters import tether
 from agentos.policy.adapters import opa
 from agentos.policy.adapters.opa_bundle import ROOT_OF_THE_SERVER, Bundle, archive, build_bundle
 from agentos.policy.adapters.opa_program import VERSION, find_opa
-from agentos.policy.adapters.server import Address, Connection, ServerEngine
+from agentos.policy.adapters.server import Address, ServerEngine
 from agentos.policy.port import Module
+
+if TYPE_CHECKING:
+    from agentos.policy.adapters.server_connection import Connection
 
 _PREFIX: Final = "agentos-opa-"
 _POLL: Final = 0.003
@@ -117,6 +121,8 @@ class ManagedFactory:
             self._swept = True
             await asyncio.to_thread(_sweep)
         program = await asyncio.to_thread(find_opa, self._settings.program)
+        # Its imports take a while, and an engine that moves here because of one policy must not stop the loop for the others.
+        await asyncio.to_thread(import_module, "agentos.policy.adapters.server_connection")
         opa.refuse_unsteady(modules)
         bundle = await asyncio.to_thread(build_bundle, modules, data)
         engine = ManagedEngine(_Server(program, bundle, self._settings), bundle, self._settings)
@@ -221,8 +227,9 @@ class ManagedEngine(ServerEngine):
 
     def __init__(self, server: _Server, bundle: Bundle, settings: ManagedSettings) -> None:
         super().__init__(
-            Connection(server.address, connections=settings.questions + 1),
+            server.address,
             bundle,
+            connections=settings.questions + 1,
             questions=settings.questions,
             queue_seconds=settings.queue_seconds,
         )

@@ -35,7 +35,7 @@ from agentos.policy.adapters import opa
 from agentos.policy.adapters.embedded import EmbeddedFactory
 from agentos.policy.adapters.opa_bundle import Bundle, build_bundle
 from agentos.policy.adapters.opa_since import refuse_newer
-from agentos.policy.adapters.server import Address, Connection, ServerEngine
+from agentos.policy.adapters.server import Address, ServerEngine
 from agentos.policy.port import Module, PolicyEngine
 
 log = logging.getLogger(__name__)
@@ -186,8 +186,9 @@ class RemoteEngine(ServerEngine):
 
     def __init__(self, address: Address, bundle: Bundle, settings: RemoteSettings) -> None:
         super().__init__(
-            Connection(address, connections=settings.questions),
+            address,
             bundle,
+            connections=settings.questions,
             questions=settings.questions,
             queue_seconds=settings.queue_seconds,
         )

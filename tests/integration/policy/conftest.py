@@ -36,6 +36,7 @@ def facts() -> dict[str, Any]:
             "agents": {
                 "triage": {
                     "model": "small",
+                    "models": ["small"],
                     "tools": ["read", "send"],
                     "budget": {"calls": 3, "tokens": 100},
                     "governance": {"owner": "ops", "purpose": "sort mail", "risk": "limited"},

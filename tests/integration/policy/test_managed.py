@@ -18,7 +18,7 @@ from agentos.abi.errors import EngineUnavailable, PolicyError
 from agentos.policy.adapters.embedded import EmbeddedFactory
 from agentos.policy.adapters.managed import ManagedEngine, ManagedFactory, ManagedSettings
 from agentos.policy.adapters.opa_bundle import build_bundle
-from agentos.policy.adapters.server import Connection
+from agentos.policy.adapters.server_connection import Connection
 from agentos.policy.bundle import axioms
 from agentos.policy.decide import Decider
 from agentos.policy.port import Module
@@ -311,7 +311,7 @@ async def main():
             await engine.evaluate("agentos.syscall.decision", {{"endless": True}}, within=0.1)
         except EngineUnavailable:
             print("late")
-    elsewhere = engine._moving.result()
+    elsewhere = await engine._moving
     while elsewhere.starts < 2 or elsewhere.pid is None:
         await asyncio.sleep(0.01)
     print(await engine.evaluate("agentos.syscall.decision", {{}}, within=10))

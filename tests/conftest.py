@@ -1,0 +1,16 @@
+"""The tests start hundreds of processes of the command: each of them is to find its modules compiled."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+if sys.dont_write_bytecode:
+    # Whoever asks Python to leave no bytecode beside the sources (containers often do) would have every process compile all of
+    # them again: more than half of what a short command costs. So it is kept elsewhere, for this process and for those that it
+    # starts, the workers first of all. Python itself notices when a source has changed.
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "bytecode")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
