@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import append, commands, decision, query, scheduling, syscall
+from benchmarks import append, commands, decision, query, restart, resume, scheduling, syscall
 
 REPORT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 
@@ -28,6 +28,8 @@ def main() -> int:
         appends = asyncio.run(append.run(Path(folder) / "append"))
         seconds = commands.run(Path(folder) / "commands")
         queries = query.run(Path(folder) / "query")
+        resumed = asyncio.run(resume.run(Path(folder) / "resume"))
+        starts = asyncio.run(restart.run(Path(folder) / "restart"))
     chosen = scheduling.lines(scheduling.run())
     by_name = {figure.name: figure for figure in figures}
     publishes, evaluation = by_name["floor: two publishes"].p50, by_name["floor: OPA evaluates the decision"].p50
@@ -63,7 +65,10 @@ def main() -> int:
     lines += ["| command | s |", "| --- | ---: |"]
     lines += [f"| {name} | {value:.2f} |" for name, value in seconds.items()]
     lines += ["", "## Durable appends", "", *appends]
-    lines += ["", "## Read models of a million events", "", *queries]
+    lines += ["", "## Read models of a million events", "", "`python -m benchmarks.query`", "", *queries]
+    lines += ["", f"## Resume of a session of {resume.EVENTS:,} events", "", "`python -m benchmarks.resume`", "", *resumed]
+    lines += ["", "## Start with a long history", "", "`python -m benchmarks.restart`: `100000` is a million events.", ""]
+    lines += starts
     text = "\n".join(lines) + "\n"
     print(text)
     REPORT.write_text(text)

@@ -48,7 +48,13 @@ OWN = "the engine's own evaluation, called without a thread (floor)"
 def facts(grants: int) -> dict[str, Any]:
     """Data in which `grants` agents may each write below out/."""
     names = [f"worker-{number}" for number in range(grants)]
-    agent = {"model": "m", "tools": ["write"], "budget": {"calls": 10**9, "tokens": 10**9}, "governance": {"risk": "minimal"}}
+    agent = {
+        "model": "m",
+        "models": ["m"],
+        "tools": ["write"],
+        "budget": {"calls": 10**9, "tokens": 10**9},
+        "governance": {"risk": "minimal"},
+    }
     tool = {
         "effect": "write",
         "labels": [],

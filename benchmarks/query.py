@@ -205,7 +205,9 @@ def _floor(model: ReadModel, path: Path, events: int) -> float:
         source.row_factory = None
         for table in model.tables:
             names = ", ".join(f'"{column}"' for column in (*table.columns, "crc"))
-            rows[table.name] = source.execute(f"SELECT {names} FROM {table.name}").fetchall()  # noqa: S608 - constants
+            # As they came: what lies in the order of its key would be written behind the last row each time.
+            ordered = " ORDER BY started_ms" if "started_ms" in table.columns else ""
+            rows[table.name] = source.execute(f"SELECT {names} FROM {table.name}{ordered}").fetchall()  # noqa: S608 - constants
         if "texts" in rows:
             rows["found"] = [(row[2], row[7]) for row in rows["texts"]]
     connection = sqlite_file.connect(path, model.layout, "default")

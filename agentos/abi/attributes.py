@@ -19,11 +19,13 @@ commas.
 | obligations | decided | the kinds of obligations that bind it |
 | approvals, scope | decided, granted | whose yes it relies on; how far a yes goes |
 | charged | decided | what rates and grants the call was charged to, as JSON: counters outlive what is erased |
+| reserved | decided | what is held for the call until its outcome, and of whose budgets, as JSON: books outlive what is erased |
 | datadigest, engine | decided | the policy's data and the engine that decided |
 | model | decided | the model that a model call goes to |
 | decided, expires, needed, given | questions and answers | the event of the decision, until when (ms), people wanted and had |
 | outcome, errorcode, durationus | outcomes | what came of the call, or of the session |
 | inputtokens, outputtokens | outcomes of model calls | what it used |
+| spent | outcomes | what the call has used of its budgets, as JSON |
 | dataclasses | created, outcomes | labels that it brings into the session |
 | epoch, revision | owned, revised | the take-over's number, the revision moved to |
 """
@@ -113,6 +115,7 @@ def _decided(data: Mapping[str, Json]) -> Attributes:
         "obligations": _joined(_each(decision.get("obligations"), "kind")),
         "approvals": _joined(_each(data.get("approvals"), "by")),
         "charged": _charges(data.get("charged")),
+        "reserved": _amounts(data.get("reserved")),
         "datadigest": _text(policy, "data"),
         "engine": _text(policy, "engine"),
         "model": _text(args, "model") if data.get("tool") == MODEL_CALL else "",
@@ -125,6 +128,7 @@ def _finished(data: Mapping[str, Json]) -> Attributes:
         **_call(data),
         "outcome": "finished",
         **_whole(data, durationus="duration_us"),
+        "spent": _amounts(data.get("spent")),
         "dataclasses": _joined(result.get("labels")),
     }
     if result.get("is_error") is True:
@@ -140,12 +144,14 @@ def _failed(data: Mapping[str, Json]) -> Attributes:
         "outcome": "failed",
         "errorcode": _code(data),
         **_whole(data, durationus="duration_us"),
+        "spent": _amounts(data.get("spent")),
         "dataclasses": _joined(data.get("labels")),
     }
 
 
 def _unknown(data: Mapping[str, Json]) -> Attributes:
-    return {**_call(data), "outcome": "unknown", "dataclasses": _joined(data.get("labels"))}
+    spent = _amounts(data.get("spent"))
+    return {**_call(data), "outcome": "unknown", "spent": spent, "dataclasses": _joined(data.get("labels"))}
 
 
 def _reconciled(data: Mapping[str, Json]) -> Attributes:
@@ -210,6 +216,19 @@ def _charges(value: Json) -> str:
     """What was charged, as canonical JSON: of each charge the names and numbers that a counter is found by."""
     items = value if isinstance(value, (list, tuple)) else ()
     kept = [{name: one[name] for name in _CHARGE if type(one.get(name)) in {str, int}} for one in items if isinstance(one, dict)]
+    try:
+        return canonical(kept).decode("utf-8") if kept else ""
+    except NotCanonical:
+        return ""
+
+
+_RESERVED: Final = ("program", "day", "lineage", "tokens", "microdollars", "calls", "milliseconds", "bytes")
+
+
+def _amounts(value: Json) -> str:
+    """What was reserved or spent, as canonical JSON: amounts by unit, and of a reservation by whose accounts it is found."""
+    body = value if isinstance(value, dict) else {}
+    kept = {name: body[name] for name in _RESERVED if type(body.get(name)) in {str, int}}
     try:
         return canonical(kept).decode("utf-8") if kept else ""
     except NotCanonical:

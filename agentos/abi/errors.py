@@ -14,7 +14,13 @@
     ├── PayloadErased            log.erased           1    the header of an event is there, its payload was erased
     ├── DriverError              driver               1    a tool failed in a way its caller should read
     │   ├── OutcomeUnknown       driver.unknown       1    a tool may or may not have acted
-    │   └── ModelUnavailable     driver.model         1    (`drivers.port`) a model that may answer if asked again
+    │   ├── ModelUnavailable     driver.model         1    (`drivers.port`) a model that may answer if asked again
+    │   │   └── ReplyBroken      driver.reply         1    (`drivers.port`) a model's answer that cannot be read
+    │   ├── Preempted            preempted            1    (`kernel.failures`) stopped in favour of a call of a higher class
+    │   ├── LockDeadlock         lock.deadlock        1    (`drivers.locks`) waiting for a lock would have closed a cycle
+    │   ├── LockHeld             lock.held            1    (`drivers.locks`) a lock was not to be had in time
+    │   ├── LockLost             lock.lost            1    (`drivers.locks`) the token is not that of the lock's holder
+    │   └── LockUnreadable       lock.unreadable      1    (`drivers.locks`) what is stored of a lock is no record of one
     ├── Denied                   denied               3    policy said no (carries rules and reasons)
     ├── Conflict                 conflict             4    somebody else was first
     │   └── SequenceConflict     log.conflict         4    a subject has moved past the expected position

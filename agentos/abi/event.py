@@ -27,7 +27,7 @@ from agentos.abi.chain import Head
 from agentos.abi.record import decode, header_of, join, make_opening
 
 # Session life.
-SESSION_CREATED: Final = "agentos.session.created"  # agent, goal, inputs [{path, bytes, digest, labels?}], labels?
+SESSION_CREATED: Final = "agentos.session.created"  # agent, goal, inputs [{path, bytes, digest, labels?}], labels?, priority?, deadline_ms?
 SESSION_OWNED: Final = "agentos.session.owned"  # epoch: the runtime (re)took the session
 SESSION_REVISED: Final = "agentos.session.revised"  # from, to: the session moved to another revision
 SESSION_WAITING: Final = "agentos.session.waiting"  # call, args_digest, expires, needed, given: parked at no cost
@@ -42,7 +42,7 @@ SESSION_HALTED: Final = "agentos.session.halted"  # rules, reasons: policy stopp
 SYSCALL_REFUSED: Final = "agentos.syscall.refused"  # call, tool, args, error: malformed, never reached policy
 SYSCALL_DECIDED: Final = "agentos.syscall.decided"  # call, tool, effect, args, args_digest, decision {...}
 SYSCALL_FINISHED: Final = "agentos.syscall.finished"  # call, tool, result {...}, result_digest, duration_us
-SYSCALL_FAILED: Final = "agentos.syscall.failed"  # call, tool, error {code, message}, duration_us
+SYSCALL_FAILED: Final = "agentos.syscall.failed"  # call, tool, error {code, message, partial?}, duration_us
 SYSCALL_UNKNOWN: Final = "agentos.syscall.unknown"  # call, tool: a crash hid the outcome
 SYSCALL_RECONCILED: Final = "agentos.syscall.reconciled"  # call, tool, outcome, reason, result?: a person found out
 
@@ -64,6 +64,8 @@ PRINCIPAL_REVOKED: Final = "agentos.principal.revoked"  # name, reason
 AUDIT_ERASED: Final = "agentos.audit.erased"  # sessions, keys (hex), basis, overruled: their payloads are gone for good
 AUDIT_HELD: Final = "agentos.audit.held"  # hold, session or agent or period, reason: what must not be erased or retired
 AUDIT_RELEASED: Final = "agentos.audit.released"  # hold, reason
+AUDIT_EXPORTED: Final = "agentos.audit.exported"  # pack, sessions, events, ends, withheld: an evidence pack left the runtime
+AUDIT_UNLOCKED: Final = "agentos.audit.unlocked"  # lock (digest of its resource), session, token, reason: taken from its holder
 AUDIT_RETIRED: Final = "agentos.audit.retired"  # period, stream, size, root, packs, note, basis, overruled: dropped whole
 
 TERMINAL: Final = frozenset({SESSION_FINISHED, SESSION_FAILED, SESSION_CANCELLED, SESSION_HALTED})

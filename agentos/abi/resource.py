@@ -10,13 +10,20 @@ from agentos.abi.canonical import Json, canonical, digest
 
 API_VERSION: Final = "agentos/v1"
 
-KINDS: Final = ("Tenant", "Model", "Tool", "Agent", "ToolGrant", "Policy")
+KINDS: Final = ("Tenant", "PriorityClass", "Model", "ModelClass", "Tool", "Agent", "ToolGrant", "Policy")
 """The kinds that are interpreted, in the order in which one needs the other."""
+
+_FLEET_KINDS: Final = frozenset({"Tenant", "PriorityClass"})
+
+
+def is_fleet_kind(kind: str) -> bool:
+    """Whether resources of `kind` belong to the whole fleet: the tenant of their keys is `*`."""
+    return kind in _FLEET_KINDS
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Key:
-    """What identifies a resource. `str()` gives `agent/default/triage`; tenants are `tenant/*/acme`."""
+    """What identifies a resource. `str()` gives `agent/default/triage`; of the fleet is `tenant/*/acme`."""
 
     kind: str
     tenant: str
@@ -47,7 +54,7 @@ class Resource:
     def to_dict(self) -> dict[str, Json]:
         """The manifest form: `apiVersion`, `kind`, `metadata`, `spec`."""
         metadata: dict[str, Json] = {"name": self.key.name}
-        if self.key.kind != "Tenant":
+        if not is_fleet_kind(self.key.kind):
             metadata["tenant"] = self.key.tenant
         if self.labels:
             metadata["labels"] = dict(self.labels)
@@ -59,7 +66,7 @@ class Resource:
     def from_dict(cls, body: Mapping[str, Json]) -> Resource:
         """The inverse of `to_dict`. Expects a document that already passed the schema."""
         metadata = body["metadata"]
-        tenant = "*" if body["kind"] == "Tenant" else metadata.get("tenant", "default")
+        tenant = "*" if is_fleet_kind(body["kind"]) else metadata.get("tenant", "default")
         return cls(
             key=Key(body["kind"], tenant, metadata["name"]),
             labels=metadata.get("labels", {}),

@@ -10,6 +10,7 @@ from typing import Final
 from agentos.abi.errors import EngineUnavailable, NotFound, PolicyError
 from agentos.abi.ids import DEFAULT_TENANT
 from agentos.abi.resource import Key, Resource
+from agentos.boot.arbitration import DEFAULT_PROGRAM, arbitration, deadline_ms, usable_models
 from agentos.drivers.dispatch import model_spec, tool_spec
 from agentos.kernel.arguments import compile_check
 from agentos.kernel.port import AgentSpec, Configuration
@@ -17,6 +18,7 @@ from agentos.policy.decide import Decider
 from agentos.policy.port import PolicyEngineFactory
 from agentos.policy.tenant import tenant_policy
 from agentos.registry.state import State
+from agentos.scheduler.declared import STANDARD
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ async def configure(factory: PolicyEngineFactory, state: State, tenant: str) -> 
     declared = state.get(Key("Tenant", "*", tenant))
     limits = declared.spec.get("limits", {}) if declared is not None else {}
     approvals = declared.spec.get("approvals", {}) if declared is not None else {}
+    locks = declared.spec.get("locks", {}) if declared is not None else {}
     tools = {item.key.name: tool_spec(item) for item in own if item.key.kind == "Tool"}
     configuration = Configuration(
         tenant=tenant,
@@ -61,11 +64,13 @@ async def configure(factory: PolicyEngineFactory, state: State, tenant: str) -> 
         max_sessions=limits.get("sessions", 100),
         agents={item.key.name: _agent(item) for item in own if item.key.kind == "Agent"},
         tools=tools,
-        models={item.key.name: model_spec(item) for item in own if item.key.kind == "Model"},
+        models={item.key.name: model_spec(item) for item in usable_models(resources, tenant)},
         checks={name: compile_check(tool.input_schema) for name, tool in tools.items()},
         decider=decider,
         approval_timeout_ms=approvals.get("timeoutSeconds", 86_400) * 1000,
         approval_valid_ms=approvals.get("validSeconds", 3_600) * 1000,
+        arbitration=arbitration(resources, tenant),
+        lock_victim=locks.get("victim", "requester"),
     )
     return configuration, decider
 
@@ -81,6 +86,9 @@ def _agent(resource: Resource) -> AgentSpec:
         labels=dict(resource.labels),
         goal_labels=tuple(inputs.get("goalLabels", ())),
         file_labels={place: tuple(labels) for place, labels in inputs.get("fileLabels", {}).items()},
+        program=spec.get("program", DEFAULT_PROGRAM),
+        priority=spec.get("priorityClass", STANDARD),
+        deadline_ms=deadline_ms(spec),
     )
 
 

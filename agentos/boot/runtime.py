@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,7 @@ from agentos.abi.ids import DEFAULT_TENANT, FLEET
 from agentos.audit.keyring import KeyRing
 from agentos.boot.backend import Backend, Embedded, External, Remote
 from agentos.boot.backup import Backups
+from agentos.boot.budgets import budgeted_events
 from agentos.boot.charges import charged_events
 from agentos.boot.checkpoints import Checkpoints
 from agentos.boot.claim import Claim, make_claim
@@ -35,39 +36,40 @@ from agentos.boot.failpoints import Failpoints
 from agentos.boot.home import Home
 from agentos.boot.litestream import Litestream
 from agentos.boot.log_terms import log_terms, require_terms
+from agentos.boot.scheduling import arbitrate
 from agentos.boot.standing import Standing
 from agentos.boot.status import status_of
+from agentos.boot.strays import Strays
 from agentos.boot.system import LoopSpawner, SystemRandom, SystemTimer
 from agentos.boot.tenants import Tenants
+from agentos.boot.verbs import Opened, verbs
 from agentos.boot.watch import keep_alive
-from agentos.control import audit_verbs, registry_verbs
 from agentos.control.adapters.nats_service import ControlService
-from agentos.control.approval_verbs import ApprovalVerbs
 from agentos.control.authorize import Authorize
 from agentos.control.backup_verbs import BackupVerbs
-from agentos.control.erasure_verbs import ErasureVerbs
 from agentos.control.identity import Identity
-from agentos.control.policy_verbs import PolicyVerbs
-from agentos.control.principal import Caller, Handler
-from agentos.control.principal_verbs import PrincipalVerbs
-from agentos.control.session_life_verbs import SessionLifeVerbs
-from agentos.control.session_verbs import SessionVerbs
+from agentos.control.principal import Caller
+from agentos.drivers.adapters.builtin import BuiltinDriver
+from agentos.drivers.adapters.locks_nats import NatsLocks
 from agentos.drivers.dispatch import Drivers, Providers
 from agentos.eventlog.adapters.credentials import create_seed
 from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
 from agentos.eventlog.subject import REGISTRY_STREAM
+from agentos.kernel.admission import Admissions
+from agentos.kernel.budgets import Budgets
 from agentos.kernel.charges import Charges
 from agentos.kernel.fork import Forks
 from agentos.kernel.gate import SYSTEM, Gate
 from agentos.kernel.life import Life
+from agentos.kernel.locks import LockKeeper
 from agentos.kernel.sessions import Sessions
+from agentos.kernel.snapshot import Snapshots
 from agentos.kernel.tenure import Alone, Watched
 from agentos.kernel.turn import Runner
 from agentos.kernel.workspace import Workspaces
 from agentos.policy.adapters.embedded import EmbeddedFactory
-from agentos.policy.decide import CacheStats, ControlDecider, Decider
+from agentos.policy.decide import ControlDecider, Decider
 from agentos.policy.port import Place
-from agentos.projections.projector import Projector
 from agentos.registry.apply import Applier
 from agentos.registry.principal import Principals
 from agentos.registry.store import Registry
@@ -80,9 +82,6 @@ FIRST_ROLES: Final = ("operator", "approver", "auditor", "compliance")
 
 KEEP_UP_S: Final = 1.0
 """Seconds until putting a revision in force is tried again."""
-
-CHANGING: Final = frozenset({"registry.apply", "registry.delete", "registry.rollback"})
-"""Verbs after which another revision may be in force."""
 
 
 class Runtime:
@@ -97,26 +96,33 @@ class Runtime:
         self.factory = engines.deciding
         self.configurations = Configurations(self.factory)
         self.tenants = Tenants(backend, home, self.random)
-        self.drivers = Drivers()
         self.models = Providers()
         self.workspaces = Workspaces(home.workspaces)
+        self.admissions = Admissions(self.timer)
+        self.locks = LockKeeper(self._lock_store, self.configurations, self.timer, self.admissions)
+        self.drivers = Drivers(builtin=BuiltinDriver(self.locks))
         charges = Charges(charged_events(lambda tenant: self.tenants.get(tenant).streams))
+        self.budgets = Budgets(budgeted_events(lambda tenant: self.tenants.get(tenant).streams))
         points = Failpoints.of_environment(os.environ)
         drivers, models = (points.drivers(self.drivers), points.models(self.models)) if points else (self.drivers, self.models)
         # A home of our own is locked; on a server of somebody else's another home may lead into the same account.
         tenure = Alone() if isinstance(backend, Embedded) else Watched(self._serves, self.timer)
-        gate = Gate(drivers, models, self.workspaces, self.timer, charges, tenure)
+        gate = Gate(drivers, models, self.workspaces, self.timer, charges, tenure, self.budgets)
+        self.snapshots = Snapshots(lambda tenant: self.tenants.get(tenant).snapshots)
         self.sessions = Sessions(
             logs=(lambda tenant: points.log(self.tenants.log(tenant))) if points else self.tenants.log,
             source=self.configurations,
             gate=gate,
-            runner=Runner(gate, self.configurations, LoopSpawner(), self.timer),
+            runner=Runner(gate, self.configurations, LoopSpawner(), self.timer, self.admissions),
             drivers=self.drivers,
             workspaces=self.workspaces,
             timer=self.timer,
             random=self.random,
+            snapshots=self.snapshots,
         )
-        self.standing = Standing(self.sessions, self.tenants, self.timer)
+        self.sessions.at_end(self.locks.ended)
+        self.locks.idle = self.sessions.idle
+        self.standing = Standing(self.sessions, self.tenants, self.timer, self.locks)
         self._claim: Claim | None = None
         self.life = Life(self.sessions, self.configurations, gate)
         self.forks = Forks(self.sessions, self.configurations, self.tenants.log, self.workspaces, self.timer, self._join)
@@ -180,15 +186,19 @@ class Runtime:
         self.facts = await self.backend.facts()
         await require_terms(self.backend, state.resources())
         await self.configurations.refresh(state)
+        arbitrate(self.admissions, self.configurations)
         stack.push_async_callback(self.tenants.close)
+        stack.push_async_callback(self.snapshots.close)
         ring = KeyRing.open(self.home.keys / "evidence.pem", self.random)
         checkpoints = self.checkpoints = Checkpoints(self.home.read, ring, self.timer, self.random)
         stack.push_async_callback(checkpoints.close)
         stack.push_async_callback(self.models.close)
         stack.push_async_callback(self.drivers.close)
+        stack.push_async_callback(self.locks.close)
+        stack.push_async_callback(self.admissions.close)
         stack.push_async_callback(self.sessions.close)
         erasures = self.erasures = Erasures(
-            self.tenants, checkpoints, registry, self.sessions, self.home.workspaces, self.timer, self.random
+            self.tenants, checkpoints, registry, self.sessions, self.workspaces, self.timer, self.random
         )
         await checkpoints.open(FLEET, registry_client, registry_log)
         for name in sorted(names):
@@ -225,36 +235,20 @@ class Runtime:
         maker = Backups(self.home, self.backend, self.tenants, checkpoints, self.timer, self.random)
         backups = BackupVerbs(maker, self.timer, self.random)
         stack.push_async_callback(backups.close)
-        handlers: dict[str, Handler] = {
-            **backups.handlers(),
-            **SessionVerbs(
-                self.sessions, self.tenants.log, self.tenants, self.workspaces, self.timer, self.random, erasures.assign
-            ).handlers(),
-            **ErasureVerbs(erasures, lambda tenant: self.configurations.current(tenant).revision).handlers(),
-            **SessionLifeVerbs(self.life, self.forks).handlers(),
-            **PrincipalVerbs(
-                principals, lambda: self.configurations.tenants, principals_changed, self.backend.user_stanza
-            ).handlers(),
-            **audit_verbs.handlers(
-                projectors=self._projector,
-                wordsmiths=self._wordsmith,
-                logs=self.tenants.log,
-                registry=registry_log,
-                notaries=checkpoints,
-                clock=self.timer,
-                random=self.random,
-            ),
-            **PolicyVerbs(registry, self.tenants.log, lambda: self.factory.version, self._policy_in_force, principals).handlers(),
-            "runtime.status": self._status,
-            "runtime.shutdown": self._shutdown,
-        }
         may = Authorize(policy)
-        handlers |= ApprovalVerbs(
-            self.sessions, self.configurations.current, self.tenants, applier, revision_changed, may, self.timer
-        ).handlers()
-        for verb, handler in registry_verbs.handlers(applier).items():
-            handlers[verb] = _then(handler, revision_changed) if verb in CHANGING else handler
-
+        opened = Opened(
+            registry=registry,
+            registry_log=registry_log,
+            principals=principals,
+            applier=applier,
+            checkpoints=checkpoints,
+            erasures=erasures,
+            backups=backups,
+            may=may,
+            principals_changed=principals_changed,
+            revision_changed=revision_changed,
+        )
+        handlers = verbs(self, opened) | {"runtime.status": self._status, "runtime.shutdown": self._shutdown}
         self._control = ControlService(handlers, principals, may)
         stack.push_async_callback(self._control.close)
         await self._control.serve(registry_client, FLEET)
@@ -263,14 +257,19 @@ class Runtime:
                 await self._control.serve(tenant.client, tenant.name)
         for tenant in self.tenants.all():
             await self.standing.take_over(tenant)
-        looking = asyncio.create_task(self.standing.run(), name="take over what runs nowhere")
-        stack.push_async_callback(_cancel, looking)
-        following = asyncio.create_task(keep_up(), name="keep up with the registry")
-        stack.push_async_callback(_cancel, following)
-        expiry = asyncio.create_task(Expiry(self.sessions, self.tenants, self.timer).run(), name="end what nobody answers")
-        stack.push_async_callback(_cancel, expiry)
+        for work, name in (
+            (self.standing.run(), "take over what runs nowhere"),
+            (keep_up(), "keep up with the registry"),
+            (Expiry(self.sessions, self.tenants, self.timer).run(), "end what nobody answers"),
+            (Strays(self.tenants, checkpoints, self.sessions, self.workspaces, self.timer).sweep(), "remove stray workspaces"),
+        ):
+            stack.push_async_callback(_cancel, asyncio.create_task(work, name=name))
         self.home.announce(self.url)
         stack.callback(self.home.withdraw)
+
+    def _lock_store(self, tenant: str) -> NatsLocks:
+        served = self.tenants.get(tenant)
+        return NatsLocks(served.client, self.timer, self.random, lambda: served.streams.replicas)
 
     async def _join(self, tenant: str, session: str, other: str) -> None:
         """Let a fork share the key of the session that it repeats."""
@@ -315,6 +314,7 @@ class Runtime:
                 if self._control is not None and isinstance(self.backend, Embedded):
                     await self._control.serve(opened.client, name)
         await self.configurations.refresh(state)
+        arbitrate(self.admissions, self.configurations)
         for tenant in fresh:
             await self.standing.take_over(tenant)
 
@@ -332,18 +332,6 @@ class Runtime:
         if stanza is not None:
             log.warning("add this user to the account on the NATS server: %s", stanza)
 
-    def _policy_in_force(self, tenant: str) -> tuple[int, str, CacheStats]:
-        configuration, decider = self.configurations.current(tenant), self.configurations.decider(tenant)
-        if decider is None:
-            raise Unavailable(f"no policy is loaded for tenant {tenant}")
-        return configuration.revision, decider.digest, decider.stats()
-
-    async def _projector(self, tenant: str) -> Projector:
-        return self.tenants.get(tenant).projector
-
-    async def _wordsmith(self, tenant: str) -> Projector:
-        return self.tenants.get(tenant).wordsmith
-
     async def _status(self, caller: Caller, params: dict[str, Json]) -> Json:
         """`{}` → what the runtime is and what its guarantees rest on."""
         del params
@@ -356,24 +344,6 @@ class Runtime:
         log.warning("shut down by %s", caller.actor)
         asyncio.get_running_loop().call_later(0.05, self._stop.set)
         return {"stopping": True}
-
-
-def _then(handler: Handler, after: Callable[[], Awaitable[None]]) -> Handler:
-    """`handler`, and `after` when it made a revision; the answer comes when the revision is in force."""
-
-    async def both(caller: Caller, params: dict[str, Json]) -> Json:
-        answer = await handler(caller, params)
-        if isinstance(answer, dict) and answer.get("revision") is not None:
-            try:
-                await after()
-            except AgentOSError as error:
-                raise Unavailable(
-                    f"the revision is stored, but could not be put in force yet: {error.message}",
-                    mend="the runtime goes on trying; agentos status shows which revision is in force",
-                ) from error
-        return answer
-
-    return both
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -18,6 +18,7 @@ from agentos.boot.home import Home
 from agentos.boot.log_terms import UNDECLARED, LogTerms
 from agentos.eventlog.adapters.jetstream import JetStreamLog
 from agentos.eventlog.adapters.keystore import SqliteKeyStore
+from agentos.eventlog.adapters.snapshot_file import SnapshotFiles
 from agentos.eventlog.blob import LogBlobs
 from agentos.eventlog.port import EventLog
 from agentos.eventlog.sealed import SealedLog
@@ -49,6 +50,8 @@ class Tenant:
     """The words: goals, arguments, results, reasons."""
     wordsmith: Projector
     """The projector of `text`."""
+    snapshots: SnapshotFiles
+    """Long sessions as they stood, sealed as the log is."""
 
 
 class Tenants:
@@ -81,7 +84,8 @@ class Tenants:
         wordsmith = Projector(log, text)
         await projector.start()
         await wordsmith.start()
-        tenant = self._open[name] = Tenant(name, client, streams, keys, log, store, projector, text, wordsmith)
+        snapshots = SnapshotFiles(self._home.snapshots / name, name, keys, self._random)
+        tenant = self._open[name] = Tenant(name, client, streams, keys, log, store, projector, text, wordsmith, snapshots)
         return tenant
 
     async def declare(self, terms: Mapping[str, LogTerms]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import ManifestError, UsageError
-from agentos.abi.resource import Key
+from agentos.abi.resource import Key, is_fleet_kind
 from agentos.cli.command import call, settings
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _same_tenant(loaded: Loaded) -> None:
     """Raises UsageError when `--tenant` names another tenant than a declaration: what is meant cannot be told."""
     for resource in loaded.resources:
         key = resource.key
-        if settings.tenant is not None and key.kind != "Tenant" and key.tenant != settings.tenant:
+        if settings.tenant is not None and not is_fleet_kind(key.kind) and key.tenant != settings.tenant:
             raise UsageError(
                 f"{key} belongs to tenant {key.tenant}, and --tenant says {settings.tenant}; nothing was changed",
                 where=str(loaded.positions.get(key, "")) or None,
@@ -76,7 +76,8 @@ def _check_policies(modules: Sequence[Module], target: str) -> Sequence[Finding]
 
 
 def _applied() -> set[Key]:
-    """The keys of what the runtime holds, as far as the caller may see."""
+    """The keys of what the runtime holds, as far as the caller may see; a model that a tenant was lent counts as its own."""
     answer = call("registry.list", {})
     tenants = {Key("Tenant", "*", name) for name in answer["tenants"]}
-    return tenants | {Key.parse(item["key"]) for item in answer["items"]}
+    lent = {Key("Model", tenant, name) for tenant, names in answer["lent"].items() for name in names}
+    return tenants | lent | {Key.parse(item["key"]) for item in answer["items"]}

@@ -66,7 +66,7 @@ def _list_kinds(output: Format) -> None:
         emit_json([{"kind": kind, "description": text} for kind, text in about.items()])
         return
     for kind, text in about.items():
-        emit(textwrap.fill(text, WIDTH, initial_indent=f"{kind:<10} ", subsequent_indent=" " * 11))
+        emit(textwrap.fill(text, WIDTH, initial_indent=f"{kind:<13} ", subsequent_indent=" " * 14))
 
 
 def find(name: str) -> Topic:

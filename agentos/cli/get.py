@@ -11,19 +11,42 @@ import typer
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import NotFound, UsageError
-from agentos.abi.resource import KINDS, Key
+from agentos.abi.resource import KINDS, Key, is_fleet_kind
 from agentos.cli.command import Facts, Output, call, emit, emit_json, emit_table, emit_yaml, say, settings
 from agentos.cli.render.text import clock, plain
 from agentos.cli.verb import examples
 
-ALIASES: Final = {"policies": "Policy", "grant": "ToolGrant", "grants": "ToolGrant", "tg": "ToolGrant"}
+ALIASES: Final = {
+    "policies": "Policy",
+    "grant": "ToolGrant",
+    "grants": "ToolGrant",
+    "tg": "ToolGrant",
+    "priorityclasses": "PriorityClass",
+    "pc": "PriorityClass",
+    "modelclasses": "ModelClass",
+    "mc": "ModelClass",
+}
 """Words for kinds beside their names and plurals."""
 
 _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
-    "Tenant": (("description", "description"), ("sessions", "limits.sessions")),
-    "Model": (("provider", "provider"), ("model", "anthropic.model")),
+    "Tenant": (("description", "description"), ("sessions", "limits.sessions"), ("weight", "weight"), ("models", "models")),
+    "PriorityClass": (
+        ("description", "description"),
+        ("rank", "rank"),
+        ("background", "background"),
+        ("preemptible", "preemptible"),
+        ("headroom %", "headroomPercent"),
+    ),
+    "Model": (("provider", "provider"), ("model", "anthropic.model"), ("concurrency", "limits.concurrency")),
+    "ModelClass": (("description", "description"), ("models", "routes")),
     "Tool": (("effect", "effect"), ("driver", "driver"), ("labels", "labels")),
-    "Agent": (("model", "model"), ("tools", "tools"), ("risk", "governance.risk"), ("owner", "governance.owner")),
+    "Agent": (
+        ("model", "model"),
+        ("tools", "tools"),
+        ("class", "priorityClass"),
+        ("risk", "governance.risk"),
+        ("owner", "governance.owner"),
+    ),
     "ToolGrant": (("agents", "agents"), ("tools", "tools"), ("approval", "approval"), ("until", "until")),
     "Policy": (("target", "target"), ("mode", "mode"), ("modules", "modules")),
 }
@@ -64,14 +87,14 @@ def kind_of(word: str) -> str:
 def key_of(word: str, name: str) -> str:
     """The key of the resource `name` of the kind `word`; without a tenant (`agent/triage`) the caller's own is meant."""
     kind = kind_of(word)
-    if kind == "Tenant" or settings.tenant is None:
+    if is_fleet_kind(kind) or settings.tenant is None:
         return f"{kind.lower()}/{name}"
     return str(Key(kind, settings.tenant, name))
 
 
 def _get(
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="agent, tool, toolgrant, model, policy, tenant, several with commas, or all")
+        str, typer.Argument(metavar="KIND", help="agent, model, toolgrant … (explain lists them), several with commas, or all")
     ],
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="resources of that kind; or write KIND/NAME")] = None,
     output: Annotated[Output, typer.Option("--output", "-o", help="how to print")] = Output.TABLE,
@@ -143,14 +166,14 @@ def _tables(items: Sequence[Mapping[str, Json]], *, wide: bool) -> None:
     for place, kind in enumerate(kinds):
         rows = [item for item in items if item["resource"]["kind"] == kind]
         tenants = {Key.parse(item["key"]).tenant for item in rows}
-        more = kind != "Tenant" and (wide or len(tenants) > 1)
+        more = not is_fleet_kind(kind) and (wide or len(tenants) > 1)
         if place:
             emit("")
         if len(kinds) > 1:
             emit(f"{kind}:")
         headers = [*(["tenant"] if more else []), "name", *(header for header, _ in _COLUMNS[kind])]
         headers += ["labels" if kind != "Tool" else "metadata labels", "revision", "by", "digest"] if wide else []
-        shrink = () if wide else ("description", "tools", "labels", "agents", "modules", "owner")
+        shrink = () if wide else ("description", "tools", "labels", "agents", "modules", "models", "owner")
         emit_table(headers, [_row(item, kind, more=more, wide=wide) for item in rows], shrink=shrink)
 
 
@@ -171,6 +194,8 @@ def _cell(spec: Mapping[str, Json], path: str) -> str:
         return "-"
     if path == "modules":
         return ",".join(module["path"] for module in value)
+    if path == "routes":
+        return ",".join(dict.fromkeys(model for route in value for model in route["models"]))
     if path == "driver":
         return f"builtin {value['builtin']['primitive']}" if "builtin" in value else f"mcp {value['mcp']['tool']}"
     return ",".join(str(part) for part in value) if isinstance(value, list) else str(value)

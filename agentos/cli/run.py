@@ -12,6 +12,7 @@ import typer
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import UsageError
+from agentos.cli.approvals import duration
 from agentos.cli.command import emit, emit_json, emit_yaml, open_client, say, settings
 from agentos.cli.follow import follow, show_end
 from agentos.cli.render.text import plain
@@ -38,6 +39,7 @@ def register(app: typer.Typer) -> None:
             "agentos run hello world --wait",
             "agentos run triage 'triage the inbox' --input ./inbox --wait",
             "agentos run clerk 'answer them' --input ./desk --label internal --input-label mail=untrusted --input-label crm=pii",
+            "agentos run triage 'sort last year' --priority batch --deadline 8h",
             "session=$(agentos run hello world) && agentos wait $session",
         )
     )(run)
@@ -68,6 +70,16 @@ def run(
         str | None,
         typer.Option("--data-subject", metavar="ID", help="whom the session is about; all of theirs can be erased together"),
     ] = None,
+    priority: Annotated[
+        str | None,
+        typer.Option("--priority", metavar="CLASS", help="the PriorityClass of its turns, such as interactive or batch"),
+    ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            "--deadline", metavar="DURATION", help="when it is due, such as 10m; of one agent's turns the earliest first"
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="follow the session to its end, on standard error")] = False,
     output: Annotated[Form, typer.Option("--output", "-o", help="what to print of the session; name: its id")] = Form.NAME,
 ) -> int:
@@ -81,6 +93,10 @@ def run(
         params["labels"] = label
     if data_subject is not None:
         params["subject"] = data_subject
+    if priority is not None:
+        params["priority"] = priority
+    if deadline is not None:
+        params["due_in_ms"] = duration(deadline)
     if input_label:
         if input_ is None:
             raise UsageError("--input-label labels the input, and there is none", mend="give --input, or use --label")
@@ -98,9 +114,10 @@ def _places(words: list[str]) -> dict[str, list[str]]:
 
 async def _run(params: dict[str, Json], source: Path | None, wait: bool, output: Form) -> int:
     from agentos.boot.home import Home
-    from agentos.boot.runtime import open_runtime
 
     if settings.server is None and Home(settings.home).owner() is None:
+        from agentos.boot.runtime import open_runtime
+
         say(f"no runtime runs on {settings.home}: starting one for this run")
         async with open_runtime(Home(settings.home)):
             return await _start(params, source, True, output, stays=False)

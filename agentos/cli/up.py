@@ -93,7 +93,6 @@ def up(
     ] = None,
 ) -> int:
     """Start the runtime on this home. The first start creates the operator's identity."""
-    from agentos.boot.backend import External
     from agentos.boot.home import Home
 
     if (nats is None) != (creds is None):
@@ -118,7 +117,11 @@ def up(
         if replicated:
             words += ["--litestream", str(replicated)]
         return _detach(home, words)
-    external = External(nats, creds) if nats is not None and creds is not None else None
+    external = None
+    if nats is not None and creds is not None:
+        from agentos.boot.backend import External
+
+        external = External(nats, creds)
     return asyncio.run(_foreground(home, port, policy, remote, external, replicated or None))
 
 
@@ -153,16 +156,14 @@ def _remote_policy(place: Place, url: str | None, files: dict[str, Path]) -> Rem
 async def _foreground(
     home: Home, port: int, policy: Place, remote: RemotePolicy | None, external: External | None, litestream: Path | None
 ) -> int:
-    import logging
+    from agentos.eventlog.adapters import nats_import
 
-    from agentos.boot.runtime import open_runtime
-    from agentos.boot.system import settle_heap
+    with nats_import.only_for(external.url if external else ""):
+        from agentos.boot.runtime import open_runtime
+        from agentos.boot.runtime_log import open_log
+        from agentos.boot.system import settle_heap
 
-    logging.basicConfig(
-        level=os.environ.get("AGENTOS_LOG", "INFO").upper(),
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    open_log(asyncio.get_running_loop(), sys.stderr)
     started = time.monotonic()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

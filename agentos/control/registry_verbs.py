@@ -1,7 +1,8 @@
 """The verbs of desired state: what a client may say, checked word by word, handed to the applier.
 
-A principal that is bound to a tenant sees and changes that tenant only, and no resource of the kind Tenant; what it may not see
-is not there. Every answer is JSON; resources are in manifest form, keys such as `agent/default/triage`.
+A principal that is bound to a tenant changes that tenant only, and no resource of the fleet; it sees that tenant and the priority
+classes, which its agents name. What it may not see is not there. Every answer is JSON; resources are in manifest form, keys such
+as `agent/default/triage`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import NotFound, UsageError
 from agentos.abi.event import rfc3339
 from agentos.abi.ids import DEFAULT_TENANT, FLEET, is_name
-from agentos.abi.resource import KINDS, Key
+from agentos.abi.resource import KINDS, Key, is_fleet_kind
 from agentos.control.principal import Caller, Handler
 from agentos.registry.apply import Allow, Applier
 from agentos.registry.plan import Plan
@@ -112,7 +113,7 @@ class _Verbs:
         kind, name = given.kind("kind"), given.text("name")
         if kind is None or name is None:
             raise UsageError("registry.get needs `kind` and `name`")
-        key = Key(kind, FLEET if kind == "Tenant" else given.text("tenant") or _own_tenant(caller), name)
+        key = Key(kind, FLEET if is_fleet_kind(kind) else given.text("tenant") or _own_tenant(caller), name)
         state = await self.applier.registry.state()
         if key not in state.entries or not _visible(caller, key):
             raise _missing(key)
@@ -125,9 +126,10 @@ class _Verbs:
         }
 
     async def list(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """`{kind?, selector?, tenant?}` → `{revision, tenants, items: [{key, resource, digest, by, revision}]}`.
+        """`{kind?, selector?, tenant?}` → `{revision, tenants, lent, items: [{key, resource, digest, by, revision}]}`.
 
-        Items stand by kind, tenant and name; `tenants` are the names of those that the caller may act on.
+        Items stand by kind, tenant and name; `tenants` are the names of those that the caller may act on, `lent` the models of
+        the default tenant that each of them may use.
         """
         given = _Params(params, {"kind", "selector", "tenant"})
         kind, tenant, selector = given.kind("kind"), given.text("tenant"), given.selector("selector")
@@ -140,8 +142,10 @@ class _Verbs:
             and (tenant is None or key.tenant in {tenant, FLEET})
             and (selector is None or selector.matches(entry.resource.labels))
         ]
-        declared = {resource.key.name for resource in state.resources(kind="Tenant")} | {DEFAULT_TENANT}
-        return {"revision": state.revision, "tenants": sorted(declared) if caller.fleet else [caller.tenant], "items": items}
+        declared = {resource.key.name: resource.spec.get("models", []) for resource in state.resources(kind="Tenant")}
+        tenants = sorted({DEFAULT_TENANT, *declared}) if caller.fleet else [caller.tenant]
+        lent = {name: models for name in tenants if (models := declared.get(name))}
+        return {"revision": state.revision, "tenants": tenants, "lent": lent, "items": items}
 
     async def history(self, caller: Caller, params: dict[str, Json]) -> Json:
         """`{limit?}` → `{revisions: […]}`, newest first; a tenant's principal sees those that touched its tenant."""
@@ -218,7 +222,8 @@ class _Params:
 def _key(text: str, caller: Caller) -> Key:
     kind, slash, name = text.partition("/")
     if slash and "/" not in name:
-        return Key.parse(f"{kind}/{FLEET if kind == 'tenant' else _own_tenant(caller)}/{name}")
+        known = Key.parse(f"{kind}/{_own_tenant(caller)}/{name}")
+        return Key(known.kind, FLEET, name) if is_fleet_kind(known.kind) else known
     return Key.parse(text)
 
 
@@ -227,7 +232,7 @@ def _own_tenant(caller: Caller) -> str:
 
 
 def _visible(caller: Caller, key: Key) -> bool:
-    return caller.fleet or key.tenant == caller.tenant
+    return caller.fleet or key.tenant == caller.tenant or key.kind == "PriorityClass"
 
 
 def _missing(key: Key) -> NotFound:

@@ -12,7 +12,7 @@ from agentos.control.session_verbs import describe, take_session
 from agentos.drivers.port import Outcome
 from agentos.kernel.fork import Forks
 from agentos.kernel.life import Life
-from agentos.kernel.sessions import MAX_GOAL
+from agentos.kernel.opening import MAX_GOAL
 
 MAX_RESULT: Final = 1024 * 1024
 """Longest result that a person tells, in characters."""

@@ -18,7 +18,8 @@ from agentos.control.params import Params
 from agentos.control.principal import Caller, Handlers
 from agentos.eventlog.port import EventLog, Stored
 from agentos.eventlog.subject import session_subject
-from agentos.kernel.sessions import MAX_GOAL, Sessions
+from agentos.kernel.opening import MAX_GOAL
+from agentos.kernel.sessions import Sessions
 from agentos.kernel.workspace import MAX_BYTES, Workspaces
 from agentos.projections.session import SessionState
 
@@ -40,6 +41,9 @@ class _Upload:
     touched: int
     data: bytearray = field(default_factory=bytearray)
 
+
+MAX_DUE_MS: Final = 366 * 86_400_000
+"""Furthest deadline of a run."""
 
 MAX_SUBJECT: Final = 512
 """Longest id of a data subject, in characters."""
@@ -124,11 +128,14 @@ class SessionVerbs:
                 del self._uploads[owner]
 
     async def create(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """Start a session: {agent, goal, upload?, labels?: [name], file_labels?: {place: [name]}, subject?} → the session."""
+        """Start a session: {agent, goal, upload?, labels?: [name], file_labels?: {place: [name]}, subject?, priority?,
+        due_in_ms?} → the session.
+        """
         take = Params(params)
         agent, goal = take.text("agent"), take.text("goal", longest=MAX_GOAL)
         upload, labels = take.text_or_none("upload"), take.names("labels")
         places, subject = take.mapping("file_labels"), take.text_or_none("subject", longest=MAX_SUBJECT)
+        priority, due = take.text_or_none("priority", longest=63), take.number("due_in_ms", default=0, highest=MAX_DUE_MS)
         take.end()
         if subject is not None and self._assign is None:
             raise UsageError("there are no keys of data subjects here")
@@ -146,7 +153,16 @@ class SessionVerbs:
                 await self._assign(caller.tenant, session, subject)
 
         state = await self._sessions.create(
-            caller.tenant, agent, goal, archive, caller.actor, labels=labels, file_labels=file_labels, prepare=prepare
+            caller.tenant,
+            agent,
+            goal,
+            archive,
+            caller.actor,
+            priority=priority,
+            due_in_ms=due or None,
+            labels=labels,
+            file_labels=file_labels,
+            prepare=prepare,
         )
         return describe(state)
 

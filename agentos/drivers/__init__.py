@@ -17,6 +17,7 @@ from agentos.drivers.port import (
     ModelRequest,
     ModelSpec,
     ModelUnavailable,
+    ReplyBroken,
     ToolSpec,
 )
 from agentos.drivers.primitives import PRIMITIVES, default_effect, input_schema
@@ -32,6 +33,7 @@ __all__ = [
     "ModelSpec",
     "ModelUnavailable",
     "Providers",
+    "ReplyBroken",
     "ToolSpec",
     "default_effect",
     "input_schema",

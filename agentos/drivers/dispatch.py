@@ -54,6 +54,7 @@ def tool_spec(resource: Resource) -> ToolSpec:
         driver=driver,
         labels=tuple(spec.get("labels", ())),
         timeout_ms=int(spec.get("timeoutSeconds", 30)) * 1000,
+        commutes=bool(spec.get("commutes", False)),
     )
 
 

@@ -27,6 +27,8 @@ class ToolSpec:
     labels: tuple[str, ...] = ()
     """Labels that every result of this tool carries into the session, such as `untrusted`."""
     timeout_ms: int = 30_000
+    commutes: bool = False
+    """Whether calls of it give the same in any order, so that several of one turn may run at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,10 @@ class CallContext:
     """The profile inside which the call is to be made, one of `Driver.profiles`; None if policy asks for none."""
     still: Callable[[], Awaitable[None]] | None = field(default=None, compare=False)
     """To be awaited just before a call goes out that took its time to prepare: raises when it may not go out any more."""
+    agent: str = ""
+    """The agent of the session."""
+    priority: str = ""
+    """The PriorityClass that its run was started with; empty: that of its agent."""
 
     @property
     def key(self) -> str:
@@ -118,6 +124,10 @@ class ModelRequest:
     system: str
     messages: Sequence[Mapping[str, Json]]
     tools: Sequence[Mapping[str, Json]]
+    max_output: int | None = None
+    """The most tokens of the answer; None: as the model is declared, which bounds it in any case."""
+    beginning: str = ""
+    """How the answer begins already; the reply is what comes behind it. Only for providers that go on from one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +141,10 @@ class ModelReply:
 
 
 class ModelUnavailable(DriverError):
-    """The model's endpoint is overloaded, rate limited or out of reach: asking again later can help."""
+    """The model's endpoint is overloaded, rate limited or out of reach: another one, or asking again later, can help.
+
+    Of this very class it counts against the endpoint (its circuit opens after a few of them).
+    """
 
     code = "driver.model"
     retryable = True
@@ -145,6 +158,12 @@ class ModelUnavailable(DriverError):
 
     def details(self) -> dict[str, object]:
         return {} if self.retry_after is None else {"retry_after": self.retry_after}
+
+
+class ReplyBroken(ModelUnavailable):
+    """The endpoint answered, and the answer is of no use: asking again can help, and the endpoint is not to blame."""
+
+    code = "driver.reply"
 
 
 class ModelProvider(Protocol):

@@ -4,7 +4,8 @@
 `content` is for the model and whose `data` is for programs. They know nothing of sessions, policy or the event loop:
 `adapters/builtin.py` runs them in a thread. Every bound is a constant below, and whoever meets one is told.
 
-`declassify` is no file primitive: it acts on the labels of the session, which are the gate's; here stand its shape and its words.
+Three are no file primitives, and only have their shapes here: `declassify` acts on the labels of the session, which are the
+gate's; `lock` and `unlock` on what all sessions of a tenant share (`drivers.locks`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from agentos.abi.errors import DriverError, OutcomeUnknown
 from agentos.abi.syscall import Result, ToolEffect
 from agentos.drivers import confine
 from agentos.drivers.guard import Guard
+from agentos.drivers.locks import LEASE_S, LONGEST_NAME, MAX_LEASE_S, MAX_TOKEN, MAX_WAIT_S
 from agentos.drivers.walk import Walk, printable
 
 MAX_READ: Final = 256 * 1024
@@ -58,6 +60,13 @@ _PATH: Final[Mapping[str, Json]] = {
     "type": "string",
     "description": "Path inside the workspace, relative to its top, such as `inbox/mail.md`.",
     "maxLength": confine.MAX_PATH,
+}
+_RESOURCE: Final[Mapping[str, Json]] = {
+    "type": "string",
+    "description": "What is locked, by a name that all who use it agree on, such as `ledger` or `reports/2026`.",
+    "minLength": 1,
+    "maxLength": LONGEST_NAME,
+    "pattern": r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$",
 }
 _SCHEMAS: Final[Mapping[str, tuple[str, Mapping[str, Mapping[str, Json]], tuple[str, ...]]]] = {
     "read": ("Read a text file of the workspace.", {"path": _PATH}, ("path",)),
@@ -107,12 +116,47 @@ _SCHEMAS: Final[Mapping[str, tuple[str, Mapping[str, Mapping[str, Json]], tuple[
         },
         ("labels", "reason"),
     ),
+    "lock": (
+        "Take a lock on a shared resource, or wait for it. It is yours until you unlock it, the session ends, or its lease ends.",
+        {
+            "resource": _RESOURCE,
+            "waitSeconds": {
+                "type": "integer",
+                "description": "How long to wait while somebody else holds it; as long as the tool may take if it is left out.",
+                "minimum": 0,
+                "maximum": MAX_WAIT_S,
+            },
+            "leaseSeconds": {
+                "type": "integer",
+                "description": f"How long it is yours unless you lock it again, which renews it; {LEASE_S} if it is left out.",
+                "minimum": 1,
+                "maximum": MAX_LEASE_S,
+            },
+        },
+        ("resource",),
+    ),
+    "unlock": (
+        "Let go of a lock, so that the next one who waits for it gets it.",
+        {
+            "resource": _RESOURCE,
+            "token": {
+                "type": "integer",
+                "description": "The token that locking it gave; give it along with every change to the resource too.",
+                "minimum": 1,
+                "maximum": MAX_TOKEN,
+            },
+        },
+        ("resource", "token"),
+    ),
 }
 
 PRIMITIVES: Final = tuple(_SCHEMAS)
 """The names of the primitives."""
 
-FILE_PRIMITIVES: Final = tuple(name for name in PRIMITIVES if name != "declassify")
+LOCK_PRIMITIVES: Final = ("lock", "unlock")
+"""Those that act on locks."""
+
+FILE_PRIMITIVES: Final = tuple(name for name in PRIMITIVES if name not in ("declassify", *LOCK_PRIMITIVES))
 """Those that act on files."""
 
 
@@ -132,12 +176,12 @@ def input_schema(primitive: str) -> dict[str, Json]:
 
 
 def default_effect(primitive: str) -> ToolEffect:
-    """What `primitive` does to the world: `write` and `declassify` change something, the others read.
+    """What `primitive` does to the world: `write`, `declassify`, `lock` and `unlock` change something, the others read.
 
     Raises DriverError if there is no such primitive.
     """
     _known(primitive)
-    return ToolEffect.WRITE if primitive in {"write", "declassify"} else ToolEffect.READ
+    return ToolEffect.WRITE if primitive in {"write", "declassify", *LOCK_PRIMITIVES} else ToolEffect.READ
 
 
 def perform(primitive: str, workspace: Path, args: Mapping[str, Json], guard: Guard) -> Result:
@@ -146,6 +190,8 @@ def perform(primitive: str, workspace: Path, args: Mapping[str, Json], guard: Gu
     if primitive == "declassify":
         # The gate records which labels went; a session has no other way to lose one.
         return Result(f"taken off this session: {', '.join(sorted(args['labels']))}")
+    if primitive in LOCK_PRIMITIVES:
+        raise DriverError(f"{primitive} acts on no file")
     path = _text(args, "path", "" if primitive in ("list", "search") else None)
     if primitive == "read":
         return read(workspace, path, guard)

@@ -6,12 +6,19 @@ at just before still holds when the driver is asked.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from agentos.abi.canonical import Json
 from agentos.abi.syscall import Result
-from agentos.drivers.port import CallContext, Driver, ModelProvider, ModelRequest, ToolSpec
+from agentos.drivers.port import CallContext, Driver, ModelProvider, ModelReply, ModelRequest, ModelSpec, ToolSpec
 from agentos.kernel import obligations
+from agentos.kernel.admission import Ticket
+from agentos.kernel.allowance import Allowance, want_of_model
+from agentos.kernel.asking import beginning, endpoint_of
+from agentos.kernel.budgets import Want
+from agentos.kernel.failures import Preempted
 from agentos.kernel.journal import Journal
 from agentos.kernel.port import Configuration
 from agentos.kernel.reply import check_reply, recordable
@@ -23,8 +30,10 @@ from agentos.projections import context
 Still = Callable[[], Awaitable[None]]
 """Returns while the session is ours; raises SequenceConflict when it may not be, LogUnavailable when that cannot be told."""
 
-Act = Callable[[Ruling, Still], Awaitable[Result]]
-"""Acts as a ruling says: with its arguments, inside its sandbox. A driver that had to prepare asks once more before it acts."""
+Act = Callable[[Ruling, Still, Allowance], Awaitable[Result]]
+"""Acts as a ruling says: with its arguments, inside its sandbox, within what is reserved. A driver that had to prepare asks
+once more before it acts.
+"""
 
 STILL_US: Final = 2_000_000
 """Microseconds that a look at the log holds for: whoever has stood still for longer since looks again before it acts."""
@@ -46,27 +55,37 @@ class Acts:
     def of_tool(self, journal: Journal, tool: ToolSpec, call: str) -> Act:
         """The act of a tool call."""
 
-        async def act(ruling: Ruling, still: Still) -> Result:
+        async def act(ruling: Ruling, still: Still, allowance: Allowance) -> Result:
             folder = self._workspaces.path(journal.tenant, journal.session)
-            place = CallContext(journal.tenant, journal.session, call, folder, obligations.sandbox(ruling), still)
-            return await self._drivers.call(tool, ruling.args, place)
+            box, state = obligations.sandbox(ruling), journal.state
+            place = CallContext(journal.tenant, journal.session, call, folder, box, still, state.agent, state.priority or "")
+            return await self._drivers.call(allowance.bounded(tool), ruling.args, place)
 
         return act
 
-    def of_model(self, journal: Journal, configuration: Configuration) -> Act:
-        """The act of a model call; the `data` of its result is the reply."""
-        agent = configuration.agents[journal.state.agent]
+    def of_model(self, journal: Journal, configuration: Configuration, model: str, ticket: Ticket | None = None) -> Act:
+        """The act of a model call; the `data` of its result is the reply. A `ticket` that is stopped stops it.
 
-        async def ask(_ruling: Ruling, _still: Still) -> Result:
-            request = ModelRequest(
-                system=agent.instructions,
-                messages=context.messages(journal.state),
-                tools=[offer(configuration.tools[name]) for name in agent.tools],
-            )
-            reply = await self._models.complete(configuration.models[agent.model], request)
+        What the model had said when its last call was stopped is given to it as the beginning of the answer, where its provider
+        goes on from one; then that is part of the reply.
+        """
+        spec = configuration.models[model]
+        said = beginning(journal.state) if endpoint_of(model, configuration).continues else ""
+
+        async def ask(_ruling: Ruling, _still: Still, allowance: Allowance) -> Result:
+            request = _request(journal, configuration, said, allowance.output)
+            async with allowance.in_time():
+                try:
+                    reply = await (
+                        self._models.complete(spec, request) if ticket is None else self._stoppable(spec, request, ticket)
+                    )
+                except Preempted as error:
+                    allowance.heard(error.partial)
+                    raise
+            allowance.saw(reply.input_tokens, reply.output_tokens)
             check_reply(reply, taken=journal.state.calls)
             body = {
-                "content": [recordable(block) for block in reply.content],
+                "content": joined(said, [recordable(block) for block in reply.content]),
                 "stop_reason": reply.stop_reason,
                 "input_tokens": reply.input_tokens,
                 "output_tokens": reply.output_tokens,
@@ -74,3 +93,46 @@ class Acts:
             return Result(content="", data=body)
 
         return ask
+
+    def want_of_model(self, journal: Journal, configuration: Configuration, model: str) -> Want:
+        """What the next call of `model` may use at most."""
+        endpoint = endpoint_of(model, configuration)
+        said = beginning(journal.state) if endpoint.continues else ""
+        return want_of_model(_request(journal, configuration, said, None), endpoint)
+
+    async def _stoppable(self, model: ModelSpec, request: ModelRequest, ticket: Ticket) -> ModelReply:
+        """Ask the model, until `ticket` is stopped. Raises Preempted then, with what it has said so far."""
+        heard: list[str] = []
+        ticket.begun = True
+        asked = asyncio.ensure_future(self._models.complete(model, request, heard.append))
+        try:
+            await asyncio.wait((asked, ticket.stop), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped = not asked.done()
+            if stopped:
+                asked.cancel()
+                await asyncio.wait((asked,))
+        # A reply that came at the same moment stands; an error then is of the stopping.
+        if stopped and (asked.cancelled() or asked.exception() is not None):
+            raise Preempted(request.beginning + "".join(heard))
+        return asked.result()
+
+
+def _request(journal: Journal, configuration: Configuration, said: str, max_output: int | None) -> ModelRequest:
+    agent = configuration.agents[journal.state.agent]
+    return ModelRequest(
+        system=agent.instructions,
+        messages=context.messages(journal.state),
+        tools=[offer(configuration.tools[name]) for name in agent.tools],
+        max_output=max_output,
+        beginning=said,
+    )
+
+
+def joined(said: str, content: list[dict[str, Json]]) -> list[dict[str, Json]]:
+    """`content` behind what was said before it, as one text where it goes on with text."""
+    if not said:
+        return content
+    if content and content[0]["type"] == "text":
+        return [{**content[0], "text": said + content[0]["text"]}, *content[1:]]
+    return [{"type": "text", "text": said}, *content]

@@ -13,10 +13,22 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import DriverError
 from agentos.abi.obligation import Obligation
 from agentos.drivers.port import ModelUnavailable
+from agentos.kernel.asking import PREEMPTED
 from agentos.kernel.obligations import withheld
 
 MAX_WORDS: Final = 4096
 """Most characters of an error that a driver reports."""
+
+
+class Preempted(DriverError):
+    """A model call was stopped for one that had waited longer than its class has patience. `partial`: what was said by then."""
+
+    code = PREEMPTED
+    retryable = True
+
+    def __init__(self, partial: str) -> None:
+        super().__init__("stopped for a session of a higher class that had waited too long")
+        self.partial = partial
 
 
 def told(error: DriverError, hidden: Sequence[Obligation] = ()) -> dict[str, Json]:
@@ -30,6 +42,8 @@ def told(error: DriverError, hidden: Sequence[Obligation] = ()) -> dict[str, Jso
     body: dict[str, Json] = {"code": error.code, "message": message, "retryable": error.retryable}
     if hidden:
         body["message"] = withheld(hidden)
+    elif isinstance(error, Preempted) and error.partial:
+        body["partial"] = error.partial.encode("utf-8", "replace").decode("utf-8")
     if isinstance(error, ModelUnavailable) and error.retry_after is not None:
         body["retry_after_ms"] = int(error.retry_after * 1000)
     return body

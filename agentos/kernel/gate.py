@@ -1,10 +1,10 @@
 """The one gate. Every syscall of every session passes through `Gate.perform`; no other path to an effect exists.
 
 Order: find what the log already says of this call → validate the arguments → decide by policy, again for as long as it rewrites
-them (`ruling`) → see that its obligations can be met (`obligations`) and charge the call (`charges`) → record the decision (for
-an `allow`, that record is the durable intent) → act through a driver → record the outcome, without what is to be withheld of
-it. A denial, a question to people and a halt are recorded in the same way and act on nothing. Model calls pass as the tool
-`model-call`.
+them (`ruling`) → see that its obligations can be met (`obligations`), charge the call (`charges`) and reserve what it may use
+(`budgets`) → record the decision (for an `allow`, that record is the durable intent) → act through a driver → record the outcome,
+without what is to be withheld of it. A denial, a question to people and a halt are recorded in the same way and act on nothing.
+Model calls pass as the tool `model-call`.
 """
 
 from __future__ import annotations
@@ -12,29 +12,33 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from agentos.abi import event as ev
 from agentos.abi.canonical import Json, NotCanonical, canonical, digest, digest_of
-from agentos.abi.decision import Decision, Verdict, deny, parse_decision
+from agentos.abi.decision import Decision, Verdict, parse_decision
 from agentos.abi.errors import Conflict, DriverError, LogUnavailable, OutcomeUnknown, SequenceConflict, TooLarge
 from agentos.abi.syscall import MODEL_CALL, Result, Syscall, ToolEffect
 from agentos.drivers.port import Driver, ModelProvider, ToolSpec
 from agentos.kernel import consent, failures, obligations
-from agentos.kernel.acts import STILL_US, Act, Acts, Still
-from agentos.kernel.charges import CHARGED, NOTHING, Charges, Payer, Receipt
+from agentos.kernel.acts import STILL_US, Acts, Still
+from agentos.kernel.admission import Ticket
+from agentos.kernel.allowance import Allowance, want_of_tool
+from agentos.kernel.budgets import FREE, Budgets, no_history
+from agentos.kernel.charges import Charges
+from agentos.kernel.deciding import Deal, Deciding, Request, told
 from agentos.kernel.journal import Journal
 from agentos.kernel.port import Configuration, Tenure, Timer
 from agentos.kernel.provenance import labels_field
 from agentos.kernel.reconcile import Reconciler
 from agentos.kernel.reply import MODEL_IDS, UNREADABLE
-from agentos.kernel.ruling import Check, Ruling, rule
+from agentos.kernel.ruling import Ruling
+from agentos.kernel.seat import Displaced
 from agentos.kernel.tenure import Alone
 from agentos.kernel.tools import repeatable, unknown_tool
 from agentos.kernel.workspace import Workspaces
-from agentos.projections.question import question
 from agentos.projections.session import Call, SessionState, State, Step
 
 SYSTEM: Final = "system/kernel"
@@ -45,23 +49,6 @@ MAX_ARGS: Final = 1024 * 1024
 MAX_OUTCOME: Final = 2 * 1024 * 1024
 """Largest result of one call, and largest reply of a model, in canonical bytes: it must fit an event of the log, and a frame of
 the ABI, whose escapes may make three bytes of one."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """A validated call on its way to policy."""
-
-    syscall: Syscall
-    effect: ToolEffect
-    args_digest: str
-    once: bool
-    """Whether acting twice could do harm: then a lost outcome is reported as unknown, never retried."""
-    check: Check
-    """What rewritten arguments still have to fit."""
-    act: Act
-    spec: ToolSpec | None = None
-    """The tool; None for a call of the model."""
-    declassifies: bool = False
 
 
 class Gate:
@@ -75,11 +62,15 @@ class Gate:
         timer: Timer,
         charges: Charges,
         tenure: Tenure | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
+        """`budgets` None: the past of budgets cannot be read here, so whoever declares one has every call refused."""
         self._acts = Acts(drivers, models, workspaces)
         self._reconciler = Reconciler(drivers, workspaces)
         self._timer = timer
-        self._charges = charges
+        self.budgets = budgets or Budgets(no_history)
+        self._hear = self.budgets.hear
+        self._deciding = Deciding(charges, self.budgets, lambda: self._acts.profiles)
         self.tenure: Tenure = tenure or Alone()
         """Whether this runtime serves; by itself it is alone."""
 
@@ -113,32 +104,40 @@ class Gate:
         problem = _too_large(len(arguments)) or fits(syscall.args)
         if problem is not None:
             return await self._refuse(journal, configuration, syscall, problem)
-        request = _Request(
+        request = Request(
             syscall,
             tool.effect,
             args_digest,
             once=not repeatable(tool),
             check=lambda args: _too_large(len(canonical(args))) or fits(args),
             act=self._acts.of_tool(journal, tool, syscall.call),
+            want=lambda ruling: want_of_tool(tool, ruling.args),
             spec=tool,
             declassifies=tool.driver.get("builtin", {}).get("primitive") == "declassify",
         )
         return await self._decide_and_act(journal, configuration, request)
 
-    async def perform_model(self, journal: Journal, configuration: Configuration) -> Call:
-        """Take the next model call of the session through the gate; its result's `data` is the reply."""
-        agent = configuration.agents[journal.state.agent]
+    async def perform_model(
+        self, journal: Journal, configuration: Configuration, model: str | None = None, ticket: Ticket | None = None
+    ) -> Call:
+        """Take the next model call of the session through the gate; its result's `data` is the reply.
+
+        `model` is which of the declared ones is asked (None: the agent's own), `ticket` what its endpoint has admitted it with.
+        """
+        model = model or configuration.agents[journal.state.agent].model
         number = journal.state.model_calls + 1
         # The view is a pure function of the log, so the head of the chain names the whole input of the model.
-        args = {"model": agent.model, "input_digest": journal.head.hash}
+        args = {"model": model, "input_digest": journal.head.hash}
         syscall = Syscall(f"{MODEL_IDS}{number}", MODEL_CALL, args)
-        request = _Request(
+        request = Request(
             syscall,
             ToolEffect.EXTERNAL,
             digest_of(args),
             once=False,
             check=lambda _: "a model call is made as it is, or not at all",
-            act=self._acts.of_model(journal, configuration),
+            admitted=ticket.told() if ticket is not None else None,
+            act=self._acts.of_model(journal, configuration, model, ticket),
+            want=lambda _: self._acts.want_of_model(journal, configuration, model),
         )
         return await self._decide_and_act(journal, configuration, request)
 
@@ -149,6 +148,7 @@ class Gate:
         other the outcome is unknown, and is recorded as that. A question that was decided and not asked is asked, and a halt that
         was decided halts. People who were to be told of a decision and were not are told now.
         """
+        self.budgets.agree(journal)
         for call in tuple(journal.state.calls.values()):
             await self._notify(journal, configuration, call.call)
             if call.decision is not None and call.decision["effect"] == Verdict.HALT:
@@ -182,7 +182,7 @@ class Gate:
         for notice in obligations.notices(known) if known is not None else ():
             await self._record(journal, configuration, ev.POLICY_NOTIFIED, notice)
 
-    async def _decide_and_act(self, journal: Journal, configuration: Configuration, request: _Request) -> Call:
+    async def _decide_and_act(self, journal: Journal, configuration: Configuration, request: Request) -> Call:
         await self.tenure.hold(journal.tenant)
         call, tool, state = request.syscall.call, request.syscall.tool, journal.state
         now = self._timer.now_ms()
@@ -195,16 +195,18 @@ class Gate:
             "agent": {"name": state.agent, "labels": dict(agent.labels) if agent is not None else {}},
             "now": now,
             "turn": state.turn + (tool == MODEL_CALL),
+            **({"admitted": request.admitted} if request.admitted is not None else {}),
         }
 
-        ruling, receipt = await self._rule(journal, configuration, request, data)
-        data |= self._told(journal, configuration, request, ruling, receipt, now)
+        deal = await self._deciding.decide(journal, configuration, request, data)
+        ruling = deal.ruling
+        data |= told(journal, configuration, request, deal, now)
         if ruling.policy.failed:
             failure = {"call": call, "tool": tool, "reason": ruling.policy.reasons[0], "engine": configuration.decider.engine}
             await self._record(journal, configuration, ev.POLICY_FAILED, failure)
         repeats, still = _allowed(state, call), partial(self._still_ours, journal, self._timer.monotonic_us())
         try:
-            await self._record_decided(journal, configuration, data, receipt)
+            await self._record_decided(journal, configuration, data, deal)
             await self._notify(journal, configuration, call)
             if ruling.decision.effect is Verdict.ALLOW:
                 await still()
@@ -219,7 +221,7 @@ class Gate:
             raise
         match ruling.decision.effect:
             case Verdict.ALLOW:
-                await self._act(journal, configuration, request, ruling, still)
+                await self._act(journal, configuration, request, deal, still)
             case Verdict.ASK:
                 await self._ask(journal, configuration, call, ruling.decision, now)
             case Verdict.HALT:
@@ -228,89 +230,17 @@ class Gate:
                 pass
         return journal.state.calls[call]
 
-    async def _rule(
-        self, journal: Journal, configuration: Configuration, request: _Request, data: dict[str, Json]
-    ) -> tuple[Ruling, Receipt]:
-        """What holds for the call, and what it was charged. `data` gets arguments and spent grants of the last question."""
-        state, now = journal.state, data["now"]
-        spent: list[str] = []
-
-        async def decide(args: dict[str, Json], args_digest: str) -> Decision:
-            if state.agent not in configuration.agents:
-                return deny("kernel.agent-gone", f"agent {state.agent} is not declared in revision {configuration.revision}")
-            data["args"], data["args_digest"] = args, args_digest
-            asked = question(
-                state,
-                agent=data["agent"],
-                call=data,
-                revision=configuration.revision,
-                policy_digest=configuration.policy_digest,
-                now_ms=now,
-                spent=spent,
-            )
-            return await configuration.decider.decide_syscall(asked)
-
-        while True:
-            ruling = await rule(decide, request.syscall.args, request.args_digest, request.check)
-            if data["tool"] == MODEL_CALL and ruling.decision.effect is Verdict.ASK:
-                ruling = obligations.unasked(ruling)
-            if ruling.obliged("sandbox", "redact", "mask") and ruling.decision.effect in {Verdict.ALLOW, Verdict.ASK}:
-                # A model is asked over its endpoint, which no sandbox of ours is around.
-                ruling = obligations.feasible(ruling, data["tool"], () if data["tool"] == MODEL_CALL else self._acts.profiles)
-            receipt = NOTHING
-            if ruling.decision.effect is Verdict.ALLOW and ruling.obliged(*CHARGED):
-                payer = Payer(journal.tenant, journal.session, state.agent, data["call"])
-                charged = await self._charges.charge(payer, ruling.obliged(*CHARGED), now)
-                if isinstance(charged, Receipt):
-                    receipt = charged
-                elif fresh := [digest for digest in charged.spent if digest not in spent]:
-                    # Without the grants that are used up another one may cover the call, or ask a person.
-                    spent += fresh
-                    continue
-                else:
-                    ruling = ruling.denied(charged.kind, charged.reason)
-            if spent:
-                data["spent"] = spent
-            return ruling, receipt
-
-    def _told(
-        self, journal: Journal, configuration: Configuration, request: _Request, ruling: Ruling, receipt: Receipt, now: int
-    ) -> dict[str, Json]:
-        """What a `decided` event says of a ruling and its charge."""
-        body: dict[str, Json] = {
-            "args": ruling.args,
-            "args_digest": ruling.args_digest,
-            "decision": ruling.decision.to_dict(),
-            "policy": {"engine": configuration.decider.engine, "data": configuration.decider.data_digest},
-        }
-        if ruling.rewritten:
-            body["proposed"] = request.args_digest
-            body["rewritten"] = [change.to_dict() for change in ruling.rewritten]
-        if ruling.carried:
-            body["carried"] = [one.to_dict() for one in ruling.carried]
-        if ruling.decision is not ruling.policy:
-            body["overruled"] = ruling.policy.to_dict()
-        if receipt.charged:
-            body["charged"] = [dict(entry) for entry in receipt.charged]
-        if ruling.decision.effect is Verdict.ALLOW and consent.APPROVED in ruling.decision.rules:
-            syscall, policy = request.syscall, configuration.policy_digest
-            given = consent.counting(journal.state, syscall.call, syscall.tool, ruling.args_digest, policy, now)
-            body["approvals"] = consent.relied_on(given, ruling.decision)
-        return body
-
-    async def _record_decided(
-        self, journal: Journal, configuration: Configuration, data: dict[str, Json], receipt: Receipt
-    ) -> None:
+    async def _record_decided(self, journal: Journal, configuration: Configuration, data: dict[str, Json], deal: Deal) -> None:
         before = journal.head.seq
         try:
             await self._record(journal, configuration, ev.SYSCALL_DECIDED, data, actor=f"agent/{journal.state.agent}")
         except SequenceConflict:
-            self._charges.refund(receipt)
+            self._deciding.take_back(deal)
             raise
         except BaseException:
-            # What the log may hold after all stays charged; it is the same charge when the call comes again.
-            if not journal.stale and journal.head.seq == before:
-                self._charges.refund(receipt)
+            # What the log may hold after all stays charged and reserved; it is the same when the call comes again.
+            if not journal.stale:
+                self._deciding.take_back(deal, recorded=journal.head.seq != before)
             raise
 
     async def _still_ours(self, journal: Journal, sent: int) -> None:
@@ -338,31 +268,35 @@ class Gate:
         }
         await self._record(journal, configuration, ev.SESSION_WAITING, data)
 
-    async def _act(self, journal: Journal, configuration: Configuration, request: _Request, ruling: Ruling, still: Still) -> None:
+    async def _act(self, journal: Journal, configuration: Configuration, request: Request, deal: Deal, still: Still) -> None:
+        ruling, allowance = deal.ruling, _allowance(configuration, request, deal)
         call, tool = request.syscall.call, request.syscall.tool
         started, labels = self._timer.monotonic_us(), labels_field(request.spec, ruling.args, journal.state.inputs)
 
         def outcome(**fields: Json) -> dict[str, Json]:
-            return {"call": call, "tool": tool, "duration_us": self._timer.monotonic_us() - started, **fields}
+            duration = self._timer.monotonic_us() - started
+            return {"call": call, "tool": tool, "duration_us": duration, **allowance.spent(duration), **fields}
 
         async def failed(error: dict[str, Json]) -> None:
             await self._record(journal, configuration, ev.SYSCALL_FAILED, outcome(error=error, **labels))
 
         async def lost(error: dict[str, Json]) -> None:
+            allowance.lost = True
             if request.once:
-                await self._record(journal, configuration, ev.SYSCALL_UNKNOWN, {"call": call, "tool": tool, **labels})
+                spent = allowance.spent(self._timer.monotonic_us() - started)
+                await self._record(journal, configuration, ev.SYSCALL_UNKNOWN, {"call": call, "tool": tool, **spent, **labels})
             else:
                 await failed(error)
 
         try:
-            result = await request.act(ruling, still)
+            result = await request.act(ruling, still, allowance)
             carried = tuple(dict.fromkeys((*result.labels, *labels.get("labels", ()))))
             data = outcome(**_kept(replace(result, labels=carried), request, ruling))
             size = len(canonical({"data": data}))  # as deep as it will stand in the event
         except asyncio.CancelledError:
             await lost({"code": "cancelled", "message": "stopped before it had finished"})
             raise
-        except (LogUnavailable, SequenceConflict):
+        except (Displaced, LogUnavailable, SequenceConflict):
             raise  # it was still being prepared, and did not go out: the session is not ours any more, or nobody can tell
         except OutcomeUnknown as error:
             await lost(failures.told(error, ruling.in_result))
@@ -410,6 +344,7 @@ class Gate:
         data: dict[str, Json],
         actor: str = SYSTEM,
     ) -> None:
+        journal.heard = self._hear
         await journal.record(kind, data, actor=actor, revision=configuration.revision, policy=configuration.policy_digest)
 
 
@@ -424,7 +359,7 @@ def _same(known: Call, syscall: Syscall) -> Call:
     return known
 
 
-def _kept(result: Result, request: _Request, ruling: Ruling) -> dict[str, Json]:
+def _kept(result: Result, request: Request, ruling: Ruling) -> dict[str, Json]:
     """What a `finished` event says of a result. Raises NotCanonical for one that cannot be told."""
     kept, redacted = obligations.withhold(result, ruling.in_result)
     body: dict[str, Json] = {"result": kept.to_dict()}
@@ -433,6 +368,13 @@ def _kept(result: Result, request: _Request, ruling: Ruling) -> dict[str, Json]:
     if request.declassifies and not result.is_error:
         body["declassified"] = list(ruling.args["labels"])
     return body
+
+
+def _allowance(configuration: Configuration, request: Request, deal: Deal) -> Allowance:
+    if request.spec is not None:
+        return Allowance(deal.held)
+    endpoint = configuration.arbitration.endpoints.get(deal.ruling.args["model"])
+    return Allowance(deal.held, FREE if endpoint is None else endpoint.price)
 
 
 def _allowed(state: SessionState, call: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 _Key = tuple[str, str]
 """Tenant and session."""
@@ -14,6 +14,8 @@ class Live:
 
     def __init__(self) -> None:
         self._sessions: defaultdict[str, set[str]] = defaultdict(set)
+        self.told: list[Callable[[str, str], None]] = []
+        """Who is told of each session that is over: tenant and session."""
 
     def __bool__(self) -> bool:
         return any(self._sessions.values())
@@ -25,6 +27,12 @@ class Live:
     def adopt(self, tenant: str, sessions: Iterable[str]) -> None:
         """These are live too."""
         self._sessions[tenant].update(sessions)
+
+    def over(self, key: _Key) -> None:
+        """It has ended. May be told more than once."""
+        self.discard(key)
+        for told in self.told:
+            told(*key)
 
     def discard(self, key: _Key) -> None:
         """It is not, or not ours to count."""

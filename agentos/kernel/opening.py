@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from agentos.abi.canonical import Json
-from agentos.abi.errors import Conflict, NotFound, UsageError
+from agentos.abi.errors import Conflict, Denied, NotFound, UsageError
 from agentos.kernel.port import AgentSpec, Configuration
 from agentos.kernel.provenance import place_holds
 from agentos.kernel.workspace import InputFile
+
+MAX_GOAL: Final = 64 * 1024
+"""Characters of a goal at most."""
 
 
 def admitted(configuration: Configuration, agent: str, *, live: int) -> AgentSpec:
@@ -26,6 +30,29 @@ def admitted(configuration: Configuration, agent: str, *, live: int) -> AgentSpe
             mend="wait, cancel one, or raise spec.limits.sessions of the tenant",
         )
     return configuration.agents[agent]
+
+
+def urgency(configuration: Configuration, agent: AgentSpec, priority: str | None, deadline_ms: int | None) -> dict[str, Json]:
+    """What a run says of its own class and of when it is due (by the clock), for the payload of `session.created`.
+
+    Raises UsageError for a class that is not declared, Denied for one that the tenant may not use; its agent's own is always
+    allowed.
+    """
+    arbitration, data = configuration.arbitration, dict[str, Json]()
+    if priority is not None:
+        if priority not in arbitration.priorities:
+            known = ", ".join(sorted(arbitration.priorities))
+            raise UsageError(f"no priority class is called {priority}", mend=f"one of: {known}")
+        allowed = arbitration.allowed
+        if allowed is not None and priority not in allowed and priority != agent.priority:
+            raise Denied(
+                f"tenant {configuration.tenant} may not use the priority class {priority}",
+                mend=f"one of: {', '.join(sorted(allowed | {agent.priority}))}; spec.priorityClasses of the tenant says so",
+            )
+        data["priority"] = priority
+    if deadline_ms is not None:
+        data["deadline_ms"] = deadline_ms
+    return data
 
 
 def opening(

@@ -1,50 +1,126 @@
-"""Places to run in: a bounded number of sessions hold a harness process at one time, the others wait in order of arrival."""
+"""Places to run in: a bounded number of sessions hold a harness process at one time; the others wait, by class and share.
+
+A session that waits for an endpoint with its harness beside it does nothing with its place. As soon as another session needs
+one, it gives it up: its harness is told to go, its request stays where it is in the queue, and once that is let in it gets a
+place and a fresh harness. So however many sessions wait for one endpoint, they keep nobody from another one.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final
+from typing import Any, Final
 
 from agentos.abi.errors import LogUnavailable, Unavailable
+from agentos.kernel.admission import PLACES, Admissions
+from agentos.kernel.asking import asking_as
 from agentos.kernel.journal import Journal
-from agentos.kernel.port import Timer
-from agentos.kernel.turn import Runner
+from agentos.kernel.port import ConfigurationSource, Timer
+from agentos.kernel.seat import Seat
+from agentos.kernel.turn import Pause, Runner
 
 log = logging.getLogger(__name__)
 
 MAX_RUNNING: Final = 64
-"""Sessions that hold a harness process at one time; the others wait their turn in order of arrival."""
+"""Sessions that hold a harness process at one time."""
 
 LONGEST_PAUSE_S: Final = 5.0
 """Most seconds until a session that could not be run is tried again."""
+
+UNUSED_S: Final = 30.0
+"""Seconds after which what was let in is given back, if a harness that was started for it does not come for it."""
 
 
 class Places:
     """Runs sessions, each in a place of its own."""
 
-    def __init__(self, runner: Runner, timer: Timer) -> None:
+    def __init__(self, runner: Runner, source: ConfigurationSource, admissions: Admissions, timer: Timer) -> None:
         self._runner = runner
+        self._source = source
+        self._admissions = admissions
         self._timer = timer
-        self._free = asyncio.Semaphore(MAX_RUNNING)
+        self._seats: set[Seat] = set()
+        admissions.bound(PLACES, MAX_RUNNING)
 
     async def run(self, journal: Journal) -> None:
         """Run a session; while no harness can be started for it, leave its place to others and try again.
 
         Raises what `Runner.run` raises: LogUnavailable, SequenceConflict, CancelledError.
         """
+        seat = Seat(journal.session, self._admissions, self.make_room)
         delay = 0.2
-        while True:
-            seen = journal.head.seq
+        try:
+            while True:
+                seen = journal.head.seq
+                try:
+                    pause = await self._in_place(journal, seat)
+                except LogUnavailable:
+                    raise
+                except Unavailable as error:
+                    # Others may use what it was let in for meanwhile.
+                    seat.forget()
+                    delay = 0.2 if journal.head.seq > seen else delay
+                    log.warning("session %s cannot run now, trying again in %.1f s: %s", journal.session, delay, error)
+                    await self._timer.sleep(delay)
+                    delay = min(delay * 2, LONGEST_PAUSE_S)
+                    continue
+                if pause is not Pause.DISPLACED:
+                    return
+                if seat.pending is not None:
+                    await seat.pending.ticket()
+                elsewhere, seat.elsewhere = seat.elsewhere, None
+                if elsewhere is not None:
+                    await asyncio.wait((elsewhere,))
+        finally:
+            seat.forget()
+
+    async def idle(self, session: str, done: asyncio.Future[Any]) -> None:
+        """Let a session that runs wait for `done`. Raises Displaced when its place is needed meanwhile."""
+        seat = next((one for one in self._seats if one.session == session), None)
+        await (asyncio.wait((done,)) if seat is None else seat.idle_until(done))
+
+    def make_room(self) -> None:
+        """Have as many of those that wait with a place give it up as others need one: the lowest class first, then the latest."""
+        needed = self._admissions.depth(PLACES) - sum(seat.leaving for seat in self._seats)
+        if needed > 0:
+            for seat in sorted((one for one in self._seats if one.idle), key=self._rank)[:needed]:
+                seat.evict()
+
+    def _rank(self, seat: Seat) -> tuple[tuple[bool, int], int]:
+        if seat.place is None:
+            raise AssertionError("only who holds a place is asked for it")
+        own = self._admissions.effective(seat.session, seat.place.request.priority)
+        return self._admissions.height(own), -seat.place.admission.turn.at_ms
+
+    async def _in_place(self, journal: Journal, seat: Seat) -> Pause:
+        """Run it once it has a place, until it leaves that."""
+        configuration = self._source.current(journal.tenant)
+        self._admissions.declare(journal.tenant, configuration.arbitration)
+        waiting = self._admissions.ask(asking_as(journal.state, configuration, "place", (PLACES,), self._timer.now_ms()))
+        self.make_room()
+        with await waiting.ticket() as place:
+            seat.place, since = place, self._timer.now_ms()
+            self._seats.add(seat)
+            watch = self._watch(seat)
             try:
-                async with self._free:
-                    await self._runner.run(journal)
-            except LogUnavailable:
-                raise
-            except Unavailable as error:
-                delay = 0.2 if journal.head.seq > seen else delay
-                log.warning("session %s cannot run now, trying again in %.1f s: %s", journal.session, delay, error)
-                await self._timer.sleep(delay)
-                delay = min(delay * 2, LONGEST_PAUSE_S)
-            else:
-                return
+                return await self._runner.run(journal, seat)
+            finally:
+                self._seats.discard(seat)
+                seat.place, seat.leaving = None, False
+                if watch is not None:
+                    watch.cancel()
+                # Shares of places are of the time that they are held.
+                place.release(max(1, (self._timer.now_ms() - since) // 1000))
+
+    def _watch(self, seat: Seat) -> asyncio.Task[None] | None:
+        """Give back what a fresh harness was started for, if it does not come for it."""
+        pending = seat.pending
+        if pending is None:
+            return None
+
+        async def unused() -> None:
+            await self._timer.sleep(UNUSED_S)
+            if seat.pending is pending:
+                seat.forget()
+
+        return asyncio.create_task(unused(), name=f"what session {seat.session} was let in for")

@@ -13,6 +13,7 @@ from agentos.abi.canonical import Json
 from agentos.abi.decision import Decision
 from agentos.abi.ids import Clock
 from agentos.drivers.port import ModelSpec, ToolSpec
+from agentos.scheduler.declared import STANDARD, Arbitration
 
 
 class Timer(Clock, Protocol):
@@ -70,6 +71,12 @@ class AgentSpec:
     """Labels that each of its sessions carries from its first event."""
     file_labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     """Labels of input files by the folder or file below `input/` that they are in; `.` stands for all."""
+    program: str = "default"
+    """The program that it belongs to, for shares and budgets."""
+    priority: str = STANDARD
+    """The PriorityClass of its sessions, unless a run says otherwise."""
+    deadline_ms: int | None = None
+    """How long after it comes a turn of it is due; None: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,10 @@ class Configuration:
     """How long a question waits for people; nobody's answer is a no."""
     approval_valid_ms: int = 3_600_000
     """How long an approval counts, unless the approver says less."""
+    arbitration: Arbitration = field(default_factory=Arbitration, hash=False)
+    """Endpoints, classes, weights and budgets."""
+    lock_victim: str = "requester"
+    """Who of those that wait for each other over locks is told so: one of `kernel.waiting.Victim`."""
 
 
 class ConfigurationSource(Protocol):

@@ -76,7 +76,8 @@ class Reconciler:
                 policy=configuration.policy_digest,
             )
         except (NotCanonical, TooLarge) as error:
-            log.warning("session %s: what its tool told of %s cannot be recorded: %s", journal.session, call.call, error)
+            kind = type(error).__name__  # not its words, which may be the tool's
+            log.warning("session %s: what its tool told of %s cannot be recorded (%s)", journal.session, call.call, kind)
 
 
 def told_result(state: SessionState, call: Call, configuration: Configuration, text: str) -> dict[str, Json]:

@@ -7,7 +7,7 @@ import logging
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from functools import partial
 
 from agentos.abi import event as ev
 from agentos.abi.canonical import Json, NotCanonical
@@ -25,19 +25,19 @@ from agentos.abi.ids import Random, new_id
 from agentos.drivers.port import Driver
 from agentos.eventlog.port import EventLog
 from agentos.kernel.approvals import Scope, asked_call, granted_yes, question_ends, terms
+from agentos.kernel.ending import in_force, lose_open_calls
 from agentos.kernel.gate import SYSTEM, Gate
 from agentos.kernel.journal import Journal
 from agentos.kernel.live import Live
-from agentos.kernel.opening import admitted, opening
+from agentos.kernel.opening import admitted, opening, urgency
 from agentos.kernel.places import LONGEST_PAUSE_S, Places
 from agentos.kernel.port import AgentSpec, ConfigurationSource, Timer
+from agentos.kernel.snapshot import Snapshots
 from agentos.kernel.turn import Runner
 from agentos.kernel.workspace import Workspaces
-from agentos.projections.session import SessionState, State, Step
+from agentos.projections.session import SessionState, State
 
 log = logging.getLogger(__name__)
-
-MAX_GOAL: Final = 64 * 1024
 
 _Key = tuple[str, str]
 """Tenant and session."""
@@ -56,8 +56,11 @@ class Sessions:
         workspaces: Workspaces,
         timer: Timer,
         random: Random,
+        snapshots: Snapshots | None = None,
     ) -> None:
         self._logs = logs
+        self._snapshots = snapshots
+        self._load = partial(Journal.load, clock=timer, random=random, snapshots=snapshots)
         self._source = source
         self._gate = gate
         self._drivers = drivers
@@ -70,7 +73,8 @@ class Sessions:
         self._turnstiles: weakref.WeakValueDictionary[_Key, asyncio.Lock] = weakref.WeakValueDictionary()
         self._stirred = asyncio.Event()
         self._closed = False
-        self._places = Places(runner, timer)
+        self._places = Places(runner, source, runner.admissions, timer)
+        self.idle = self._places.idle
 
     async def create(
         self,
@@ -80,6 +84,8 @@ class Sessions:
         archive: bytes | None,
         actor: str,
         *,
+        priority: str | None = None,
+        due_in_ms: int | None = None,
         labels: Sequence[str] = (),
         file_labels: Mapping[str, Sequence[str]] | None = None,
         fill: Callable[[str, AgentSpec], Awaitable[dict[str, Json]]] | None = None,
@@ -88,14 +94,16 @@ class Sessions:
         """Start a session of `agent`; return it as created. `fill` fills its workspace and gives its first payload, for a fork;
         `prepare` is told the session's id before anything is stored.
 
-        `labels` are on the session from its first event, `file_labels` on input files, by the folder or file below `input/` that
-        they are in (`.`: all); what the Agent declares is added to both.
+        `priority` and `due_in_ms` are the run's own class, and when it is due. `labels` are on the session from its first event,
+        `file_labels` on input files, by the folder or file below `input/` that they are in (`.`: all); what the Agent declares is
+        added to both.
         Raises NotFound (no such agent), Conflict (the tenant has as many live sessions as it may), UsageError (unusable input).
         """
         configuration = self._source.current(tenant)
         spec = admitted(configuration, agent, live=self._live.count(tenant))
+        own = urgency(configuration, spec, priority, None if due_in_ms is None else self._timer.now_ms() + due_in_ms)
         session = new_id("s", self._timer, self._random)
-        journal = Journal(self._logs(tenant), tenant, session, self._timer, self._random)
+        journal = Journal(self._logs(tenant), tenant, session, self._timer, self._random, self._snapshots)
         self._live.add((tenant, session))
         # Once stored it may be found by others before we hear of it: they wait for their turn.
         turn = self._turnstiles.setdefault((tenant, session), asyncio.Lock())
@@ -106,6 +114,7 @@ class Sessions:
                 if prepare is not None:
                     await prepare(session)
                 first = await fill(session, spec) if fill else opening(spec, goal, inputs, labels, file_labels or {})
+                first = {**first, **own}
             except AgentOSError:
                 await asyncio.to_thread(self._workspaces.remove, tenant, session)
                 raise
@@ -131,6 +140,10 @@ class Sessions:
             else:
                 self._live.discard((tenant, session))
             turn.release()
+
+    def at_end(self, tell: Callable[[str, str], None]) -> None:
+        """Have `tell` told of each session that is over (tenant, session), perhaps more than once."""
+        self._live.told.append(tell)
 
     def live(self, tenant: str) -> frozenset[str]:
         """The sessions of a tenant that are not over, those just being created among them."""
@@ -266,14 +279,12 @@ class Sessions:
     async def cancel(self, tenant: str, session: str, *, reason: str, actor: str) -> SessionState:
         """Stop a session for good. Raises Conflict when it is already over."""
         async with self.journal(tenant, session) as journal:
-            task = self._tasks.get((tenant, session))
-            if task is not None:
+            if (task := self._tasks.get((tenant, session))) is not None:
                 task.cancel()
                 await asyncio.wait([task])
             try:
                 # What was under way when it was stopped may be in the log.
-                stale, where = journal.stale, self._logs(tenant)
-                last = await Journal.load(where, tenant, session, self._timer, self._random) if stale else journal
+                last = await self._load(self._logs(tenant), tenant, session) if journal.stale else journal
                 return await self._end(last, ev.SESSION_CANCELLED, {"reason": reason}, actor)
             except BaseException as error:
                 # It was stopped without a word in the log: it runs on, unless the word was stored after all.
@@ -318,7 +329,7 @@ class Sessions:
         async with turnstile:
             journal = self._journals.get(key)
             if journal is None or journal.stale:
-                journal = await Journal.load(self._logs(tenant), tenant, session, self._timer, self._random)
+                journal = await self._load(self._logs(tenant), tenant, session)
                 self._hold(journal)
             try:
                 await self._gate.tenure.hold(tenant)
@@ -422,29 +433,17 @@ class Sessions:
             log.exception("session %s: its failure could not be recorded", journal.session)
 
     async def _end(self, journal: Journal, kind: str, data: dict[str, Json], actor: str) -> SessionState:
-        """End a session from outside of its turn. A call that was allowed and has no outcome may have acted: it says so first."""
-        revision, policy = self._in_force(journal)
-        for call in tuple(journal.state.calls.values()):
-            if call.step is Step.ALLOWED:
-                lost = {"call": call.call, "tool": call.tool}
-                await journal.record(ev.SYSCALL_UNKNOWN, lost, actor=SYSTEM, revision=revision, policy=policy)
+        """End a session from outside of its turn."""
+        await lose_open_calls(journal, self._source)
         self._live.discard((journal.tenant, journal.session))
+        revision, policy = in_force(journal, self._source)
         return await journal.record(kind, data, actor=actor, revision=revision, policy=policy)
-
-    def _in_force(self, journal: Journal) -> tuple[int, str | None]:
-        """Revision and policy digest of the tenant as it is now."""
-        try:
-            configuration = self._source.current(journal.tenant)
-        except NotFound:
-            # A session outlives the declaration of its tenant, and can still be ended.
-            return journal.state.config_revision, None
-        return configuration.revision, configuration.policy_digest
 
     def _forget(self, journal: Journal) -> None:
         """Drop a journal that nobody works on: what it knows is in the log."""
         key = (journal.tenant, journal.session)
         if journal.state.over:
-            self._live.discard(key)
+            self._live.over(key)
         if key not in self._tasks and self._journals.get(key) is journal:
             del self._journals[key]
             journal.wake()

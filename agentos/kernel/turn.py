@@ -16,10 +16,15 @@ from agentos.abi.canonical import Json, NotCanonical, canonical, parse_strict
 from agentos.abi.decision import FAILED
 from agentos.abi.errors import Conflict, SequenceConflict
 from agentos.abi.syscall import Syscall
+from agentos.drivers.port import ModelUnavailable
+from agentos.kernel.admission import Admissions, PoolKey, Request, Ticket
+from agentos.kernel.asking import PREEMPTED, asking_as, endpoint_of, plan, used_by
+from agentos.kernel.budgets import RULE_HELD
 from agentos.kernel.gate import MAX_OUTCOME, SYSTEM, Gate
 from agentos.kernel.journal import Journal
 from agentos.kernel.port import Configuration, ConfigurationSource, HarnessProcess, HarnessSilent, Spawner, Timer
 from agentos.kernel.reply import is_call_id, is_counted
+from agentos.kernel.seat import Displaced, Seat
 from agentos.projections import context
 from agentos.projections.session import Call, SessionState, State, Step
 
@@ -46,6 +51,8 @@ class Pause(StrEnum):
 
     ENDED = "ended"
     WAITING = "waiting"
+    DISPLACED = "displaced"
+    """It waits for an endpoint, and its place went to another session."""
 
 
 class Leave(Exception):
@@ -71,14 +78,18 @@ class Answers(Protocol):
 class Runner:
     """Runs one session at a time from its journal; keeps nothing between calls of `run`."""
 
-    def __init__(self, gate: Gate, source: ConfigurationSource, spawner: Spawner, timer: Timer) -> None:
+    def __init__(
+        self, gate: Gate, source: ConfigurationSource, spawner: Spawner, timer: Timer, admissions: Admissions | None = None
+    ) -> None:
+        self.admissions = admissions or Admissions(timer)
+        """Who may ask which endpoint when; places to run in are among what is arbitrated."""
         self._gate = gate
         self._source = source
         self._spawner = spawner
         self._timer = timer
 
-    async def run(self, journal: Journal) -> Pause:
-        """Run until the session is over or waits for a person.
+    async def run(self, journal: Journal, seat: Seat) -> Pause:
+        """Run until the session is over, waits for a person, or waits for an endpoint and has to give its place up.
 
         Raises LogUnavailable (the session can be loaded and run again when the log is back) and CancelledError.
         """
@@ -87,7 +98,7 @@ class Runner:
         lost = 0
         while (pause := _pause(journal)) is None:
             before = journal.head.seq
-            turns = _Turns(self._gate, self._source, self._timer, journal)
+            turns = _Turns(self._gate, self._source, self._timer, journal, seat)
             process = await self._spawner.spawn(journal.session)
             try:
                 problem = await serve(process, turns)
@@ -95,6 +106,8 @@ class Runner:
                 problem = str(silent)
             finally:
                 code = await process.stop()
+            if _pause(journal) is None and turns.displaced:
+                return Pause.DISPLACED
             if _pause(journal) is None:
                 log.warning("session %s: harness left early (%s, exit %s)", journal.session, problem, code)
                 lost = 1 if journal.head.seq > before else lost + 1
@@ -158,11 +171,14 @@ async def serve(process: HarnessProcess, turn: Answers) -> str:
 class _Turns:
     """The kernel's side of the ABI for one session and one harness process."""
 
-    def __init__(self, gate: Gate, source: ConfigurationSource, timer: Timer, journal: Journal) -> None:
+    def __init__(self, gate: Gate, source: ConfigurationSource, timer: Timer, journal: Journal, seat: Seat) -> None:
         self._gate = gate
         self._source = source
         self._timer = timer
+        self._seat = seat
         self.journal = journal
+        self.displaced = False
+        """Whether the harness was told to go because its place was needed."""
         self._configuration: Configuration | None = None
 
     @property
@@ -177,7 +193,11 @@ class _Turns:
             case "model.call":
                 return await self._model_call()
             case "tool.call":
-                return await self._tool_call(params)
+                try:
+                    return await self._tool_call(params)
+                except Displaced:
+                    self.displaced = True
+                    raise Leave(rpc.PARKED, "the session waits for a lock, and its place is needed") from None
             case "finish":
                 return await self._finish(params)
             case _:
@@ -195,19 +215,68 @@ class _Turns:
         waiting = context.pending(self.journal.state)
         if waiting:
             raise Conflict(f"model.call: call {waiting[0]['call']} of the last reply has no result yet")
-        for attempt in range(1, MODEL_TRIES + 1):
-            call = await self._gate.perform_model(self.journal, await self._in_force())
+        attempt, asked = 1, frozenset[str]()
+        while True:
+            model, call = await self._ask_one(asked)
             if call.step is Step.FINISHED and call.result is not None:
                 content = call.result["data"]["content"]
                 return {"content": content, "stop_reason": call.result["data"]["stop_reason"]}
             self._leave_if_stopped(call)
             error = call.error or {"code": "denied", "message": _denial(call), "retryable": _undecided(call)}
+            if error["code"] == PREEMPTED:
+                continue
+            if error["code"] == ModelUnavailable.code and self._another(asked | {model}):
+                asked |= {model}
+                continue
             if not error.get("retryable") or attempt == MODEL_TRIES:
                 await self.fail(str(error["code"]), f"the model could not be called: {error['message']}")
                 raise Leave(rpc.ENDED, "the session failed")
-            asked = error.get("retry_after_ms", 0) / 1000
-            await self._timer.sleep(min(max(asked, 0.25 * 2**attempt), MAX_PAUSE_S))
-        raise AssertionError("the last try either returned or left")
+            pause = error.get("retry_after_ms", 0) / 1000
+            await self._timer.sleep(min(max(pause, 0.25 * 2**attempt), MAX_PAUSE_S))
+            attempt, asked = attempt + 1, frozenset()
+
+    async def _ask_one(self, asked: frozenset[str]) -> tuple[str, Call]:
+        """Ask one endpoint once it lets the session in, none of those `asked` already if there is another; return which."""
+        state = self.journal.state
+        while True:
+            configuration = await self._in_force()
+            wanted = plan(state, configuration)
+            models = [name for name in wanted.models if name not in asked] or list(wanted.models)
+            if not models:
+                await self.fail("route", f"no route of model class {configuration.agents[state.agent].model} takes the call")
+                raise Leave(rpc.ENDED, "the session failed")
+            keys: dict[PoolKey, str] = {endpoint_of(name, configuration).key: name for name in models}
+            call, now = f"model-{state.model_calls + 1}", self._timer.now_ms()
+            request = asking_as(state, configuration, call, tuple(keys), now, wanted.expected.total)
+            with await self._admitted(request) as ticket:
+                # It may have waited for long: what is declared, and whether it may go on, is looked at once more.
+                configuration, model = await self._in_force(), keys[ticket.key]
+                if model not in plan(state, configuration).models:
+                    continue
+                done = await self._gate.perform_model(self.journal, configuration, model, ticket)
+                if done.step is Step.FINISHED:
+                    ticket.succeeded(used_by(done, wanted.expected))
+                elif done.error is not None and done.error["code"] == ModelUnavailable.code:
+                    ticket.failed(done.error.get("retry_after_ms"))
+                else:
+                    ticket.release(used_by(done, wanted.expected))
+                return model, done
+
+    def _another(self, asked: frozenset[str]) -> bool:
+        """Whether the call may go to a model that is not among those `asked` and whose endpoint is in order."""
+        configuration = self._latest()
+        return any(
+            name not in asked and self._seat.admissions.open(endpoint_of(name, configuration).key)
+            for name in plan(self.journal.state, configuration).models
+        )
+
+    async def _admitted(self, request: Request) -> Ticket:
+        """Wait to be let in. Raises Leave when the place of the session is needed meanwhile."""
+        try:
+            return await self._seat.admit(request)
+        except Displaced:
+            self.displaced = True
+            raise Leave(rpc.PARKED, "the session waits for an endpoint, and its place is needed") from None
 
     async def _tool_call(self, params: dict[str, Json]) -> dict[str, Json]:
         call_id, tool, args = params.get("call"), params.get("tool"), params.get("args")
@@ -217,7 +286,15 @@ class _Turns:
             raise Conflict("tool.call: `tool` is a name and `args` an object")
         if not is_counted(call_id) and not self._named(call_id):
             raise Conflict(f"tool.call: no reply has named a call {call_id}; number calls of your own, as in `step-1`")
-        call = await self._gate.perform(self.journal, await self._in_force(), Syscall(call_id, tool, args))
+        configuration, known = await self._in_force(), self.journal.state.calls.get(call_id)
+        if tool in configuration.arbitration.tool_limits and (known is None or known.step in {Step.APPROVED, Step.ALLOWED}):
+            key, now = ("tool", self.journal.tenant, tool), self._timer.now_ms()
+            request = asking_as(self.journal.state, configuration, call_id, (key,), now)
+            with await self._admitted(request) as ticket:
+                call = await self._gate.perform(self.journal, await self._in_force(), Syscall(call_id, tool, args))
+                ticket.release(1)
+        else:
+            call = await self._gate.perform(self.journal, configuration, Syscall(call_id, tool, args))
         self._leave_if_stopped(call)
         if call.step in {Step.REFUSED, Step.DENIED}:
             await self._bound()
@@ -249,8 +326,9 @@ class _Turns:
             await self.journal.record(
                 ev.SESSION_REVISED, data, actor=SYSTEM, revision=newest.revision, policy=newest.policy_digest
             )
+        self._seat.admissions.declare(self.journal.tenant, newest.arbitration)
         agent = newest.agents.get(state.agent)
-        if agent is None or agent.model not in newest.models:
+        if agent is None or not (agent.model in newest.models or agent.model in newest.arbitration.model_classes):
             self._configuration = newest
             await self.fail("agent-gone", f"agent {state.agent} is not declared in revision {newest.revision}")
             raise Leave(rpc.ENDED, "the agent is not declared any more")
@@ -306,8 +384,8 @@ def _final_text(state: SessionState) -> str | None:
 
 
 def _undecided(call: Call) -> bool:
-    """Whether policy gave no decision, as while its server is down: asking again later can help."""
-    return call.decision is not None and call.decision["rules"] == [FAILED]
+    """Whether policy gave no decision, as while its server is down, or a budget is held by others: asking later can help."""
+    return call.decision is not None and call.decision["rules"] in ([FAILED], [RULE_HELD])
 
 
 def _denial(call: Call) -> str:

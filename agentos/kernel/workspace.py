@@ -9,7 +9,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import shutil
+import stat
 import tarfile
 import zlib
 from dataclasses import dataclass
@@ -73,6 +75,36 @@ class Workspaces:
     def remove(self, tenant: str, session: str) -> None:
         """Remove the workspace of a session that never began."""
         shutil.rmtree(self.path(tenant, session), ignore_errors=True)
+
+    def sessions(self, tenant: str) -> frozenset[str]:
+        """The sessions that have a workspace."""
+        try:
+            return frozenset(path.name for path in (self._root / tenant).iterdir())
+        except FileNotFoundError:
+            return frozenset()
+
+    def destroy(self, tenant: str, session: str) -> None:
+        """Remove a workspace whole, whatever a tool has left in it; none may be there. Raises AgentOSError if something stays."""
+        folder = self.path(tenant, session)
+        try:
+            _let_in(folder)
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise AgentOSError(
+                f"the workspace of session {session} cannot be removed: {error.strerror}",
+                where=str(folder),
+                mend="see whose files are in it, remove it by hand, and erase it again",
+            ) from error
+
+
+def _let_in(folder: Path) -> None:
+    """Give the owner the right to empty the folders below `folder`: a tool may have taken it. Follows no link."""
+    for where, folders, _ in os.walk(folder, topdown=True, followlinks=False):
+        for path in (Path(where), *(Path(where, name) for name in folders)):
+            if not path.is_symlink():
+                path.chmod(stat.S_IRWXU)
 
 
 class _Bounded(io.RawIOBase):

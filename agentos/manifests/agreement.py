@@ -37,8 +37,25 @@ def _model(body: Mapping[str, Json]) -> Iterator[Problem]:
             yield Problem(
                 "model.provider", ("spec", other), f"block `{other}` does not belong to provider {provider}", mend, at="key"
             )
+    yield from _model_tokens(spec)
     if "play" in spec.get("scripted", {}):
         yield from check_play_ids(spec["scripted"]["play"], ("spec", "scripted", "play"))
+
+
+_MAX_TOKENS: Final = 4096
+"""The most tokens of an answer where a Model does not say."""
+
+
+def _model_tokens(spec: Mapping[str, Json]) -> Iterator[Problem]:
+    """The largest answer must be one that the provider is asked for, and leave room for a request."""
+    provider: int = spec.get("anthropic", {}).get("maxTokens", _MAX_TOKENS)
+    largest = spec.get("maxOutputTokens", provider)
+    if "anthropic" in spec and largest > provider:
+        message = f"an answer has at most {provider} tokens, as anthropic.maxTokens says"
+        yield Problem("model.output", ("spec", "maxOutputTokens"), message, "remove it, or raise anthropic.maxTokens")
+    if largest >= spec.get("contextTokens", largest + 1):
+        message = f"an answer of {largest} tokens leaves no room for a request"
+        yield Problem("model.context", ("spec", "contextTokens"), message, f"write more than {largest}, or lower maxOutputTokens")
 
 
 def check_play_ids(play: Mapping[str, Json], path: Path) -> Iterator[Problem]:
@@ -173,9 +190,28 @@ def _policy(body: Mapping[str, Json]) -> Iterator[Problem]:
         seen.add(module["path"])
 
 
+def _priority_class(body: Mapping[str, Json]) -> Iterator[Problem]:
+    spec = body["spec"]
+    if spec.get("background", False) and "agingSeconds" in spec:
+        message = "a background class never rises, so it has no agingSeconds"
+        yield Problem("priority.aging", ("spec", "agingSeconds"), message, "remove it, or background", at="key")
+
+
+def _model_class(body: Mapping[str, Json]) -> Iterator[Problem]:
+    for index, route in enumerate(body["spec"]["routes"]):
+        when = route.get("when", {})
+        for label in when.get("labels", ()):
+            if label in when.get("withoutLabels", ()):
+                path: Path = ("spec", "routes", index, "when", "withoutLabels", when["withoutLabels"].index(label))
+                message = f"label {label} stands in labels too: the route never holds"
+                yield Problem("class.never", path, message, "remove one of the two")
+
+
 _CHECKS: Final[Mapping[str, Callable[[Mapping[str, Json]], Iterator[Problem]]]] = {
     "Agent": _agent,
     "Model": _model,
+    "ModelClass": _model_class,
+    "PriorityClass": _priority_class,
     "Tool": _tool,
     "ToolGrant": _grant,
     "Policy": _policy,

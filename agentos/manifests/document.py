@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from agentos.abi.canonical import Json
 from agentos.abi.ids import DEFAULT_TENANT
-from agentos.abi.resource import Key, Resource
+from agentos.abi.resource import Key, Resource, is_fleet_kind
 from agentos.manifests.fault import Fault, Path, Problem, dotted
 from agentos.manifests.gather import Source
 from agentos.manifests.position import Mark, Position, Text, find
@@ -43,8 +43,8 @@ class Document:
 
     @property
     def tenant(self) -> str:
-        """`metadata.tenant`; `*` for a Tenant."""
-        return "*" if self.kind == "Tenant" else _text(self.body.get("metadata"), "tenant", DEFAULT_TENANT)
+        """`metadata.tenant`; `*` for what is of the fleet."""
+        return "*" if is_fleet_kind(self.kind) else _text(self.body.get("metadata"), "tenant", DEFAULT_TENANT)
 
     @property
     def key(self) -> Key:

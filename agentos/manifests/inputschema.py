@@ -197,5 +197,7 @@ PRIMITIVES: Final[Mapping[str, Mapping[str, Json]]] = {
     "search": {"pattern": _TEXT, "path": _TEXT},
     "list": {"path": _TEXT},
     "declassify": {"labels": {"type": "array"}, "reason": _TEXT},
+    "lock": {"resource": _TEXT, "waitSeconds": {"type": "integer"}, "leaseSeconds": {"type": "integer"}},
+    "unlock": {"resource": _TEXT, "token": {"type": "integer"}},
 }
 """The arguments of each builtin primitive."""

@@ -7,20 +7,26 @@ from typing import Final
 
 from agentos.abi.canonical import Json
 from agentos.abi.ids import DEFAULT_TENANT
-from agentos.abi.resource import Key
+from agentos.abi.resource import Key, is_fleet_kind
 from agentos.abi.syscall import MODEL_CALL
 from agentos.manifests.document import Document
 from agentos.manifests.fault import Path, Problem, closest, listed, shown
 from agentos.manifests.inputschema import arguments
+from agentos.scheduler.declared import BUILT_IN
 
 Found = Iterator[tuple[Document, Problem]]
 
-_REFERENCES: Final[Mapping[str, tuple[tuple[tuple[str, ...], str], ...]]] = {
-    "Agent": ((("model",), "Model"), (("tools",), "Tool")),
-    "ToolGrant": ((("agents",), "Agent"), (("tools",), "Tool")),
-    "Policy": ((("scope", "agents"), "Agent"), (("scope", "tools"), "Tool")),
+_REFERENCES: Final[Mapping[str, tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]]] = {
+    "Tenant": ((("models",), ("Model",)), (("priorityClasses",), ("PriorityClass",))),
+    "ModelClass": ((("routes", "models"), ("Model",)),),
+    "Agent": ((("model",), ("Model", "ModelClass")), (("tools",), ("Tool",)), (("priorityClass",), ("PriorityClass",))),
+    "ToolGrant": ((("agents",), ("Agent",)), (("tools",), ("Tool",))),
+    "Policy": ((("scope", "agents"), ("Agent",)), (("scope", "tools"), ("Tool",))),
 }
-"""Per kind: (path below spec, kind of what it names). A Policy may also name the pseudo tool of model calls."""
+"""Per kind: (path below spec, kinds of what it may name). A Policy may also name the pseudo tool of model calls."""
+
+_WORDS: Final = {"PriorityClass": "priority class", "ModelClass": "model class"}
+"""Kinds as a sentence calls them, where that is not the kind in lower case."""
 
 
 def check_references(documents: Sequence[Document], existing: Collection[Key], unread: Collection[str] | None) -> Found:
@@ -30,15 +36,23 @@ def check_references(documents: Sequence[Document], existing: Collection[Key], u
     a reference to one of them is not called dangling, as its target is there and has a fault of its own.
     """
     yield from _check_names(documents)
+    yield from _check_model_names(documents)
     known = {document.key for document in documents} | set(existing)
-    known.add(Key("Tenant", "*", DEFAULT_TENANT))
+    known |= {Key("Tenant", "*", DEFAULT_TENANT), *(Key("PriorityClass", "*", name) for name in BUILT_IN)}
     names: dict[tuple[str, str], set[str]] = {}
     for key in known:
         names.setdefault((key.kind, key.tenant), set()).add(key.name)
+    lent: dict[str, set[str]] = {}
     for document in documents:
-        for kind, tenant, path, name in _references(document):
-            if Key(kind, tenant, name) not in known and unread is not None and name not in unread:
-                yield document, _dangling(kind, tenant, path, name, names)
+        if document.kind == "Tenant":
+            lent.setdefault(document.name, set()).update(name for _, name in _leaves(document.spec, ("models",)))
+    for document in documents:
+        for kinds, tenant, path, name in _references(document):
+            here = {one: other for other in kinds for one in names.get((other, tenant), ())}
+            if "Model" in kinds and document.kind != "Tenant":
+                here |= dict.fromkeys(lent.get(tenant, ()), "Model")
+            if name not in here and unread is not None and name not in unread:
+                yield document, _dangling(kinds[0], tenant, path, name, here, names)
     tools = {(document.tenant, document.name): document for document in documents if document.kind == "Tool"}
     for document in documents:
         if document.kind == "ToolGrant":
@@ -60,29 +74,65 @@ def _check_names(documents: Iterable[Document]) -> Found:
             yield document, Problem("reference.duplicate", ("metadata", "name"), message, "rename or remove one of the two")
 
 
-def _references(document: Document) -> Iterator[tuple[str, str, Path, str]]:
-    """What `document` refers to, as (kind, tenant, path, name); parts that are no names are left to the schema."""
-    if document.kind != "Tenant":
-        yield "Tenant", "*", ("metadata", "tenant"), document.tenant
-    for place, kind in _REFERENCES.get(document.kind, ()):
-        value: Json = document.spec
-        for step in place:
-            value = value.get(step) if isinstance(value, dict) else None
-        if isinstance(value, str):
-            yield kind, document.tenant, ("spec", *place), value
-        elif isinstance(value, list):
-            for index, name in enumerate(value):
-                if isinstance(name, str) and (document.kind, name) != ("Policy", MODEL_CALL):
-                    yield kind, document.tenant, ("spec", *place, index), name
+def _check_model_names(documents: Sequence[Document]) -> Found:
+    """What agents name as their model is one thing: a Model, a ModelClass, or a Model that the tenant was lent."""
+    models = {(document.tenant, document.name): document.kind for document in documents if document.kind == "Model"}
+    for document in documents:
+        if document.kind == "ModelClass" and (document.tenant, document.name) in models:
+            message = f"there is a model {shown(document.name)} too, and agents name both in one field"
+            yield document, Problem("reference.taken", ("metadata", "name"), message, "rename one of the two")
+    own = models | {(document.tenant, document.name): document.kind for document in documents if document.kind == "ModelClass"}
+    for document in documents:
+        for path, name in _leaves(document.spec, ("models",)) if document.kind == "Tenant" else ():
+            kind = own.get((document.name, name))
+            if kind is not None:
+                message = f"tenant {document.name} has a {_word(kind)} {shown(name)} of its own"
+                yield (
+                    document,
+                    Problem("reference.taken", ("spec", *path), message, "take it off this list, or rename one of the two"),
+                )
 
 
-def _dangling(kind: str, tenant: str, path: Path, name: str, names: Mapping[tuple[str, str], set[str]]) -> Problem:
-    word = kind.lower()
-    here = names.get((kind, tenant), set())
+def _references(document: Document) -> Iterator[tuple[tuple[str, ...], str, Path, str]]:
+    """What `document` refers to, as (kinds, tenant, path, name); parts that are no names are left to the schema."""
+    if not is_fleet_kind(document.kind):
+        yield ("Tenant",), "*", ("metadata", "tenant"), document.tenant
+    for place, kinds in _REFERENCES.get(document.kind, ()):
+        # What a Tenant lends to itself is the default tenant's.
+        home = DEFAULT_TENANT if document.kind == "Tenant" else document.tenant
+        for path, name in _leaves(document.spec, place):
+            if (document.kind, name) != ("Policy", MODEL_CALL):
+                yield kinds, "*" if is_fleet_kind(kinds[0]) else home, ("spec", *path), name
+
+
+def _leaves(value: Json, steps: tuple[str, ...], path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """The texts at `steps` below `value`, with their paths; lists on the way are gone through."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _leaves(item, steps, (*path, index))
+    elif steps:
+        if isinstance(value, Mapping) and steps[0] in value:
+            yield from _leaves(value[steps[0]], steps[1:], (*path, steps[0]))
+    elif isinstance(value, str):
+        yield path, value
+
+
+def _word(kind: str) -> str:
+    return _WORDS.get(kind, kind.lower())
+
+
+def _dangling(
+    kind: str, tenant: str, path: Path, name: str, here: Mapping[str, str], names: Mapping[tuple[str, str], set[str]]
+) -> Problem:
+    """`here` are the names that would do, `names` all of them by kind and tenant."""
     meant = closest(name, here)
     elsewhere = sorted(other for (of, other), found in names.items() if of == kind and name in found)
-    if meant:
+    if name in names.get(("ModelClass", tenant), ()):
+        mend = "that is a model class, and a Model is named here: name those of its routes"
+    elif meant:
         mend = f"did you mean {meant}?"
+    elif kind == "Model" and DEFAULT_TENANT in elsewhere:
+        mend = f"tenant {DEFAULT_TENANT} has one: write `models: [{name}]` in the Tenant {tenant}, or declare it in {tenant} too"
     elif elsewhere:
         mend = f"tenant {elsewhere[0]} has one, but references stay within a tenant: declare it in {tenant} too"
     else:
@@ -90,7 +140,7 @@ def _dangling(kind: str, tenant: str, path: Path, name: str, names: Mapping[tupl
     return Problem(
         "reference.unknown",
         path,
-        f"there is no {word} {shown(name)}" + ("" if kind == "Tenant" else f" in tenant {tenant}"),
+        f"there is no {_word(kind)} {shown(name)}" + ("" if is_fleet_kind(kind) else f" in tenant {tenant}"),
         mend,
     )
 

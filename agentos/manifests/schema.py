@@ -20,7 +20,9 @@ from agentos.manifests.fault import Problem
 
 FILES: Final[Mapping[str, str]] = {
     "Tenant": "tenant",
+    "PriorityClass": "priority-class",
     "Model": "model",
+    "ModelClass": "model-class",
     "Tool": "tool",
     "Agent": "agent",
     "ToolGrant": "tool-grant",
@@ -28,7 +30,7 @@ FILES: Final[Mapping[str, str]] = {
 }
 """The schema file of each kind, without `.json`."""
 
-LATER: Final = ("PriorityClass", "Sandbox", "Secret", "Trigger", "Program", "Surface")
+LATER: Final = ("Sandbox", "Secret", "Trigger", "Program", "Surface")
 """Kinds of the design that nothing interprets yet."""
 
 
@@ -129,6 +131,6 @@ def kind_of(name: str) -> str | None:
     plain = name.lower().replace("-", "").replace("_", "")
     for kind in KINDS:
         one = kind.lower()
-        if plain in {one, one + "s", one.removesuffix("y") + "ies"}:
+        if plain in {one, one + "s", one + "es", one.removesuffix("y") + "ies"}:
             return kind
     return None

@@ -18,8 +18,8 @@ from agentos.policy.bundle import TEST_SUFFIX, axioms
 
 _STRICTNESS: Final = {"dryrun": 0, "warn": 1, "enforce": 2}
 _DEFAULT_SESSIONS: Final = 100
-_DEFAULT_CALLS: Final = 200
-_DEFAULT_TOKENS: Final = 1_000_000
+DEFAULT_CALLS: Final = 200
+DEFAULT_TOKENS: Final = 1_000_000
 _TARGETS: Final = ("syscall", "admission", "approval")
 _PACKAGE: Final = re.compile(r"package\s+agentos\.(syscall|admission|approval)\.rules\.([A-Za-z_][A-Za-z0-9_]*)[ \t\r]*(?:#.*)?")
 
@@ -32,10 +32,11 @@ def build_data(resources: Sequence[Resource], tenant: str, *, granted_by: Mappin
     Times become milliseconds since the epoch. Raises PolicyError for an `until` that is no time.
     """
     own = sorted((resource for resource in resources if resource.key.tenant == tenant), key=lambda resource: resource.key)
+    classes = {item.key.name: _routed(item.spec) for item in own if item.key.kind == "ModelClass"}
     return {
         "agentos": {
             "tenant": _tenant(resources, tenant),
-            "agents": {item.key.name: _agent(item.spec) for item in own if item.key.kind == "Agent"},
+            "agents": {item.key.name: _agent(item.spec, classes) for item in own if item.key.kind == "Agent"},
             "tools": {item.key.name: _tool(item.spec) for item in own if item.key.kind == "Tool"},
             "grants": _grants([item for item in own if item.key.kind == "ToolGrant"], granted_by),
             "policies": _policies([item for item in own if item.key.kind == "Policy"]),
@@ -53,12 +54,18 @@ def _tenant(resources: Sequence[Resource], name: str) -> Json:
     return {"name": name, "limits": {"sessions": sessions}}
 
 
-def _agent(spec: Mapping[str, Json]) -> Json:
+def _routed(spec: Mapping[str, Json]) -> list[Json]:
+    """The models that a ModelClass may stand for."""
+    return sorted({model for route in spec["routes"] for model in route["models"]})
+
+
+def _agent(spec: Mapping[str, Json], classes: Mapping[str, list[Json]]) -> Json:
     budget = spec.get("budget", {})
     return {
         "model": spec["model"],
+        "models": classes.get(spec["model"], [spec["model"]]),
         "tools": list(spec.get("tools", [])),
-        "budget": {"calls": budget.get("calls", _DEFAULT_CALLS), "tokens": budget.get("tokens", _DEFAULT_TOKENS)},
+        "budget": {"calls": budget.get("calls", DEFAULT_CALLS), "tokens": budget.get("tokens", DEFAULT_TOKENS)},
         "governance": dict(spec["governance"]),
     }
 
@@ -73,7 +80,7 @@ def _tool(spec: Mapping[str, Json]) -> Json:
     if "builtin" in driver:
         primitive = driver["builtin"]["primitive"]
         # Every file primitive names its place in the workspace by `path`.
-        paths = [] if primitive == "declassify" else ["path"]
+        paths = [] if primitive in {"declassify", "lock", "unlock"} else ["path"]
         facts |= {"driver": "builtin", "primitive": primitive, "workspace_args": paths}
     else:
         facts |= {"driver": "mcp", "workspace_args": list(driver["mcp"].get("workspaceArgs", []))}

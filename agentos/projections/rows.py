@@ -12,22 +12,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Final
 
 import orjson
 
 from agentos.abi import event as ev
-from agentos.abi.attributes import attributes_of, session_attributes
-from agentos.abi.canonical import digest
+from agentos.abi.canonical import Json, digest
 from agentos.abi.chain import GENESIS
 from agentos.abi.erased import erased_by
-from agentos.abi.event import Event, rfc3339
+from agentos.abi.event import rfc3339
 from agentos.abi.record import header_of
 from agentos.abi.syscall import MODEL_CALL
 from agentos.eventlog.port import Stored
 from agentos.eventlog.subject import AUDIT_CHAIN, chain_of, is_session_subject
+from agentos.projections.blank import blank_session, blank_syscall
 from agentos.projections.cells import clip as _clip
 from agentos.projections.cells import dump as _dump
-from agentos.projections.decoded import decode_header
+from agentos.projections.decoded import Header, decode_header, read_header
 from agentos.projections.index_tables import APPROVALS, CHAINS, SESSIONS, SPEND, SYSCALLS
 from agentos.projections.table import Row, Table
 
@@ -48,6 +49,8 @@ class Rows:
 
     load: Callable[[Table, tuple[str, ...]], Row | None]
     sessions: dict[tuple[str, ...], Row] = field(default_factory=dict)
+    fresh: set[str] = field(default_factory=set)
+    """Sessions that begin in this batch, so that no row of theirs has to be looked for."""
     syscalls: dict[tuple[str, ...], Row] = field(default_factory=dict)
     approvals: dict[tuple[str, ...], Row] = field(default_factory=dict)
     chains: dict[tuple[str, ...], Row] = field(default_factory=dict)
@@ -65,10 +68,22 @@ class Rows:
     def session(self, name: str) -> Row | None:
         return self._row(SESSIONS, self.sessions, (name,))
 
+    def started(self, name: str) -> Row:
+        """The row of a session, blank where this is the first that is heard of it."""
+        row = self.session(name)
+        if row is None:
+            row = self.sessions[(name,)] = blank_session(name)
+            self.fresh.add(name)
+        return row
+
     def syscall(self, session: str, call: str) -> Row | None:
-        return self._row(SYSCALLS, self.syscalls, (session, call))
+        return (
+            self.syscalls.get((session, call)) if session in self.fresh else self._row(SYSCALLS, self.syscalls, (session, call))
+        )
 
     def approval(self, session: str, call: str) -> Row | None:
+        if session in self.fresh:
+            return self.approvals.get((session, call))
         return self._row(APPROVALS, self.approvals, (session, call))
 
     def chain(self, name: str) -> Row:
@@ -100,14 +115,10 @@ def take(rows: Rows, stream: str, stored: Stored, *, tenant: str) -> None:
         return
     name = chain_of(stored.subject)
     header = header_of(stored.data)
-    if audit:
-        chain = rows.chain(name)
-    else:
-        chain = rows.session(name) or _blank_session(name)
-        rows.sessions[(name,)] = chain
+    chain = rows.chain(name) if audit else rows.started(name)
     at = (stream, stored.position, name)
     try:
-        event = decode_header(header)
+        event = read_header(header)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         # The chain goes on behind the foreign bytes: the next event must name their hash.
         rows.faults.append((*at, "undecodable", _clip(f"{type(error).__name__}: {error}")))
@@ -124,7 +135,7 @@ def take(rows: Rows, stream: str, stored: Stored, *, tenant: str) -> None:
     chain["seq"], chain["head"] = event.seq, digest(header)
     try:
         if audit:
-            rows.erased.update(erased_by(event))
+            rows.erased.update(erased_by(decode_header(header)))
         else:
             chain["updated_ms"] = event.time_ms
             fold(rows, chain, event)
@@ -132,7 +143,7 @@ def take(rows: Rows, stream: str, stored: Stored, *, tenant: str) -> None:
         rows.faults.append((*at, "shape", _clip(f"{event.type}: {type(error).__name__}: {error}")))
 
 
-def _break(before: Row, event: Event) -> str | None:
+def _break(before: Row, event: Header) -> str | None:
     if event.seq != before["seq"] + 1:
         return f"expected event {before['seq'] + 1}, found {event.seq}: one was dropped, added or moved"
     if event.prev != before["head"]:
@@ -140,49 +151,36 @@ def _break(before: Row, event: Event) -> str | None:
     return None
 
 
-def fold(rows: Rows, session: Row, event: Event) -> None:
-    """Fold a decoded event into its session's row and the rows of its call.
+def fold(rows: Rows, session: Row, event: Header) -> None:
+    """Fold an event's header into its session's row and the rows of its call.
 
     Raises KeyError, TypeError or ValueError for an event of another shape than `agentos.abi` documents, before any row changed.
     """
-    told = event.attributes if event.withheld else _of_open(event)
-    match event.type:
-        case ev.SESSION_CREATED:
-            session.update(agent=_text(told, "agent"), created_ms=event.time_ms, actor=told.get("onbehalfof", event.actor))
-            session.update(state="running", config_revision=event.config_revision)
-        case ev.SESSION_REVISED:
-            session["config_revision"] = event.config_revision
-        case ev.SESSION_WAITING:
-            _waiting(rows, session, told)
-        case ev.SESSION_PAUSED | ev.SESSION_RESUMED:
-            _paused(session, event)
-        case ev.SESSION_FINISHED | ev.SESSION_FAILED | ev.SESSION_CANCELLED | ev.SESSION_HALTED:
-            _over(rows, session, event, _text(told, "outcome"))
-        case ev.SYSCALL_REFUSED:
-            _refused(rows, session, event, told)
-        case ev.SYSCALL_DECIDED:
-            _decided(rows, session, event, told)
-        case ev.SYSCALL_FINISHED | ev.SYSCALL_FAILED | ev.SYSCALL_UNKNOWN:
-            _outcome(rows, session, event, told)
-        case ev.SYSCALL_RECONCILED:
-            _reconciled(rows, session, event, told)
-        case ev.APPROVAL_GRANTED | ev.APPROVAL_DENIED | ev.APPROVAL_EXPIRED:
-            _answered(rows, session, event, told)
-        case ev.SESSION_OWNED | ev.POLICY_FAILED | ev.POLICY_NOTIFIED:
-            # Who runs it changes nothing; and the decision that the others come with says what held.
-            pass
-        case _:
-            raise ValueError("a type that this version does not know")
+    step = _STEPS.get(event.type)
+    if step is None:
+        raise ValueError("a type that this version does not know")
+    step(rows, session, event)
 
 
-def _of_open(event: Event) -> Attributes:
-    """What the header of an open event would say."""
-    told = attributes_of(event.type, event.data)
-    return told | session_attributes(event.actor, event.data) if event.type == ev.SESSION_CREATED else told
+def _created(rows: Rows, session: Row, event: Header) -> None:
+    del rows
+    told = event.told
+    session.update(agent=_text(told, "agent"), created_ms=event.time_ms, actor=told.get("onbehalfof", event.actor))
+    session.update(state="running", config_revision=event.config_revision)
 
 
-def _over(rows: Rows, session: Row, event: Event, state: str) -> None:
-    waiting = session["waiting_call"]
+def _revised(rows: Rows, session: Row, event: Header) -> None:
+    del rows
+    session["config_revision"] = event.config_revision
+
+
+def _nothing(rows: Rows, session: Row, event: Header) -> None:
+    """Who runs it changes nothing; and a failure of policy and a notice come with the decision that says what held."""
+    del rows, session, event
+
+
+def _over(rows: Rows, session: Row, event: Header) -> None:
+    state, waiting = _text(event.told, "outcome"), session["waiting_call"]
     if waiting is not None:
         approval, call = rows.approval(session["id"], waiting), rows.syscall(session["id"], waiting)
         if approval is not None and approval["state"] == "waiting":
@@ -192,11 +190,11 @@ def _over(rows: Rows, session: Row, event: Event, state: str) -> None:
     session.update(state=state, waiting_call=None, ended=event.seq)
 
 
-def _refused(rows: Rows, session: Row, event: Event, told: Attributes) -> None:
-    call = _text(told, "call")
+def _refused(rows: Rows, session: Row, event: Header) -> None:
+    call = _text(event.told, "call")
     row = rows.syscall(session["id"], call)
     if row is None:
-        row = rows.syscalls[session["id"], call] = _blank_syscall(session, event, call, None)
+        row = rows.syscalls[session["id"], call] = blank_syscall(session, event, call, None)
     elif row["outcome"] != "pending":
         raise ValueError(f"call {call!r} stands for two calls")
     # A call that was allowed before a crash can meet a tool that takes other arguments now: what was decided stays to be seen.
@@ -204,8 +202,9 @@ def _refused(rows: Rows, session: Row, event: Event, told: Attributes) -> None:
     _said(row, event)
 
 
-def _decided(rows: Rows, session: Row, event: Event, told: Attributes) -> None:
-    call, tool, effect, verdict = (_text(told, name) for name in ("call", "tool", "tooleffect", "decision"))
+def _decided(rows: Rows, session: Row, event: Header) -> None:
+    told = event.told
+    call, tool, effect, verdict = _text(told, "call"), _text(told, "tool"), _text(told, "tooleffect"), _text(told, "decision")
     turn, outcome = _whole(told, "turn"), _VERDICTS[verdict]
     rules, people = _names(told, "rules"), _names(told, "approvals")
     name = session["id"]
@@ -214,14 +213,14 @@ def _decided(rows: Rows, session: Row, event: Event, told: Attributes) -> None:
     if was is not None and was not in OPEN_OUTCOMES:
         raise ValueError(f"call {call!r} stands for two calls")
     if row is None:
-        row = rows.syscalls[name, call] = _blank_syscall(session, event, call, tool)
+        row = rows.syscalls[name, call] = blank_syscall(session, event, call, tool)
     row.update(
         tool=tool,
         tool_effect=effect,
         decision=verdict,
         asked=int(row["asked"] or verdict == "ask"),
         # A call that a person was asked about is decided twice; every rule that ever fired for it stays findable.
-        rules=_dump(list(dict.fromkeys([*orjson.loads(row["rules"]), *rules]))),
+        rules=_dump(list(dict.fromkeys([*_list(row["rules"]), *rules]))),
         turn=turn,
         config_revision=event.config_revision,
         policy_digest=event.policy_digest,
@@ -229,7 +228,7 @@ def _decided(rows: Rows, session: Row, event: Event, told: Attributes) -> None:
         outcome=outcome,
     )
     _said(row, event)
-    known = {one["by"] for one in orjson.loads(row["approvals"])}
+    known = {one["by"] for one in _list(row["approvals"])}
     for by in people:
         # A yes of its own is noted already; others were given to another call, for the session.
         if by not in known:
@@ -244,7 +243,7 @@ def _decided(rows: Rows, session: Row, event: Event, told: Attributes) -> None:
         _asked(rows, session, event, row, rules)
 
 
-def _asked(rows: Rows, session: Row, event: Event, call: Row, rules: Iterable[str]) -> None:
+def _asked(rows: Rows, session: Row, event: Header, call: Row, rules: Iterable[str]) -> None:
     """A question for people. It may be asked again: of a second person, or after the policy has changed."""
     key = (session["id"], call["call"])
     earlier = rows.approval(*key)
@@ -269,7 +268,8 @@ def _asked(rows: Rows, session: Row, event: Event, call: Row, rules: Iterable[st
     }
 
 
-def _waiting(rows: Rows, session: Row, told: Attributes) -> None:
+def _waiting(rows: Rows, session: Row, event: Header) -> None:
+    told = event.told
     call = _text(told, "call")
     expires, needed, given = (_whole(told, name) for name in ("expires", "needed", "given"))
     approval = rows.approval(session["id"], call)
@@ -279,14 +279,16 @@ def _waiting(rows: Rows, session: Row, told: Attributes) -> None:
     session.update(state="waiting", waiting_call=call)
 
 
-def _paused(session: Row, event: Event) -> None:
+def _paused(rows: Rows, session: Row, event: Header) -> None:
     """Kept from going on by a person, or no longer. A session that waits goes on waiting."""
+    del rows
     paused = event.type == ev.SESSION_PAUSED
     before, after = ("running", "paused") if paused else ("paused", "running")
     session.update(paused=int(paused), state=after if session["state"] == before else session["state"])
 
 
-def _outcome(rows: Rows, session: Row, event: Event, told: Attributes) -> None:
+def _outcome(rows: Rows, session: Row, event: Header) -> None:
+    told = event.told
     call, tool, outcome = _text(told, "call"), _text(told, "tool"), _text(told, "outcome")
     row = rows.syscall(session["id"], call)
     if row is None:
@@ -317,8 +319,9 @@ def _day(number: int) -> str:
     return rfc3339(number * DAY_MS)[:10]
 
 
-def _reconciled(rows: Rows, session: Row, event: Event, told: Attributes) -> None:
+def _reconciled(rows: Rows, session: Row, event: Header) -> None:
     """What a person found out about a call of which nobody knew what came of it."""
+    told = event.told
     call, outcome = _text(told, "call"), _text(told, "outcome")
     row = rows.syscall(session["id"], call)
     if row is None:
@@ -329,7 +332,8 @@ def _reconciled(rows: Rows, session: Row, event: Event, told: Attributes) -> Non
     _said(row, event)
 
 
-def _answered(rows: Rows, session: Row, event: Event, told: Attributes) -> None:
+def _answered(rows: Rows, session: Row, event: Header) -> None:
+    told = event.told
     call, granted = _text(told, "call"), event.type == ev.APPROVAL_GRANTED
     row, approval = rows.syscall(session["id"], call), rows.approval(session["id"], call)
     if row is None or approval is None:
@@ -340,7 +344,7 @@ def _answered(rows: Rows, session: Row, event: Event, told: Attributes) -> None:
     else:
         scope, expires = (_text(told, "scope"), _whole(told, "expires")) if granted else (None, None)
         answer = {"seq": event.seq, "by": event.actor, "granted": granted, "scope": scope}
-        answers = [*orjson.loads(approval["answers"]), answer | {"at_ms": event.time_ms, "expires_ms": expires}]
+        answers = [*_list(approval["answers"]), answer | {"at_ms": event.time_ms, "expires_ms": expires}]
         approval.update(state=state, by=event.actor, decided_ms=event.time_ms, answers=_dump(answers))
         approval["given"] += granted
         _note(rows, row, event.actor, granted=granted, scope=scope)
@@ -356,12 +360,12 @@ def _answered(rows: Rows, session: Row, event: Event, told: Attributes) -> None:
 def _note(rows: Rows, row: Row, by: str, *, granted: bool, scope: str | None) -> None:
     """Add an answer to a call's row: its own, or one that another call was given for the session."""
     answer = {"by": by, "granted": granted, "scope": scope}
-    known = [*(one for one in orjson.loads(row["approvals"]) if one != answer), answer]
+    known = [*(one for one in _list(row["approvals"]) if one != answer), answer]
     row.update(approvals=_dump(known), approval_by=", ".join(dict.fromkeys(one["by"] for one in known)))
     rows.answers.add((by, row["started_ms"], row["session"], row["call"]))
 
 
-def _said(row: Row, event: Event) -> None:
+def _said(row: Row, event: Header) -> None:
     """The call's row names the event, whose words the text model has."""
     row["seqs"] = f"{row['seqs']},{event.seq}" if row["seqs"] else str(event.seq)
 
@@ -386,48 +390,29 @@ def _names(told: Attributes, name: str) -> list[str]:
     return value.split(",") if isinstance(value, str) and value else []
 
 
-def _blank_session(name: str) -> Row:
-    return {
-        "id": name,
-        "agent": "",
-        "state": "running",
-        "created_ms": 0,
-        "updated_ms": 0,
-        "calls": 0,
-        "denied": 0,
-        "model_calls": 0,
-        "input_tokens": 0,
-        "output_tokens": 0,
-        "actor": "",
-        "config_revision": 0,
-        "waiting_call": None,
-        "paused": 0,
-        "ended": None,
-        "seq": 0,
-        "head": GENESIS,
-    }
+def _list(cell: str) -> list[Json]:
+    """The list in a cell; most are empty."""
+    found: list[Json] = [] if cell == "[]" else orjson.loads(cell)
+    return found
 
 
-def _blank_syscall(session: Row, event: Event, call: str, tool: str | None) -> Row:
-    return {
-        "session": session["id"],
-        "call": call,
-        "tool": tool,
-        "tool_effect": None,
-        "decision": None,
-        "asked": 0,
-        "rules": "[]",
-        # On whose behalf: the principal who started the session; the agent has a column of its own.
-        "actor": session["actor"] or event.actor,
-        "agent": session["agent"],
-        "config_revision": event.config_revision,
-        "policy_digest": event.policy_digest,
-        "approval_by": None,
-        "approvals": "[]",
-        "outcome": "pending",
-        "model": "",
-        "started_ms": event.time_ms,
-        "duration_us": None,
-        "turn": None,
-        "seqs": "",
-    }
+_STEPS: Final[Mapping[str, Callable[[Rows, Row, Header], None]]] = {
+    ev.SESSION_CREATED: _created,
+    ev.SESSION_REVISED: _revised,
+    ev.SESSION_OWNED: _nothing,
+    ev.SESSION_WAITING: _waiting,
+    ev.SESSION_PAUSED: _paused,
+    ev.SESSION_RESUMED: _paused,
+    **dict.fromkeys(ev.TERMINAL, _over),
+    ev.SYSCALL_REFUSED: _refused,
+    ev.SYSCALL_DECIDED: _decided,
+    ev.SYSCALL_FINISHED: _outcome,
+    ev.SYSCALL_FAILED: _outcome,
+    ev.SYSCALL_UNKNOWN: _outcome,
+    ev.SYSCALL_RECONCILED: _reconciled,
+    ev.POLICY_FAILED: _nothing,
+    ev.POLICY_NOTIFIED: _nothing,
+    ev.APPROVAL_GRANTED: _answered,
+    ev.APPROVAL_DENIED: _answered,
+    ev.APPROVAL_EXPIRED: _answered,
+}

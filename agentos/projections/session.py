@@ -98,6 +98,8 @@ def _created(event: Event) -> Changes:
         "actor": event.actor,
         "config_revision": event.config_revision,
         "labels": frozenset(data.get("labels", ())),
+        "priority": data.get("priority", ""),
+        "deadline_ms": data.get("deadline_ms"),
     }
     if "forked" not in data:
         return begun

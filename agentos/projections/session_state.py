@@ -131,6 +131,10 @@ class SessionState:
     """How many of `calls` were refused or denied."""
     lost: frozenset[str] = frozenset()
     """Those of `calls`, the model's left out, whose outcome is unknown."""
+    priority: str = ""
+    """The PriorityClass that its run named; empty: its agent's."""
+    deadline_ms: int | None = None
+    """When its run is due, by the clock."""
 
     @property
     def over(self) -> bool:

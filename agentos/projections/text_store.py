@@ -10,6 +10,7 @@ opened. A session that was erased stays so, whatever comes of it later.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from operator import itemgetter
 from pathlib import Path
@@ -20,7 +21,7 @@ from agentos.eventlog.port import Stored
 from agentos.eventlog.subject import AUDIT_CHAIN, is_session_subject, session_of
 from agentos.projections import sqlite_file
 from agentos.projections.cells import clip, dump
-from agentos.projections.decoded import PayloadBroken, decode_header, decode_kind
+from agentos.projections.decoded import PayloadBroken, decode_header, read_kind
 from agentos.projections.read_model import FAULTS, POSITIONS, New, ReadModel
 from agentos.projections.sqlite_file import Layout
 from agentos.projections.table import INTEGER, TEXT, Table
@@ -116,7 +117,7 @@ class TextStore(ReadModel):
         self._erase(connection, gone)
         touched = {session for session, _ in texts} | {fault[2] for fault in faults}
         kept = {name for name in touched if ERASED.one(connection, (name,)) is None}
-        _add(connection, [text for text in texts.values() if text.session in kept])
+        _add(connection, (text for text in texts.values() if text.session in kept))
         FAULTS.add(connection, (fault for fault in faults if fault[2] in kept))
 
     def _stored(self, connection: sqlite3.Connection) -> None:
@@ -152,14 +153,14 @@ class TextStore(ReadModel):
     def _text(self, stored: Stored) -> Text | None:
         """The words of a session's event. What is wrong with its header is the index's to tell."""
         try:
-            event = decode_kind(stored.data, WITH_TEXT)
+            event, data = read_kind(stored.data, WITH_TEXT)
         except PayloadBroken:
             raise
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
         if event.subject != session_of(stored.subject) or event.tenant != self.tenant:
             return None
-        return text_of(event)
+        return None if data is None else text_of(event, data)
 
     def _erase(self, connection: sqlite3.Connection, sessions: set[str]) -> None:
         """Take out everything of those sessions."""
@@ -189,16 +190,35 @@ def time_of(place: int) -> int:
     return place >> ID_BITS
 
 
-def _add(connection: sqlite3.Connection, texts: list[Text]) -> None:
+def _add(connection: sqlite3.Connection, texts: Iterable[Text]) -> None:
     """Store new rows and index their words. Sorted: FTS5 starts a new segment whenever ids go down."""
-    known = "SELECT 1 FROM texts WHERE session = ? AND seq = ?"
-    new = [text for text in texts if connection.execute(known, (text.session, text.seq)).fetchone() is None]
-    for start, row in sorted(((_place(text), text) for text in new), key=itemgetter(0)):
+    by_session: dict[str, dict[int, Text]] = {}
+    for text in texts:
+        by_session.setdefault(text.session, {})[text.seq] = text
+    for session, seqs in by_session.items():
+        known = "SELECT seq FROM texts WHERE session = ? AND seq BETWEEN ? AND ?"
+        for (seq,) in connection.execute(known, (session, min(seqs), max(seqs))).fetchall():
+            seqs.pop(seq, None)
+    new = sorted(((_place(text), text) for seqs in by_session.values() for text in seqs.values()), key=itemgetter(0))
+    placed = list(zip(_free(connection, [place for place, _ in new]), (text for _, text in new), strict=True))
+    TEXTS.add(
+        connection, ((row.session, row.seq, at, row.call, row.tool, row.kind, dump(row.body), row.words) for at, row in placed)
+    )
+    connection.executemany("INSERT INTO found (rowid, words) VALUES (?, ?)", ((place, row.words) for place, row in placed))
+
+
+def _free(connection: sqlite3.Connection, wanted: list[int]) -> Iterator[int]:
+    """The places where rows go that would be at `wanted`, in that order: the next free one where somebody is."""
+    there = "SELECT id FROM texts WHERE id IN (SELECT value FROM json_each(?))"
+    taken = {place for (place,) in connection.execute(there, (dump(wanted),))}
+    for start in wanted:
         place = start
-        while connection.execute("SELECT 1 FROM texts WHERE id = ?", (place,)).fetchone() is not None:
+        while place in taken or (
+            place != start and connection.execute("SELECT 1 FROM texts WHERE id = ?", (place,)).fetchone() is not None
+        ):
             place += 1
-        TEXTS.add(connection, [(row.session, row.seq, place, row.call, row.tool, row.kind, dump(row.body), row.words)])
-        connection.execute("INSERT INTO found (rowid, words) VALUES (?, ?)", (place, row.words))
+        taken.add(place)
+        yield place
 
 
 def _place(text: Text) -> int:

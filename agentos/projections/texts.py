@@ -13,9 +13,9 @@ from typing import Final
 
 from agentos.abi import event as ev
 from agentos.abi.canonical import Json
-from agentos.abi.event import Event
 from agentos.abi.syscall import MODEL_CALL
 from agentos.projections.cells import bounded, clip, error, text, texts
+from agentos.projections.decoded import Header
 
 MAX_WORDS: Final = 8192
 """Most characters of one event that are searched; the log has it whole."""
@@ -41,24 +41,23 @@ class Text:
     words: str
 
 
-def text_of(event: Event) -> Text | None:
-    """The words of an event; None for one without any, such as one that is withheld. Raises KeyError, TypeError or ValueError."""
+def text_of(event: Header, data: Data) -> Text | None:
+    """The words of an event with that payload; None for one without any. Raises KeyError, TypeError or ValueError."""
     teller = _TELLERS.get(event.type)
-    if teller is None or event.withheld:
+    if teller is None:
         return None
-    kind, body, pieces = teller(event)
-    call, tool = event.data.get("call"), event.data.get("tool") if kind == "refused" else None
-    named = [value if isinstance(value, str) else None for value in (call, tool)]
-    return Text(event.subject, event.seq, event.time_ms, named[0], named[1], kind, body, _joined(pieces))
+    kind, body, pieces = teller(event, data)
+    call, tool = data.get("call"), data.get("tool") if kind == "refused" else None
+    named = call if isinstance(call, str) else None, tool if isinstance(tool, str) else None
+    return Text(event.subject, event.seq, event.time_ms, *named, kind, body, _joined(pieces))
 
 
-def _goal(event: Event) -> Told:
-    goal = text(event.data, "goal")
+def _goal(event: Header, data: Data) -> Told:
+    goal = text(data, "goal")
     return "goal", {"goal": clip(goal)}, iter((goal,))
 
 
-def _decided(event: Event) -> Told:
-    data = event.data
+def _decided(event: Header, data: Data) -> Told:
     decision, args = data["decision"], data["args"]
     reasons = texts(decision["reasons"])
     body = {
@@ -74,14 +73,14 @@ def _decided(event: Event) -> Told:
     return "call", body, _pieces([args, reasons])
 
 
-def _refused(event: Event) -> Told:
-    data, why = event.data, error(event.data["error"])
+def _refused(event: Header, data: Data) -> Told:
+    why = error(data["error"])
     body = {"tool": text(data, "tool"), "args": bounded(data.get("args_text")), "error": why}
     return "refused", body, _pieces([data["tool"], data.get("args_text"), why])
 
 
-def _finished(event: Event) -> Told:
-    data, result = event.data, event.data["result"]
+def _finished(event: Header, data: Data) -> Told:
+    result = data["result"]
     content = text(result, "content")
     body = {"error": clip(content) if result["is_error"] else None}
     if data["tool"] != MODEL_CALL:
@@ -91,49 +90,48 @@ def _finished(event: Event) -> Told:
     return "said", body, _pieces([content, said])
 
 
-def _failed(event: Event) -> Told:
-    why = error(event.data["error"])
+def _failed(event: Header, data: Data) -> Told:
+    why = error(data["error"])
     return "failed", {"error": why}, iter((why,))
 
 
-def _reconciled(event: Event) -> Told:
-    data = event.data
+def _reconciled(event: Header, data: Data) -> Told:
     outcome, reason = text(data, "outcome"), text(data, "reason")
     why = None if outcome == "finished" else clip(f"{outcome}: {event.actor}: {reason}")
     return "answer", {"error": why}, _pieces([reason, data.get("result")])
 
 
-def _answered(event: Event) -> Told:
-    answer = _answer({**event.data, "by": event.actor}, granted=event.type == ev.APPROVAL_GRANTED)
+def _answered(event: Header, data: Data) -> Told:
+    answer = _answer({**data, "by": event.actor}, granted=event.type == ev.APPROVAL_GRANTED)
     return "answer", {"answer": answer}, iter((answer["reason"],))
 
 
-def _expired(event: Event) -> Told:
+def _expired(event: Header, data: Data) -> Told:
     why = "expired: nobody approved it in time"
     return "note", {"error": why}, iter(())
 
 
-def _note(event: Event) -> Told:
-    return "note", {}, iter((text(event.data, "reason"),))
+def _note(event: Header, data: Data) -> Told:
+    return "note", {}, iter((text(data, "reason"),))
 
 
-def _result(event: Event) -> Told:
-    result = text(event.data, "result")
+def _result(event: Header, data: Data) -> Told:
+    result = text(data, "result")
     return "end", {"result": clip(result), "error": None}, iter((result,))
 
 
-def _ended(event: Event) -> Told:
-    why = error(event.data["error"])
+def _ended(event: Header, data: Data) -> Told:
+    why = error(data["error"])
     return "end", {"result": None, "error": why}, iter((why,))
 
 
-def _cancelled(event: Event) -> Told:
-    reason = text(event.data, "reason")
+def _cancelled(event: Header, data: Data) -> Told:
+    reason = text(data, "reason")
     return "end", {"result": None, "error": clip(reason)}, iter((reason,))
 
 
-def _halted(event: Event) -> Told:
-    why = "; ".join(texts(event.data["reasons"]))
+def _halted(event: Header, data: Data) -> Told:
+    why = "; ".join(texts(data["reasons"]))
     return "end", {"result": None, "error": clip(why)}, iter((why,))
 
 
@@ -174,7 +172,7 @@ def _joined(pieces: Iterator[str]) -> str:
 
 _CONTROLS: Final = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127), " ")
 
-_TELLERS: Final[dict[str, Callable[[Event], Told]]] = {
+_TELLERS: Final[dict[str, Callable[[Header, Data], Told]]] = {
     ev.SESSION_CREATED: _goal,
     ev.SESSION_PAUSED: _note,
     ev.SESSION_RESUMED: _note,

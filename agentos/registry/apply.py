@@ -34,7 +34,7 @@ Raises ManifestError or PolicyError.
 """
 
 Admit: TypeAlias = Callable[[str, dict[str, Json]], Awaitable[Decision]]
-"""What the admission policy in force for a tenant (`*`: for resources of the kind Tenant) says to an input document."""
+"""What the admission policy in force for a tenant (`*`: for resources of the fleet) says to an input document."""
 
 
 class Caller(Protocol):
@@ -201,14 +201,18 @@ def admission_question(
 ) -> dict[str, Json]:
     """The input of the admission policy (`schemas/v1/admission-input.json`).
 
-    A deletion names what goes as `resource` and as `before`. Changes of Tenants are put under the default tenant's name.
+    A deletion names what goes as `resource` and as `before`. Changes of what is of the fleet are put under the default tenant's
+    name; with a changed Tenant stand the resources of that tenant, because what it takes back may be in use there.
     """
+    shown = {tenant, FLEET}
+    if tenant == FLEET:
+        shown |= {change.key.name for change in planned.changes if change.key.kind == "Tenant"}
     return {
         "abi": API_VERSION,
         "principal": {"name": caller.name, "roles": list(caller.roles), "tenant": FLEET if caller.fleet else caller.tenant},
         "tenant": DEFAULT_TENANT if tenant == FLEET else tenant,
         "changes": [_changed(change, current) for change in planned.changes if change.key.tenant == tenant],
-        "resources": [after[key].to_dict() for key in sorted(after) if key.tenant in {tenant, FLEET}],
+        "resources": [after[key].to_dict() for key in sorted(after) if key.tenant in shown],
     }
 
 

@@ -81,7 +81,7 @@ class Plan:
 
     @property
     def tenants(self) -> tuple[str, ...]:
-        """The tenants that the plan touches, sorted; `*` stands for resources of the kind Tenant."""
+        """The tenants that the plan touches, sorted; `*` stands for resources of the fleet."""
         return tuple(sorted({change.key.tenant for change in self.changes}))
 
     def counts(self) -> dict[str, int]:

@@ -6,16 +6,23 @@ from collections.abc import Iterator
 from typing import Final
 
 from agentos.abi.canonical import Json
-from agentos.abi.resource import Key, Resource
+from agentos.abi.ids import DEFAULT_TENANT, FLEET
+from agentos.abi.resource import Key, Resource, is_fleet_kind
 from agentos.registry.state import State
 
+_MODELS: Final = ("Model", "ModelClass")
+
 _USES: Final = (
-    ("Agent", "model", "Model"),
-    ("Agent", "tools", "Tool"),
-    ("ToolGrant", "agents", "Agent"),
-    ("ToolGrant", "tools", "Tool"),
+    ("Tenant", "models", ("Model",)),
+    ("Tenant", "priorityClasses", ("PriorityClass",)),
+    ("ModelClass", "routes", ("Model",)),
+    ("Agent", "model", _MODELS),
+    ("Agent", "tools", ("Tool",)),
+    ("Agent", "priorityClass", ("PriorityClass",)),
+    ("ToolGrant", "agents", ("Agent",)),
+    ("ToolGrant", "tools", ("Tool",)),
 )
-"""Which field of which kind names which kind."""
+"""Which field of which kind names which kinds."""
 
 
 def related(state: State, key: Key) -> tuple[dict[str, Json], ...]:
@@ -30,25 +37,55 @@ def related(state: State, key: Key) -> tuple[dict[str, Json], ...]:
 
 def _relations(state: State, subject: Resource) -> Iterator[tuple[str, Key, str]]:
     kind, tenant, name = subject.key.kind, subject.key.tenant, subject.key.name
+    for field, other in _named(state, subject):
+        yield "names", other, field
     if kind == "Tenant":
         for one in state.resources(tenant=name):
             yield "holds", one.key, ""
         return
-    for user, field, used in _USES:
-        if user == kind:
-            for other in _listed(subject.spec.get(field)):
-                yield "names", Key(used, tenant, other), field
-    for one in state.resources(tenant=tenant):
-        for user, field, used in _USES:
-            if one.key.kind == user and used == kind and name in _listed(one.spec.get(field)):
-                yield ("granted by" if user == "ToolGrant" else "used by"), one.key, _detail(one)
+    # A model of the default tenant may be lent to others, and a class of the fleet is used by all.
+    for one in state.resources(tenant=tenant if kind not in {"Model", "PriorityClass"} else None):
+        if any(other == subject.key for _, other in _named(state, one)):
+            yield ("granted by" if one.key.kind == "ToolGrant" else "used by"), one.key, _detail(one)
     if kind != "Policy":
         for one in state.resources(kind="Policy", tenant=tenant):
             yield "judged by", one.key, f"{one.spec.get('target', 'syscall')}, {one.spec.get('mode', 'enforce')}"
 
 
+def _named(state: State, one: Resource) -> Iterator[tuple[str, Key]]:
+    """(field, key) of what `one` names."""
+    for user, field, kinds in _USES:
+        if user == one.key.kind:
+            for name in _listed(one.spec.get(field)):
+                key = _found(state, one, kinds, name)
+                if key is not None:
+                    yield field, key
+
+
+def _found(state: State, one: Resource, kinds: tuple[str, ...], name: str) -> Key | None:
+    """What `name` means in `one`: something of its own tenant or of the fleet, or a Model that its tenant was lent.
+
+    None for a class that is built in.
+    """
+    if is_fleet_kind(kinds[0]):
+        key = Key(kinds[0], FLEET, name)
+        return key if key in state.entries else None
+    if one.key.kind == "Tenant":
+        return Key(kinds[0], DEFAULT_TENANT, name)
+    own = [key for kind in kinds if (key := Key(kind, one.key.tenant, name)) in state.entries]
+    if own or "Model" not in kinds:
+        return own[0] if own else Key(kinds[0], one.key.tenant, name)
+    tenant = state.get(Key("Tenant", FLEET, one.key.tenant))
+    lent = tenant is not None and name in tenant.spec.get("models", ())
+    return Key("Model", DEFAULT_TENANT if lent else one.key.tenant, name)
+
+
 def _listed(value: Json) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or [])
+    """Names in a field; those of routes, each once."""
+    if isinstance(value, str):
+        return [value]
+    found = [name for item in value or () for name in ([item] if isinstance(item, str) else item["models"])]
+    return list(dict.fromkeys(found))
 
 
 def _detail(one: Resource) -> str:

@@ -2,8 +2,9 @@
 
 What cannot be told apart for certain (another glob, another pattern, another Rego module, another command) counts as wider: the
 question is asked once too often rather than once too seldom. What never counts: anything that only asks for more where a grant is
-still needed (a new Agent, Tool, Model or Tenant), and whatever binds nothing (a Policy in `warn` or `dryrun`). Not judged are
-labels and annotations of `metadata`: only the policies of the operator's own give them a meaning.
+still needed (a new Agent, Tool, Model, ModelClass or Tenant, but not the models that it is lent), and whatever binds nothing (a
+Policy in `warn` or `dryrun`). Not judged are labels and annotations of `metadata`: only the policies of the operator's own give
+them a meaning. Shares, limits and budgets are judged in `registry.shares`.
 
 A Policy that stays enforced is wider when one of its modules is removed or changed, or when a module is added to a package that
 it already had (a helper rule there may exempt); a module in a package of its own can only deny, ask or halt.
@@ -19,6 +20,7 @@ from typing import Final
 from agentos.abi.canonical import Json
 from agentos.abi.event import parse_rfc3339
 from agentos.abi.resource import Resource
+from agentos.registry import shares
 from agentos.registry.diff import same
 
 _EFFECTS: Final = ("read", "write", "external")
@@ -42,10 +44,13 @@ def widens(before: Resource | None, after: Resource | None) -> tuple[str, ...]:
     one = after or before
     if one is None:
         return ()
-    judge = _JUDGES[one.key.kind]
     old = before.spec if before is not None else None
     new = after.spec if after is not None else None
-    return tuple(f"{one.key}: {sentence}" for sentence in judge(old, new))
+    if one.key.kind == "PriorityClass":
+        found = shares.of_priority_class(one.key.name, old, new)
+    else:
+        found = _JUDGES[one.key.kind](old, new)
+    return tuple(f"{one.key}: {sentence}" for sentence in found)
 
 
 def _grant(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) -> Iterator[str]:
@@ -116,12 +121,7 @@ def _agent(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) 
         yield f"asks for {_names(tools)} too"
     if before["model"] != after["model"]:
         yield f"may call model {after['model']} (was {before['model']})"
-    old, new = before.get("budget", {}), after.get("budget", {})
-    for unit in ("calls", "tokens"):
-        if unit in old and unit not in new:
-            yield f"has no budget of {unit} any more (was {old[unit]})"
-        elif unit in old and new[unit] > old[unit]:
-            yield f"may spend {new[unit]} {unit} (was {old[unit]})"
+    yield from shares.of_agent(before, after)
     lost = sorted(_input_labels(before) - _input_labels(after))
     if lost:
         yield f"its work no longer carries {_names([label for _, label in lost])}"
@@ -151,6 +151,7 @@ def _tool(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) -
         yield f"does something else: its driver is {_driver(after['driver'])} (was {_driver(before['driver'])})"
     if not same(_shape(before.get("inputSchema")), _shape(after.get("inputSchema"))):
         yield "takes other arguments: its inputSchema changed"
+    yield from shares.of_tool(before, after)
 
 
 def _driver(driver: Mapping[str, Json]) -> str:
@@ -182,7 +183,10 @@ def _shape(schema: Json) -> Json:
 
 
 def _model(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) -> Iterator[str]:
-    if before is None or after is None or after["provider"] == "scripted":
+    if before is None or after is None:
+        return
+    yield from shares.of_model(before, after)
+    if after["provider"] == "scripted":
         return
     if before["provider"] != after["provider"]:
         yield f"sends conversations to {after['provider']} (was {before['provider']})"
@@ -191,6 +195,11 @@ def _model(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) 
     for name, what in (("model", "model"), ("baseUrl", "address"), ("apiKeyEnv", "key from")):
         if old.get(name) != new.get(name):
             yield f"uses another {what}: {new.get(name, 'the default')} (was {old.get(name, 'the default')})"
+
+
+def _model_class(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) -> Iterator[str]:
+    if before is not None and after is not None:
+        yield from shares.of_model_class(before, after)
 
 
 def _policy(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) -> Iterator[str]:
@@ -229,8 +238,10 @@ def _package(source: str) -> str:
 
 
 def _tenant(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) -> Iterator[str]:
+    yield from shares.lent(before or {}, after or {})
     if before is None:
         return
+    yield from shares.of_tenant(before, after or {})
     old = before.get("limits", {}).get("sessions", _DEFAULT_SESSIONS)
     new = (after or {}).get("limits", {}).get("sessions", _DEFAULT_SESSIONS)
     if new > old:
@@ -244,6 +255,7 @@ def _tenant(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None)
 _JUDGES: Final[dict[str, Callable[[Mapping[str, Json] | None, Mapping[str, Json] | None], Iterator[str]]]] = {
     "Tenant": _tenant,
     "Model": _model,
+    "ModelClass": _model_class,
     "Tool": _tool,
     "Agent": _agent,
     "ToolGrant": _grant,

@@ -24,55 +24,17 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agentos.scheduler.arrivals import Arrivals, Domain
+from agentos.scheduler.classes import PriorityClass, head_starts
 from agentos.scheduler.rates import Bucket
 from agentos.scheduler.share import Path, ShareTree, Standing, prefixes
+
+__all__ = ["NEVER", "STALE_MS", "Admission", "Arbiter", "Limits", "PriorityClass", "Turn", "head_starts"]
 
 NEVER: Final = 2**62
 """The deadline of a turn that has none."""
 
 STALE_MS: Final = 600_000
 """Turns that came in one window of this length count as due at the end of the next one, if they have no earlier deadline."""
-
-
-@dataclass(frozen=True, slots=True)
-class PriorityClass:
-    """How urgent a turn is. `rank`: higher goes first.
-
-    `aging_ms` None: it never rises, and only gets what is left. `patience_ms`: how long one waits before it may take the slot of
-    a `preemptible` one of lower rank; None: never. `slots`: the most of the endpoint that it may have at one time. `leave`:
-    percent of the endpoint's rates that it may not use.
-    """
-
-    name: str
-    rank: int = 0
-    aging_ms: int | None = 60_000
-    patience_ms: int | None = None
-    preemptible: bool = False
-    slots: int | None = None
-    leave: int = 0
-
-    @property
-    def height(self) -> tuple[bool, int]:
-        """What classes are compared by: one that does not age is below all that do, whatever its rank."""
-        return self.aging_ms is not None, self.rank
-
-
-def head_starts(classes: Mapping[str, PriorityClass]) -> dict[str, int]:
-    """By how many ms the turns of each class that ages count as older than they are; the lowest by none.
-
-    A turn goes before one of the next class that came `aging_ms` times the distance of their ranks later, and so on upwards,
-    however many of those there are and however long they wait: nobody starves.
-    """
-    ages = sorted((one.rank, one.aging_ms, name) for name, one in classes.items() if one.aging_ms is not None)
-    starts: dict[str, int] = {}
-    start, below = 0, None
-    for rank, aging_ms, name in ages:
-        if below is not None:
-            start += (rank - below[0]) * below[1]
-        starts[name] = start
-        # Of classes of one rank the one that ages slowest says how far the next is.
-        below = (rank, aging_ms)
-    return starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +118,36 @@ class Arbiter:
         self._quotas: dict[Path, int] = {}
         self._used: Counter[Path] = Counter()
         self._boosts: dict[str, Counter[str]] = {}
+        self._weights: dict[Path, int] = {}
+
+    def reconfigure(self, limits: Limits, classes: Mapping[str, PriorityClass], *, now_ms: int) -> None:
+        """Limits and classes from now on. What waits and runs stays where it is, and so does what was charged.
+
+        With fewer slots than run nothing goes out until enough have ended. A class that is gone stays while a turn is of it.
+        """
+        self._requests = _rate(self._requests, limits.requests_per_minute, now_ms)
+        self._tokens = _rate(self._tokens, limits.tokens_per_minute, now_ms)
+        self.limits = limits
+        held = {name for place in self._places.values() for name in (place.priority, place.turn.priority)}
+        held.update(*self._boosts.values())
+        self._classes = {name: one for name, one in self._classes.items() if name in classes or name in held}
+        for name, declared in classes.items():
+            if name in self._classes:
+                self._classes[name].declared = declared
+                continue
+            fresh = self._classes[name] = _Class(declared)
+            for path, weight in self._weights.items():
+                fresh.tree.weigh(path, weight)
+            for path in self._quotas:
+                if self._full(path):
+                    fresh.tree.hold(path)
+        self._starts = head_starts({name: one.declared for name, one in self._classes.items()})
+        for session in tuple(self._boosts):
+            self._regrade(session)
 
     def weigh(self, path: Path, weight: int) -> None:
         """Give a tenant, program or agent a weight in every class."""
+        self._weights[path] = weight
         for one in self._classes.values():
             one.tree.weigh(path, weight)
 
@@ -257,6 +246,15 @@ class Arbiter:
         ]
         return min(found, key=lambda item: (*item[:2], item[2].id))[2] if found else None
 
+    def patience_ends(self, now_ms: int) -> int | None:
+        """When `victim` may have another answer although nothing comes or ends. None: never by itself."""
+        found = []
+        for one in self._classes.values():
+            oldest, patience = one.arrivals.oldest(), one.declared.patience_ms
+            if oldest is not None and patience is not None:
+                found.append(max((self._places[oldest].turn.at_ms + patience + 1, *self._class_times(one.declared, now_ms))))
+        return min((when for when in found if when > now_ms), default=None)
+
     def waiting(self) -> int:
         """How many turns wait."""
         return sum(len(one.tree) for one in self._classes.values())
@@ -269,14 +267,31 @@ class Arbiter:
         """How many turns wait in each class."""
         return {name: len(one.tree) for name, one in self._classes.items()}
 
+    def classes(self) -> Iterator[PriorityClass]:
+        """The declared classes."""
+        return (one.declared for one in self._classes.values())
+
+    def oldest_ms(self, priority: str) -> int | None:
+        """When the turn of a class came that has waited longest, of those that no quota holds back."""
+        oldest = self._classes[priority].arrivals.oldest()
+        return None if oldest is None else self._places[oldest].turn.at_ms
+
+    def rates(self, now_ms: int) -> tuple[int | None, int | None]:
+        """How many requests and tokens may go out at once now; None for a rate without a limit."""
+        requests, tokens = (None if one is None else one.level(now_ms) for one in (self._requests, self._tokens))
+        return requests, tokens
+
     def standings(self, priority: str) -> Iterator[Standing]:
         """The shares within a class."""
         return self._classes[priority].tree.standings()
 
-    def preview(self, now_ms: int) -> tuple[str, Path] | None:
-        """Class and path of the turn that would go out next if there were a slot, without letting it out."""
+    def preview(self, now_ms: int) -> Admission | None:
+        """The turn that would go out next if there were a slot, and why, without letting it out."""
         for candidate in self._candidates(now_ms):
-            return candidate.one.declared.name, candidate.path
+            one = candidate.one
+            turn = self._places[candidate.oldest if candidate.aged else one.tree.peek_at(candidate.path)].turn
+            waited = now_ms - turn.at_ms
+            return Admission(turn, one.declared.name, waited, _why(one.declared, turn, candidate.aged, waited))
         return None
 
     def _candidates(self, now_ms: int) -> Iterator[_Candidate]:
@@ -412,6 +427,14 @@ class Arbiter:
         mine.discard(place.turn.id)
         if not mine:
             del self._by_session[place.turn.session]
+
+
+def _rate(bucket: Bucket | None, per_minute: int | None, now_ms: int) -> Bucket | None:
+    """`bucket` at another rate, None for none; what was in it stays, as far as it is a minute's worth."""
+    if per_minute is not None and bucket is not None:
+        bucket.change(per_minute, now_ms)
+        return bucket
+    return None if per_minute is None else Bucket(per_minute, now_ms=now_ms)
 
 
 def _order(turn: Turn) -> tuple[int, int, int]:

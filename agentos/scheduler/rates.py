@@ -27,6 +27,11 @@ class Bucket:
         self._level = per_minute * MINUTE_MS
         self._at_ms = now_ms
 
+    def change(self, per_minute: int, now_ms: int) -> None:
+        """Another rate from now on; what is there stays, at most a minute's worth of the new one."""
+        self._fill(now_ms)
+        self.per_minute, self._level = per_minute, min(self._level, per_minute * MINUTE_MS)
+
     def level(self, now_ms: int) -> int:
         """How much is there, rounded down."""
         self._fill(now_ms)

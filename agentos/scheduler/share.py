@@ -149,6 +149,13 @@ class ShareTree(Generic[_T]):
         self._take(leaf, task, number, charge)
         return task
 
+    def peek_at(self, path: Path) -> _T:
+        """The task that `dequeue_at` would take. Raises LookupError when there is none."""
+        leaf = self._node(path)
+        if not leaf.numbers:
+            raise LookupError(f"nothing waits at {'/'.join(path)}")
+        return _next_task(leaf)[1]
+
     def take(self, path: Path, task: _T, *, charge: int) -> None:
         """Take one certain task, out of turn; it is charged as any other. Raises LookupError when it does not wait there."""
         leaf = self._node(path)

@@ -188,11 +188,11 @@ FACTS: dict[str, Any] = {
         "tenant": {"name": "default", "limits": {"sessions": 100}},
         "agents": {
             "triage": {
-                "model": "small", "tools": ["read", "send", "pay"], "budget": {"calls": 3, "tokens": 100},
+                "model": "small", "models": ["small"], "tools": ["read", "send", "pay"], "budget": {"calls": 3, "tokens": 100},
                 "governance": {"owner": "ops", "purpose": "sort mail", "risk": "limited"},
             },
             "payer": {
-                "model": "large", "tools": ["pay"], "budget": {"calls": 200, "tokens": 1000000},
+                "model": "large", "models": ["large"], "tools": ["pay"], "budget": {"calls": 200, "tokens": 1000000},
                 "governance": {"owner": "ops", "purpose": "pay", "risk": "high"},
             },
         },

@@ -6,8 +6,9 @@ with BUGS["act-before-durable"]():
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -16,12 +17,14 @@ from agentos.abi.chain import Head
 from agentos.abi.errors import LogUnavailable, SequenceConflict
 from agentos.abi.event import Event
 from agentos.drivers.port import CallContext
-from agentos.kernel import charges, gate, tenure
+from agentos.kernel import charges, gate, snapshot, tenure
 from agentos.kernel.gate import Gate
 from agentos.kernel.journal import Journal
 from agentos.kernel.sessions import Sessions
+from agentos.kernel.snapshot import Standing
 from agentos.projections import question
-from agentos.projections.session import SessionState, State, fold
+from agentos.projections.grown import Grown
+from agentos.projections.session import SessionState, State, Step, fold
 
 Bug = Callable[[], AbstractContextManager[None]]
 
@@ -256,6 +259,33 @@ def _serve_for_ever() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _forgetful_snapshot() -> Iterator[None]:
+    """What was allowed is not in a snapshot: whoever resumes from it takes the call for a new one."""
+    real = snapshot.read_state_lines
+
+    def read(lines: Iterable[bytes]) -> SessionState:
+        state = real(lines)
+        return replace(state, calls=Grown({name: call for name, call in state.calls.items() if call.step is not Step.ALLOWED}))
+
+    with mock.patch.object(snapshot, "read_state_lines", read):
+        yield
+
+
+@contextmanager
+def _snapshot_without_tail() -> Iterator[None]:
+    """A resume believes that nothing came behind the snapshot."""
+
+    async def go_on(self: Journal, standing: Standing) -> None:
+        last = await self._log.last(self._subject)
+        self.head, self.state, self.inherited = standing.head, standing.state, standing.inherited
+        self._of_session, self.kept = standing.of_session, standing.head.seq
+        self._position = last.position if last else 0
+
+    with mock.patch.object(Journal, "_go_on", go_on):
+        yield
+
+
 BUGS: Mapping[str, Bug] = {
     "act-after-standing-still": _act_after_standing_still,
     "act-before-durable": _act_before_durable,
@@ -264,6 +294,7 @@ BUGS: Mapping[str, Bug] = {
     "fold-unacknowledged": _fold_unacknowledged,
     "forget-outcome": _forget_outcome,
     "forget-the-end": _forget_the_end,
+    "forgetful-snapshot": _forgetful_snapshot,
     "grow-when-over": _grow_when_over,
     "ignore-conflict": _ignore_conflict,
     "never-come-back": _never_come_back,
@@ -272,5 +303,6 @@ BUGS: Mapping[str, Bug] = {
     "other-policy": _other_policy,
     "retry-once-tool": _retry_once_tool,
     "serve-for-ever": _serve_for_ever,
+    "snapshot-without-tail": _snapshot_without_tail,
     "stale-approval": _stale_approval,
 }

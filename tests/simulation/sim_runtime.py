@@ -19,9 +19,11 @@ from agentos.abi.syscall import Result
 from agentos.boot.charges import charged_events
 from agentos.drivers.port import CallContext, ModelReply, ModelRequest, ModelSpec, ToolSpec
 from agentos.eventlog.port import Message, Stored
+from agentos.eventlog.snapshots import Snapshot
 from agentos.kernel.charges import Charges
 from agentos.kernel.gate import Gate
 from agentos.kernel.sessions import Sessions
+from agentos.kernel.snapshot import Snapshots
 from agentos.kernel.tenure import Watched
 from agentos.kernel.turn import Runner
 
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 WAKING = (b'"agentos.session.created"', b'"agentos.approval.')
 """What somebody has to act on: stored while nobody looks, it waits for the next look (see `Plan.late`)."""
+
+LEAST = 4
+"""Events after which a session gets a snapshot, so that short sessions have some."""
 
 
 class Runtime:
@@ -60,6 +65,7 @@ class Runtime:
             folders,
             self,
             Tokens(world.seed, number),
+            Snapshots(lambda _tenant: Disk(self), least=LEAST),
         )
 
     async def step(self, what: str, *, may_pause: bool = True) -> None:
@@ -223,6 +229,38 @@ class Wire:
 
     async def new_streams(self, known: Collection[str]) -> tuple[str, ...]:
         return await self._world.log.new_streams(known)
+
+
+class Disk:
+    """Snapshots on the disk that all runtimes share, and that now and then loses one, is full, or has an older one again."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._world = runtime.world
+
+    async def find(self, session: str) -> Snapshot | None:
+        await self._runtime.step("read a snapshot")
+        kept = self._world.snapshots.get(session, [])
+        fate = self._world.fate("disk", lost=0.05, older=0.1)
+        if not kept or fate == "lost":
+            return None
+        return kept[0] if fate == "older" else kept[-1]
+
+    async def keep(self, snapshot: Snapshot) -> None:
+        await self._runtime.step("write a snapshot")
+        if self._world.fault("disk", 0.05):
+            raise Unavailable("no space left on the disk")
+        await asyncio.sleep(self._world.slow("disk"))
+        await self._runtime.step("put a snapshot in its place")
+        self._world.snapshots.setdefault(snapshot.session, []).append(snapshot)
+        self._world.say(f"runtime {self._runtime.number} keeps {self._world.short(snapshot.session)} at {snapshot.head.seq}")
+
+    async def drop(self, session: str) -> None:
+        self._world.observer.wrong(f"the log does not agree with the snapshot of {self._world.short(session)}")
+
+    async def sweep(self, streams: Collection[str]) -> int:
+        del streams
+        return 0
 
 
 class SimulatedTools:

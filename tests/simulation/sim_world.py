@@ -26,6 +26,7 @@ from sim_runtime import Runtime
 from agentos.abi.errors import AgentOSError
 from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.eventlog.port import Message
+from agentos.eventlog.snapshots import Snapshot
 from agentos.eventlog.subject import stream_of
 from agentos.kernel.approvals import Scope
 from agentos.kernel.port import Configuration
@@ -89,6 +90,8 @@ class World:
         self._stirred = asyncio.Event()
         self._configurations: dict[Knobs, Configuration] = {}
         self._answering: set[str] = set()
+        self.snapshots: dict[str, list[Snapshot]] = {}
+        """Those of each session that were ever kept, the last one last."""
         self.under_way: set[str] = set()
         """Ids of messages on the wire that wake a session."""
         # How bad this world is: some seeds are calm, so that long runs are seen too.

@@ -1,7 +1,8 @@
-"""The builtin driver: runs the file primitives in a thread, so that a slow disk never holds up the event loop.
+"""The builtin driver: the file primitives, run in a thread so that a slow disk never holds up the event loop, and the locks.
 
-Who waits is answered at the deadline. Because a primitive asks its guard before it changes anything, "was it done?" has a sure
-answer in all but one moment: between that question and the end of the rename. Only then the outcome is unknown.
+Who waits is answered at the deadline. Because a file primitive asks its guard before it changes anything, "was it done?" has a
+sure answer in all but one moment: between that question and the end of the rename. Only then the outcome is unknown. A lock that
+was taken and not told of is the session's all the same: the next try is answered with the token it has.
 """
 
 from __future__ import annotations
@@ -11,18 +12,30 @@ from collections.abc import Mapping
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import DriverError, OutcomeUnknown
+from agentos.abi.event import rfc3339
 from agentos.abi.syscall import Result
 from agentos.drivers.guard import Guard, Stopped
+from agentos.drivers.locks import LEASE_S, Locks
 from agentos.drivers.port import CallContext, Found, ToolSpec
-from agentos.drivers.primitives import perform
+from agentos.drivers.primitives import LOCK_PRIMITIVES, perform
 
 
 class BuiltinDriver:
-    """Performs `builtin: {primitive}` tools in the session's workspace. Keeps nothing warm."""
+    """Performs `builtin: {primitive}` tools in the session's workspace, and on `locks`. Keeps nothing warm."""
+
+    def __init__(self, locks: Locks | None = None) -> None:
+        self._locks = locks
+
+    @property
+    def profiles(self) -> frozenset[str]:
+        """None: no process is started."""
+        return frozenset()
 
     async def call(self, tool: ToolSpec, args: Mapping[str, Json], context: CallContext) -> Result:
-        """Run the primitive within the tool's deadline. Raises DriverError or OutcomeUnknown."""
+        """Run the primitive within the tool's deadline. Raises DriverError or OutcomeUnknown; for a lock also LogUnavailable."""
         primitive = str(tool.driver["builtin"]["primitive"])
+        if primitive in LOCK_PRIMITIVES:
+            return await self._on_locks(primitive, tool, args, context)
         guard = Guard()
         try:
             async with asyncio.timeout(tool.timeout_ms / 1000):
@@ -45,7 +58,24 @@ class BuiltinDriver:
         return None
 
     async def release(self, session: str) -> None:
-        """Nothing is kept for a session."""
+        """Nothing is kept for a session: its locks are its own until it ends, which is not for a driver to know."""
 
     async def close(self) -> None:
         """Nothing is kept."""
+
+    async def _on_locks(self, primitive: str, tool: ToolSpec, args: Mapping[str, Json], context: CallContext) -> Result:
+        if self._locks is None:
+            raise DriverError("there are no locks here", where=tool.name)
+        resource = str(args["resource"])
+        if primitive == "unlock":
+            await self._locks.unlock(context, resource, int(args["token"]))
+            return Result(f"let go of {resource}", {"resource": resource})
+        # Never longer than the tool may take: what the model asks for is a wish.
+        wait_ms = min(int(args.get("waitSeconds", tool.timeout_ms // 1000)) * 1000, tool.timeout_ms)
+        lease_ms = int(args.get("leaseSeconds", LEASE_S)) * 1000
+        grant = await self._locks.lock(context, resource, wait_ms=wait_ms, lease_ms=lease_ms)
+        until = rfc3339(grant.expires_ms)
+        return Result(
+            f"{resource} is locked for this session until {until}; its token is {grant.token}",
+            {"resource": resource, "token": grant.token, "expires": until},
+        )

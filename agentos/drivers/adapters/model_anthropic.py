@@ -19,7 +19,7 @@ from anthropic import APIConnectionError, APIError, APIStatusError, AsyncAnthrop
 
 from agentos.abi.canonical import Json, NotCanonical, parse_strict
 from agentos.abi.errors import DriverError
-from agentos.drivers.port import ModelReply, ModelRequest, ModelSpec, ModelUnavailable
+from agentos.drivers.port import ModelReply, ModelRequest, ModelSpec, ModelUnavailable, ReplyBroken
 
 DEFAULT_BASE_URL: Final = "https://api.anthropic.com"
 DEFAULT_KEY_ENV: Final = "ANTHROPIC_API_KEY"
@@ -153,7 +153,7 @@ class _Reply:
                 raise DriverError(
                     "the model's reply was cut off inside a tool call", where=where, mend="raise `maxTokens` of the model"
                 ) from error
-            raise ModelUnavailable(f"the model's tool call is not valid JSON: {error}", where=where) from error
+            raise ReplyBroken(f"the model's tool call is not valid JSON: {error}", where=where) from error
 
     def _count(self, usage: Mapping[str, Json]) -> None:
         # Counts of later events are totals, and those they leave out keep their value.
@@ -161,11 +161,15 @@ class _Reply:
 
 
 def _body(model: ModelSpec, request: ModelRequest) -> dict[str, Any]:
+    most = int(model.settings.get("maxTokens", DEFAULT_MAX_TOKENS))
     body: dict[str, Any] = {
         "model": str(model.settings["model"]),
-        "max_tokens": int(model.settings.get("maxTokens", DEFAULT_MAX_TOKENS)),
+        "max_tokens": most if request.max_output is None else min(most, request.max_output),
         "messages": [{**message, "content": _outward(message["content"])} for message in request.messages],
     }
+    if request.beginning:
+        # It ends without white space, which the API refuses at the end of an answer that has begun.
+        body["messages"].append({"role": "assistant", "content": request.beginning})
     if request.system:
         body["system"] = request.system
     if request.tools:

@@ -44,6 +44,11 @@ class JetStreamLog:
         self._streams = StreamSet(self._link, replicas)
         self._commits: dict[str, GroupCommit] = {}
 
+    @property
+    def replicas(self) -> int:
+        """In how many replicas new streams are kept."""
+        return self._streams.replicas
+
     async def declare(self, replicas: int) -> None:
         """Keep all streams, those to come too, in so many replicas. Raises LogUnavailable where the server cannot."""
         self._streams.replicas = replicas

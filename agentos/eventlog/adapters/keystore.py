@@ -98,6 +98,14 @@ class SqliteKeyStore:
     async def find(self, key: bytes) -> Key | None:
         """See `KeyStore.find`."""
         known = self._keys.get(key)
+        if known is None and self._lock.acquire(blocking=False):
+            # One row by its key, and nobody at the file: that is done long before a thread has begun.
+            try:
+                return self._find(key)
+            except sqlite3.Error as error:
+                raise _unusable(self.path, error) from error
+            finally:
+                self._lock.release()
         return known if known is not None else await self._apart(lambda: self._find(key))
 
     async def destroy(self, keys: Sequence[bytes]) -> int:

@@ -50,6 +50,24 @@ test_who_steers_a_session if {
 	}
 }
 
+test_who_sees_locks_and_who_breaks_one if {
+	every role in ["operator", "approver", "auditor", "compliance"] {
+		asked([role], "*", "lock.list", "default").effect == "allow"
+	}
+	asked(["operator"], "*", "lock.break", "default").effect == "allow"
+	asked(["approver", "auditor", "compliance"], "*", "lock.break", "default") == {
+		"effect": "deny",
+		"rules": ["roles.missing"],
+		"reasons": ["principal al may not use lock.break; role operator can"],
+	}
+}
+
+test_every_role_sees_budgets if {
+	every role in ["operator", "approver", "auditor", "compliance"] {
+		asked([role], "*", "budget.list", "default").effect == "allow"
+	}
+}
+
 test_several_roles_are_named_in_order if {
 	asked([], "*", "evidence.export", "default").reasons == [
 		"principal al may not use evidence.export; role auditor or compliance can",

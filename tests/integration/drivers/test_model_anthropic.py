@@ -6,13 +6,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import DriverError
 from agentos.drivers.adapters.model_anthropic import AnthropicProvider
-from agentos.drivers.port import ModelReply, ModelRequest, ModelSpec, ModelUnavailable
+from agentos.drivers.port import ModelReply, ModelRequest, ModelSpec, ModelUnavailable, ReplyBroken
 
 KEY = "sk-canary-0123456789"
 REQUEST = ModelRequest(
@@ -207,6 +208,16 @@ async def test_what_is_left_out(endpoint: Endpoint, provider: AnthropicProvider)
     assert set(endpoint.asked[0][2]) == {"model", "max_tokens", "stream", "messages"}
 
 
+@pytest.mark.parametrize(("asked", "sent"), [(None, 300), (7, 7), (301, 300)])
+async def test_an_answer_is_at_most_as_long_as_both_bounds(
+    endpoint: Endpoint, provider: AnthropicProvider, asked: int | None, sent: int
+) -> None:
+    """That of the model's declaration, and what its budget has left."""
+    endpoint.streams(START, *tool_use(0), ends("tool_use"), STOP)
+    await provider.complete(model(endpoint), ModelRequest("", [{"role": "user", "content": "x"}], [], max_output=asked))
+    assert endpoint.asked[0][2]["max_tokens"] == sent
+
+
 @pytest.mark.parametrize(
     ("status", "kind", "retryable"),
     [
@@ -325,3 +336,24 @@ async def test_cancelling_closes_the_connection(endpoint: Endpoint, provider: An
     with pytest.raises(asyncio.CancelledError):
         await call
     await endpoint.gone.wait()
+
+
+async def test_an_answer_that_has_begun(endpoint: Endpoint, provider: AnthropicProvider) -> None:
+    """The beginning goes out as the model's own last words, and the reply is what came behind them."""
+    endpoint.streams(START, *text(0, " of it"), ends("end_turn"), STOP)
+    reply = await provider.complete(model(endpoint), replace(REQUEST, beginning="half"))
+    [(_, _, body)] = endpoint.asked
+    assert body["messages"][-1] == {"role": "assistant", "content": "half"}
+    assert reply.content == ({"type": "text", "text": " of it"},)
+
+
+async def test_what_the_endpoint_is_to_blame_for(endpoint: Endpoint, provider: AnthropicProvider) -> None:
+    """Its errors and a stream that ends count against it; a call whose arguments are no JSON is asked for again there."""
+    endpoint.streams(START, *tool_use(0, '{"path": oh'), ends("tool_use"), STOP)
+    with pytest.raises(ReplyBroken) as broken:
+        await provider.complete(model(endpoint), REQUEST)
+    assert (broken.value.code, broken.value.retryable) == ("driver.reply", True)
+    endpoint.streams(START, *text(0, "half"), cut=True)
+    with pytest.raises(ModelUnavailable) as lost:
+        await provider.complete(model(endpoint), REQUEST)
+    assert lost.value.code == "driver.model"

@@ -6,12 +6,13 @@ import asyncio
 import random
 import resource
 import secrets
+import shutil
 from pathlib import Path
 
 import pytest
 from house import WORKER, House, documents
 
-from agentos.abi.errors import AgentOSError, Conflict, Denied, EvidenceError, NotFound, UsageError
+from agentos.abi.errors import AgentOSError, Conflict, Denied, EvidenceError, NotFound, PayloadErased, UsageError
 from agentos.audit.audit_chain import AuditChain, erased_entry
 from agentos.audit.checkpoint import Checkpoint, open_checkpoint
 from agentos.audit.keyring import KeyRing
@@ -294,7 +295,11 @@ async def test_where_a_backup_may_go(door, tmp_path):
     with pytest.raises(NotFound):
         await door("backup.create", run="b-nothing")
     with pytest.raises(UsageError):
-        await door("backup.create")
+        await door("backup.create", run="b-nothing", to=str(tmp_path / "x.tar"))
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(UsageError, match="others can write"):
+        await door("backup.create", to=str(tmp_path / "open" / "x.tar"))
     await door.apply({"apiVersion": "agentos/v1", "kind": "Tenant", "metadata": {"name": "acme"}, "spec": {}})
     local = await door.as_principal("al", ["operator"], "acme")
     with pytest.raises(Denied, match=r"may not backup\.create"):
@@ -307,6 +312,12 @@ async def test_where_a_backup_may_go(door, tmp_path):
     report = await save(door, folder)
     assert [str(path) for path in folder.iterdir()] == [report["file"]]
     assert report["tenants"] == ["acme", "default"]
+    answer = await door("backup.create")
+    while not answer["done"]:
+        answer = await door("backup.create", run=answer["run"])
+    (own,) = door.runtime.home.backups.iterdir()
+    assert answer["report"]["file"] == str(own)
+    assert (own.stat().st_mode & 0o777, own.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
 async def test_a_disk_that_is_full(door, tmp_path):
@@ -359,9 +370,57 @@ async def test_erased_stays_erased(house, tmp_path):
     assert (await bring_back(tmp_path / "older.tar", tmp_path / "one", keys=keys))["erased"] == 0
     assert await alive(tmp_path / "one") == [True, True]
     words = {"keys": keys, "tombstones": tmp_path / "newer.tar"}
-    assert (await bring_back(tmp_path / "older.tar", tmp_path / "two", **words))["erased"] == 1
+    done = await bring_back(tmp_path / "older.tar", tmp_path / "two", **words)
+    assert (done["erased"], done["replayed"]) == (1, 1)
     assert await alive(tmp_path / "two") == [False, True]
     assert gone.secret not in (tmp_path / "two" / "keys" / "payload" / "default.db").read_bytes()
     await refused(tmp_path / "newer.tar", tmp_path / "none", UsageError, "is older", keys=keys, tombstones=tmp_path / "older.tar")
     assert (await bring_back(tmp_path / "newer.tar", tmp_path / "three", keys=keys))["erased"] == 1
     assert await alive(tmp_path / "three") == [False, True]
+
+
+async def test_an_older_copy_of_the_keys_brings_nothing_back_after_a_restore(house, tmp_path):
+    """The newer backup's audit chain goes on in the restored log: what it says was erased is erased again by every start, a hold
+    of since then holds, and the log still verifies and goes on.
+    """
+    async with house.open() as door:
+        gone, kept = await worked(door, 2)
+        await save(door, tmp_path / "older.tar")
+        shutil.copytree(house.root / "keys", tmp_path / "keys")
+        await door("audit.erase", sessions=[gone], basis="request 17")
+        hold = (await door("audit.hold", session=kept, reason="a case"))["hold"]
+        chain = [stored.data async for stored in door.runtime.tenants.get("default").log.read("aud.chain")]
+        await save(door, tmp_path / "newer.tar")
+    words = {"keys": tmp_path / "keys", "tombstones": tmp_path / "newer.tar"}
+    done = await bring_back(tmp_path / "older.tar", tmp_path / "new", **words)
+    assert (done["erased"], done["replayed"], done["warnings"]) == (1, 2, [])
+    (house.root / "identities").rename(tmp_path / "new" / "identities")
+    restored = House(tmp_path / "new")
+    for _ in range(2):
+        async with restored.open() as door:
+            tenant = door.runtime.tenants.get("default")
+            assert [stored.data async for stored in tenant.log.read("aud.chain")] == chain
+            assert [one["hold"] for one in await door("audit.holds")] == [hold]
+            with pytest.raises(PayloadErased):
+                await door("session.get", session=gone)
+            assert (await door("session.get", session=kept))["goal"] == "goal 1"
+            report = await verified(door)
+            assert report["ok"], report
+        # Somebody puts the old copy of the keys back once more.
+        shutil.copy(tmp_path / "keys" / "payload" / "default.db", tmp_path / "new" / "keys" / "payload" / "default.db")
+
+
+async def test_a_newer_backup_of_another_history_is_refused(house, tmp_path):
+    """Two homes of one log: whose audit chain is not this one gone on says nothing of this one."""
+    async with house.open() as door:
+        first, second = await worked(door, 2)
+        await save(door, tmp_path / "first.tar")
+        await door("audit.hold", session=first, reason="here")
+        await save(door, tmp_path / "here.tar")
+    await bring_back(tmp_path / "first.tar", tmp_path / "other", keys=house.root / "keys")
+    shutil.copytree(house.root / "identities", tmp_path / "other" / "identities", dirs_exist_ok=True)
+    async with House(tmp_path / "other").open() as door:
+        await door("audit.hold", session=second, reason="there")
+        await save(door, tmp_path / "there.tar")
+    words = {"keys": house.root / "keys", "tombstones": tmp_path / "there.tar"}
+    await refused(tmp_path / "here.tar", tmp_path / "new", match="two homes of one log", **words)

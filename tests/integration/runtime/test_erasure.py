@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,10 @@ import pytest
 from house import WORKER, Door, House, documents
 
 from agentos.abi.errors import AgentOSError, Conflict, Denied, NotFound, PayloadErased
+from agentos.abi.ids import new_id
 from agentos.audit.verify import verify_pack
+from agentos.boot.strays import AGE_MS
+from agentos.boot.system import SystemTimer
 
 CANARY = "kestrel-canary-5f3a"
 
@@ -147,6 +152,28 @@ async def test_what_must_be_kept(door: Door) -> None:
     assert (await verified(door))["ok"]
 
 
+async def test_compliance_has_what_runs_cancelled(door: Door) -> None:
+    """Within an erasure, by its own name, and not otherwise: the log of the session says who stopped it."""
+    await door.apply(*documents(WORKER))
+    first = await finished(door)
+    hold = door.hold(lambda tool, _: tool.name == "write")
+    fork = str((await door("session.fork", session=first, at="3"))["session"])
+    await hold.begun.acquire()
+    compliance = await door.as_principal("com", ["compliance"], "default")
+    with pytest.raises(Denied):
+        await compliance.call("session.cancel", {"session": fork, "reason": "enough"})
+    wanted: dict[str, Any] = {"sessions": [first, fork]}
+    with pytest.raises(Conflict, match="not over"):
+        await compliance.call("audit.erase", {**wanted, "basis": "request 17"})
+    assert (await compliance.call("audit.erasure", {**wanted, "cancel": True}))["refused"] is None
+    done = await compliance.call("audit.erase", {**wanted, "basis": "request 17", "cancel": True})
+    assert {one["session"] for one in done["sessions"]} == {first, fork}
+    assert holders(door.runtime.home.root, CANARY.encode()) == []
+    last = (await door("session.events", session=fork))["events"][-1]
+    assert (last["type"], last["actor"]) == ("agentos.session.cancelled", "principal/com")
+    assert (await verified(door))["ok"]
+
+
 async def test_a_promise_below_the_floor_is_not_admitted(door: Door) -> None:
     """An agent of high risk declares half a year or it is not applied; the fault says where."""
     agent = next(one for one in documents(WORKER) if one["kind"] == "Agent")
@@ -219,3 +246,27 @@ async def test_a_fork_goes_with_its_session(door: Door) -> None:
         await door("audit.erase", sessions=[first], basis="request 17")
     await door("audit.erase", sessions=[first, fork], basis="request 17")
     assert holders(door.runtime.home.root, CANARY.encode()) == []
+
+
+async def test_a_workspace_whose_session_never_came_to_be_goes_with_the_next_start(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log was away when it was to be created: its input stays in no folder. What a session has stays."""
+    now_ms = SystemTimer.now_ms
+    with monkeypatch.context() as patch:
+        patch.setattr(SystemTimer, "now_ms", lambda self: now_ms(self) - 2 * AGE_MS)
+        async with house.open() as door:
+            await door.apply(*documents(WORKER))
+            kept = await finished(door, "something else")
+            rooms = door.runtime.workspaces
+            stray = new_id("s", door.runtime.timer, door.runtime.random)
+            rooms.create("default", stray, None)
+            (rooms.path("default", stray) / "input.txt").write_text(CANARY)
+            for name in (kept, stray):
+                os.utime(rooms.path("default", name), ((now_ms(door.runtime.timer) - 2 * AGE_MS) / 1000,) * 2)
+    async with house.open() as door:
+        async with asyncio.timeout(30):
+            while stray in door.runtime.workspaces.sessions("default"):
+                await asyncio.sleep(0.05)
+        assert door.runtime.workspaces.sessions("default") == {kept}
+    assert holders(house.root, CANARY.encode()) == []

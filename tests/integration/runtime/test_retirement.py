@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 import pytest
 from house import WORKER, Door, House, documents
 
-from agentos.abi.errors import AgentOSError, Conflict, EvidenceError, NotFound, UsageError
+from agentos.abi.errors import AgentOSError, ChainBroken, Conflict, EvidenceError, NotFound, UsageError
 from agentos.abi.retention import DAY_MS
+from agentos.audit.audit_chain import AuditChain, AuditRecord, Entry, retired_entry
 from agentos.audit.verify import verify_pack
-from agentos.boot.system import SystemTimer
+from agentos.boot.system import SystemRandom, SystemTimer
 from agentos.cli import erasure
 from agentos.eventlog.subject import period_of
 
@@ -81,6 +83,8 @@ async def test_a_month_is_exported_and_dropped_whole(house: House, monkeypatch: 
         told, pack = await exported(door, everything)
         with pytest.raises(Conflict, match="in no pack"):
             await door("audit.retire", period=period, packs=[{**told, "sessions": everything[1:]}], basis="b")
+        with pytest.raises(Conflict, match="has made no pack"):
+            await door("audit.retire", period=period, packs=[{**told, "digest": "sha256:" + "ab" * 32}], basis="b")
         dropped = await door("audit.retire", period=period, packs=[told], basis="retention has passed")
         assert dropped["streams"]
         assert streams_of(house, period) == []
@@ -184,11 +188,66 @@ async def test_the_command_exports_verifies_and_drops(house: House, monkeypatch:
         assert [str(path) for path in files] == [pack["file"] for pack in packs]
         reports = [verify_pack(path.read_bytes(), trust) for path in files]
         assert [(report.ok, report.sessions) for report in reports] == [(True, 2), (True, 1)]
-        chain = [stored.data async for stored in door.runtime.tenants.get("default").log.read("aud.chain")]
-        assert all(pack["digest"].encode() in data for pack in packs for data in chain)
+        assert {path.stat().st_mode & 0o777 for path in (to, *files)} == {0o700, 0o600}
+        chain = [json.loads(stored.data) async for stored in door.runtime.tenants.get("default").log.read("aud.chain")]
+        retired = [event["data"] for event in chain if event["type"] == "agentos.audit.retired"]
+        assert all(event["packs"] == [pack["digest"] for pack in packs] for event in retired)
+        assert {event["stream"] for event in retired} == set(dropped["streams"])
+        taken = [(event["actor"], event["data"]["pack"]) for event in chain if event["type"] == "agentos.audit.exported"]
+        assert taken == [("principal/operator", pack["digest"]) for pack in packs]
         assert streams_of(house, period) == []
         with pytest.raises(Conflict, match="retired already"):
             await erasure._retire(door.client, period, to, "b", False, True, erasure.Format.JSON)
+
+
+async def test_a_month_that_nobody_signed_away_is_not_dropped(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody writes into the log that it was retired: the next start drops nothing, says so, and signs nothing any more."""
+    async with days_ago(house, 62, monkeypatch) as door:
+        await door.apply(*documents(WORKER))
+        old = await finished(door)
+        period = period_of(old)
+    async with house.open() as door:
+        tenant = door.runtime.tenants.get("default")
+        secret = (await tenant.keys.of_session(old)).secret
+        lies = [
+            {"stream": stream, "size": end, "root": "00" * 32, "packs": [], "note": "retired, honestly"}
+            for stream, end in (await tenant.streams.ends()).items()
+            if period in stream
+        ]
+        chain = AuditChain(tenant.log, "default", SystemTimer(), SystemRandom())
+
+        async def decide(_record: AuditRecord) -> list[Entry]:
+            return [retired_entry(lie, period, "b", overruled=False) for lie in lies]
+
+        await chain.append(decide, actor="principal/operator", revision=1)
+    async with house.open() as door:
+        assert streams_of(house, period) != []
+        assert holders(house, secret) != []
+        warnings = (await door("runtime.status"))["warnings"]
+        assert any(line.startswith("erasure: ") and "not dropped" in line for line in warnings), warnings
+        with pytest.raises(ChainBroken):
+            await door("audit.checkpoint", now=True)
+
+
+async def test_a_file_that_lost_what_was_exported_drops_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What was verified is looked for on the disk again before the month goes."""
+    async with days_ago(house, 62, monkeypatch) as door:
+        await door.apply(*documents(WORKER))
+        period = period_of(await finished(door))
+    async with house.open() as door:
+        settle = erasure._settle
+
+        def lossy(folder: Path) -> None:
+            settle(folder)
+            for path in folder.iterdir():
+                path.write_bytes(path.read_bytes()[:-1])
+
+        monkeypatch.setattr(erasure, "_settle", lossy)
+        with pytest.raises(EvidenceError, match="nothing is dropped"):
+            await erasure._retire(door.client, period, tmp_path / "archive", "b", False, True, erasure.Format.JSON)
+        assert streams_of(house, period) != []
 
 
 async def test_a_pack_that_does_not_verify_drops_nothing(house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ NAMES = {
     *("agent", "call", "tool", "effect", "engine", "scope", "outcome"),
     *("decision/effect", "decision/rules/*", "decision/grants/*", "decision/obligations/*/kind"),
     *("charged/*/kind", "charged/*/name", "charged/*/per", "charged/*/grant", "charged/*/digest"),
+    *("reserved/program", "reserved/day", "reserved/lineage"),
     *("rules/*", "rule", "approvals/*/by", "policy/data", "policy/engine", "error/code", "labels/*", "result/labels/*", "parent"),
 }
 """Places of a payload that hold names, verdicts and labels of the runtime's own: what a header may say."""

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentos.abi.canonical import digest, parse_strict
-from agentos.abi.resource import KINDS, Key, Resource
+from agentos.abi.resource import KINDS, Key, Resource, is_fleet_kind
 
 NAMES = st.from_regex(r"[a-z][a-z0-9-]{0,20}", fullmatch=True)
 KEYS = st.sampled_from(KINDS).flatmap(
-    lambda kind: st.builds(Key, st.just(kind), st.just("*") if kind == "Tenant" else NAMES, NAMES)
+    lambda kind: st.builds(Key, st.just(kind), st.just("*") if is_fleet_kind(kind) else NAMES, NAMES)
 )
 RESOURCES = st.builds(
     Resource,
@@ -36,10 +36,10 @@ def test_a_resource_survives_its_blob(resource: Resource) -> None:
 
 @given(RESOURCES)
 def test_the_manifest_form_is_a_manifest(resource: Resource) -> None:
-    """apiVersion, kind, metadata, spec; a Tenant has no tenant; nothing empty is written."""
+    """apiVersion, kind, metadata, spec; what is of the fleet has no tenant; nothing empty is written."""
     body = json.loads(json.dumps(resource.to_dict()))
     assert list(body) == ["apiVersion", "kind", "metadata", "spec"]
-    assert ("tenant" in body["metadata"]) == (resource.key.kind != "Tenant")
+    assert ("tenant" in body["metadata"]) == (not is_fleet_kind(resource.key.kind))
     assert all(body["metadata"].values())
 
 
@@ -63,3 +63,10 @@ def test_texts_that_are_no_keys(text: str) -> None:
     """Three parts, the first a kind in lower case."""
     with pytest.raises(ValueError):
         Key.parse(text)
+
+
+def test_tenants_and_priority_classes_are_of_the_fleet() -> None:
+    """Two kinds belong to no tenant; a manifest of one is read to the tenant `*`."""
+    assert [kind for kind in KINDS if is_fleet_kind(kind)] == ["Tenant", "PriorityClass"]
+    body = {"apiVersion": "agentos/v1", "kind": "PriorityClass", "metadata": {"name": "nightly"}, "spec": {"rank": 1}}
+    assert str(Resource.from_dict(body).key) == "priorityclass/*/nightly"

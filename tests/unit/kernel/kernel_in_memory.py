@@ -31,6 +31,7 @@ from agentos.kernel.gate import Gate
 from agentos.kernel.journal import Journal
 from agentos.kernel.port import AgentSpec, Configuration
 from agentos.kernel.sessions import Sessions
+from agentos.kernel.snapshot import Snapshots
 from agentos.kernel.turn import Runner
 from agentos.kernel.workspace import Workspaces
 from agentos.projections.session import Call
@@ -208,6 +209,7 @@ class Kernel:
     tools: dict[str, ToolSpec] = field(default_factory=lambda: dict(TOOLS))
     revision: int = 1
     seed: int = 7
+    snapshots: Snapshots | None = None
 
     def current(self, tenant: str) -> Configuration:
         return Configuration(
@@ -244,9 +246,8 @@ class Kernel:
         self.seed += 1
         gate = self.gate()
         runner = Runner(gate, self, self.spawner, self.timer)
-        return Sessions(
-            lambda _tenant: self.log, self, gate, runner, self.driver, self.workspaces, self.timer, FakeRandom(self.seed)
-        )
+        random, snapshots = FakeRandom(self.seed), self.snapshots
+        return Sessions(lambda _tenant: self.log, self, gate, runner, self.driver, self.workspaces, self.timer, random, snapshots)
 
     async def events(self, session: str) -> list[Event]:
         return [Event.from_bytes(stored.data) async for stored in self.log.read(session_subject(session))]

@@ -11,7 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from kernel_in_memory import ALLOW, Kernel, calls, settled, text
 
@@ -255,6 +255,7 @@ STEPS = st.one_of(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=st.lists(STEPS, max_size=12), needed=st.integers(1, 2))
+@example(steps=[("policy", "b"), ("yes", ANN, Scope.ONCE), ("policy", "a"), ("yes", ANN, Scope.ONCE)], needed=1)
 def test_no_order_of_events_makes_a_call_act_on_less(tmp_path_factory: Any, steps: list[Any], needed: int) -> None:
     """Answers, ends, restarts and other policies in any order: a call acts at most once, and the offline verifier, which reads
     nothing but the events, finds enough people behind each that did."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -266,6 +267,63 @@ def test_references_of_resources_without_files(read: Read) -> None:
     with pytest.raises(ManifestError, match="there is no model") as caught:
         check_references(resources[1:])
     assert caught.value.faults[0]["code"] == "reference.unknown"
+
+
+CLASSES = """apiVersion: agentos/v1
+kind: Tenant
+metadata: {name: acme}
+spec: {models: [fast], priorityClasses: [nightly, standard]}
+---
+apiVersion: agentos/v1
+kind: PriorityClass
+metadata: {name: nightly}
+spec: {rank: -50}
+---
+apiVersion: agentos/v1
+kind: ModelClass
+metadata: {name: any, tenant: acme}
+spec: {routes: [{models: [fast]}]}
+---
+apiVersion: agentos/v1
+kind: Agent
+metadata: {name: report, tenant: acme}
+spec:
+  instructions: Report.
+  model: any
+  priorityClass: nightly
+  governance: {owner: support, purpose: Sort mail., risk: limited}
+"""
+
+
+@pytest.mark.parametrize(
+    ("gone", "where"),
+    [
+        ("model/default/fast", {"tenant/acme: spec.models[0]"}),
+        ("priorityclass/*/nightly", {"tenant/acme: spec.priorityClasses[0]", "agent/report: spec.priorityClass"}),
+        ("modelclass/acme/any", {"agent/report: spec.model"}),
+    ],
+)
+def test_what_is_in_use_cannot_go(read: Read, gone: str, where: set[str]) -> None:
+    """Models that are lent, classes of models and of turns: who uses one that is deleted is named; a lent model is there."""
+    resources = read(f"{MODEL}---\n{CLASSES}").resources
+    check_references(resources)
+    with pytest.raises(ManifestError) as caught:
+        check_references([one for one in resources if str(one.key) != gone])
+    assert {str(fault["text"]).split(": there is no")[0] for fault in caught.value.faults} == where
+
+
+def test_a_tenant_takes_a_lent_model_back_from_its_users(read: Read) -> None:
+    """The list of a Tenant is what its agents and classes may name: without it, they name nothing."""
+    resources = read(f"{MODEL}---\n{CLASSES}").resources
+    taken = [replace(one, spec={"models": []}) if one.key.kind == "Tenant" else one for one in resources]
+    with pytest.raises(ManifestError, match=r"modelclass/any: spec\.routes"):
+        check_references(taken)
+
+
+def test_built_in_classes_are_there(read: Read) -> None:
+    """`interactive`, `standard` and `batch` need no declaration."""
+    for name in ("interactive", "standard", "batch"):
+        assert codes(read(f"{MODEL}---\n{AGENT}  priorityClass: {name}\n")) == []
 
 
 names = st.from_regex(r"[a-z][a-z0-9-]{0,10}", fullmatch=True)

@@ -16,7 +16,20 @@ from agentos.abi.resource import KINDS
 from agentos.manifests.load import validate_resource
 from agentos.manifests.schema import FILES, LATER, flat_schema, read_schema
 
-OURS = ["agent", "fault", "model", "play", "policy", "tenant", "tool", "tool-grant", "validate-output", "workload"]
+OURS = [
+    "agent",
+    "fault",
+    "model",
+    "model-class",
+    "play",
+    "policy",
+    "priority-class",
+    "tenant",
+    "tool",
+    "tool-grant",
+    "validate-output",
+    "workload",
+]
 KIND_SCHEMAS = [*FILES.values(), "play"]
 ROOT = Path(__file__).parents[3]
 

@@ -61,6 +61,7 @@ def test_the_whole_document() -> None:
             "agents": {
                 "a": {
                     "model": "small",
+                    "models": ["small"],
                     "tools": ["read"],
                     "budget": {"calls": 200, "tokens": 1_000_000},
                     "governance": AGENT["governance"],
@@ -81,7 +82,7 @@ def test_the_whole_document() -> None:
             "policies": {},
             "rules": {
                 "syscall": ["budget", "declassify", "grants", "model", "workspace"],
-                "admission": ["high_risk", "model_key", "retention", "tenant"],
+                "admission": ["high_risk", "model_key", "priority", "retention", "tenant"],
                 "approval": ["distinct", "requester"],
             },
             "roles": {},
@@ -166,3 +167,16 @@ def test_the_digest_depends_on_paths_and_sources_and_not_on_order() -> None:
     one, two = Module("a", "x"), Module("b", "y")
     assert policy_digest([one, two]) == policy_digest([two, one])
     assert len({policy_digest(modules) for modules in ([one], [two], [one, two], [Module("a", "xb"), Module("b", "y")], [])}) == 5
+
+
+def test_an_agent_may_call_what_its_model_class_stands_for() -> None:
+    """All models of all routes, each once; of another tenant's class of that name nothing."""
+    routes = [{"models": ["b", "a"], "when": {"maxTokens": 5}}, {"models": ["c", "b"]}]
+    resources = [
+        resource("Agent", "x", {**AGENT, "model": "large"}),
+        resource("ModelClass", "large", {"routes": routes}),
+        resource("ModelClass", "large", {"routes": [{"models": ["z"]}]}, "acme"),
+    ]
+    built = build_data(resources, "default", granted_by={})
+    assert built["agentos"]["agents"]["x"]["models"] == ["a", "b", "c"]
+    assert Draft202012Validator(schema("policy-data")).is_valid(built)

@@ -11,8 +11,10 @@ from agentos.abi import event as ev
 from agentos.eventlog.port import Stored
 from agentos.eventlog.subject import session_subject, stream_of
 from agentos.projections import read
+from agentos.projections.decoded import read_kind
 from agentos.projections.store import Store
-from agentos.projections.text_store import TextStore
+from agentos.projections.text_store import TextStore, _place
+from agentos.projections.texts import WITH_TEXT, text_of
 
 SECRET = "Xanthippe"
 
@@ -232,3 +234,22 @@ def test_the_audit_chain_of_another_tenant_erases_nothing(text, told, stream_of_
     ((stream, stored),) = tombstones_of(["s-told"])
     text.apply([(stream, Stored(stored.subject, 1, stored.data.replace(b"agentos/default", b"agentos/acme")))])
     assert found(text, "find") == 1
+
+
+def test_words_of_one_moment_have_rows_of_their_own(text, record, stream_of_sessions):
+    """Ids are made of the time and 20 bits: where two are one, in a batch or across batches, both events have a row."""
+    sessions = []
+    for number in range(6000):
+        chain = record.Chain(f"s-{number}")
+        chain.created()
+        sessions.append(chain.stored)
+    batch = stream_of_sessions(*sessions)
+    for start in range(0, len(batch), 1000):
+        text.apply(batch[start : start + 1000])
+    with text.reader() as connection:
+        rows = connection.execute("SELECT session, id FROM texts").fetchall()
+        hits = connection.execute("SELECT rowid FROM found WHERE found MATCH 'inbox'").fetchall()
+    assert len({row["session"] for row in rows}) == len({row["id"] for row in rows}) == 6000
+    assert {row["id"] for row in rows} == {row["rowid"] for row in hits}
+    marks = {_place(text_of(*read_kind(lines[0], WITH_TEXT))) for lines in sessions}
+    assert len(marks) < 6000, "no two sessions met: more are needed"

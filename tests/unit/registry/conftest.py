@@ -11,7 +11,7 @@ import pytest
 from agentos.abi.canonical import Json
 from agentos.abi.decision import Decision, Verdict
 from agentos.abi.errors import ManifestError
-from agentos.abi.resource import Key, Resource
+from agentos.abi.resource import Key, Resource, is_fleet_kind
 from agentos.control.principal import Caller
 from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.registry.apply import Applier
@@ -35,7 +35,7 @@ class Ticks:
 
 def make(kind: str, name: str, spec: Mapping[str, Json], *, tenant: str = "default", **labels: str) -> Resource:
     """One resource."""
-    return Resource(Key(kind, "*" if kind == "Tenant" else tenant, name), labels, {}, dict(spec))
+    return Resource(Key(kind, "*" if is_fleet_kind(kind) else tenant, name), labels, {}, dict(spec))
 
 
 def agent(name: str = "triage", *, tenant: str = "default", model: str = "fast", calls: int = 10, **labels: str) -> Resource:

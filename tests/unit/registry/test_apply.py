@@ -179,3 +179,16 @@ async def test_question_about_a_tenant(applier: Applier, gate: SimpleNamespace, 
     await applier.propose(alice, [new.resource("Tenant", "acme", {}).to_dict(), new.agent("own", tenant="acme").to_dict()])
     assert [(tenant, question["tenant"]) for tenant, question in gate.questions] == [("*", "default"), ("acme", "acme")]
     assert [one["kind"] for one in gate.questions[1][1]["resources"]] == ["Agent", "Tenant"]
+
+
+async def test_question_about_a_tenant_that_changes(
+    applier: Applier, gate: SimpleNamespace, alice: Caller, new: SimpleNamespace
+) -> None:
+    """With a changed Tenant stands what is in it, so that policy sees who still uses what the tenant no longer has."""
+    tenants = [new.resource("Tenant", name, {}) for name in ("acme", "globex")]
+    agents = [new.agent("own", tenant="acme"), new.agent("other", tenant="globex")]
+    await apply(applier, alice, *tenants, *agents)
+    gate.questions.clear()
+    await applier.propose(alice, [new.resource("Tenant", "acme", {"priorityClasses": ["batch"]}).to_dict()])
+    [(tenant, question)] = gate.questions
+    assert (tenant, [one["metadata"]["name"] for one in question["resources"]]) == ("*", ["own", "acme", "globex"])

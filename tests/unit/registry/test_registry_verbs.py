@@ -132,6 +132,61 @@ async def test_a_tenants_principal_sees_its_tenant(
         await verbs["registry.plan"](bob, {"delete": ["agent/default/triage"]})
 
 
+async def test_a_tenants_principal_sees_what_its_agents_may_name(
+    verbs: dict[str, Handler], alice: Caller, bob: Caller, new: SimpleNamespace
+) -> None:
+    """Priority classes, and the names of the models that its tenant was lent; it changes neither."""
+    await fill(verbs, alice, new)
+    nightly = new.resource("PriorityClass", "nightly", {"rank": -50})
+    lent = [new.resource("Tenant", "acme", {"models": ["fast"]}), new.resource("Tenant", "globex", {"models": ["fast"]}), nightly]
+    await verbs["registry.apply"](alice, {"manifests": [one.to_dict() for one in lent], **WORDS})
+    seen: Any = await verbs["registry.list"](bob, {})
+    assert ([item["key"] for item in seen["items"]], seen["lent"]) == (
+        ["priorityclass/*/nightly", "agent/acme/own"],
+        {"acme": ["fast"]},
+    )
+    assert (await verbs["registry.list"](alice, {}))["lent"] == {"acme": ["fast"], "globex": ["fast"]}
+    assert (await verbs["registry.get"](bob, {"kind": "PriorityClass", "name": "nightly"}))["resource"] == nightly.to_dict()
+    for asked in ({"manifests": [nightly.to_dict()]}, {"delete": ["priorityclass/nightly"]}):
+        with pytest.raises(Denied):
+            await verbs["registry.plan"](bob, asked)
+
+
+async def test_who_uses_a_model_or_a_class(verbs: dict[str, Handler], alice: Caller, new: SimpleNamespace) -> None:
+    """By a class, by lending, by an agent of a tenant that was lent it."""
+    await fill(verbs, alice, new)
+    agent = new.agent("night", tenant="acme", model="fast")
+    resources = [
+        new.resource("Tenant", "acme", {"models": ["fast"], "priorityClasses": ["nightly", "standard"]}),
+        new.resource("PriorityClass", "nightly", {"rank": -50}),
+        new.resource("ModelClass", "any", {"routes": [{"models": ["fast"]}, {"models": ["fast"], "when": {"maxTokens": 1}}]}),
+        new.agent("chooser", model="any"),
+        new.resource("Agent", "night", {**agent.spec, "priorityClass": "nightly"}, tenant="acme"),
+    ]
+    await verbs["registry.apply"](alice, {"manifests": [one.to_dict() for one in resources], **WORDS})
+
+    async def relations(kind: str, name: str, *, tenant: str = "default") -> list[tuple[str, str]]:
+        found: Any = await verbs["registry.get"](alice, {"kind": kind, "name": name, "tenant": tenant})
+        return [(row["relation"], row["key"]) for row in found["related"] if row["relation"] != "judged by"]
+
+    assert await relations("Model", "fast") == [
+        ("used by", "agent/acme/night"),
+        ("used by", "agent/acme/own"),
+        ("used by", "agent/default/triage"),
+        ("used by", "modelclass/default/any"),
+        ("used by", "tenant/*/acme"),
+    ]
+    assert await relations("ModelClass", "any") == [("names", "model/default/fast"), ("used by", "agent/default/chooser")]
+    assert await relations("PriorityClass", "nightly") == [("used by", "agent/acme/night"), ("used by", "tenant/*/acme")]
+    assert ("names", "model/default/fast") in await relations("Tenant", "acme")
+    named = await relations("Agent", "night", tenant="acme")
+    assert named[:3] == [
+        ("names", "model/default/fast"),
+        ("names", "tool/acme/read"),
+        ("names", "priorityclass/*/nightly"),
+    ]
+
+
 VERBS = ["plan", "apply", "get", "list", "delete", "history", "rollback"]
 JSONS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=2), max_leaves=3

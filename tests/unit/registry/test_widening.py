@@ -119,6 +119,14 @@ MORE = {"path": "b.rego", "source": "package agentos.syscall.rules.b"}
 SAME_PACKAGE = {"path": "b.rego", "source": "# c\npackage agentos.syscall.rules.a\nexempt := true"}
 M = {"provider": "anthropic", "anthropic": {"model": "m", "maxTokens": 1, "apiKeyEnv": "K"}}
 S = {"provider": "scripted", "scripted": {"play": {"rules": []}}}
+LIMITED = {
+    **S,
+    "limits": {"concurrency": 2, "tokensPerMinute": 9},
+    "price": {"inputPerMillion": "3.00", "outputPerMillion": "15"},
+}
+C = {"routes": [{"models": ["a"], "when": {"maxTokens": 5}}, {"models": ["b"]}]}
+N = {"rank": 0, "background": False, "preemptible": True, "patienceSeconds": 9, "concurrency": 1, "headroomPercent": 20}
+D = {"perDay": {"dollars": "20.00"}, "total": {"tokens": 9}}
 
 
 @pytest.mark.parametrize(
@@ -176,6 +184,64 @@ S = {"provider": "scripted", "scripted": {"play": {"rules": []}}}
         ("Tenant", {"limits": {"sessions": 5}}, {"limits": {"sessions": 6}}, "may run 6 sessions"),
         ("Tenant", {"limits": {"sessions": 5}}, {"limits": {"sessions": 4}}, None),
         ("Tenant", None, {"limits": {"sessions": 500}}, None),
+        ("Agent", A, {**A, "budget": {**A["budget"], "dollars": "1.5"}}, None),
+        (
+            "Agent",
+            {**A, "budget": {"dollars": "9.00"}},
+            {**A, "budget": {"dollars": "10.0"}},
+            "may spend 10.0 dollars (was 9.00)",
+        ),
+        ("Agent", {**A, "budget": {"dollars": "1.5"}}, {**A, "budget": {"dollars": "1.50"}}, None),
+        ("Agent", {**A, "budget": {"seconds": 5}}, {**A, "budget": {}}, "no budget of seconds any more (was 5)"),
+        ("Agent", {**A, "budget": {"perDay": {"calls": 5}}}, {**A, "budget": {"perDay": {"calls": 6}}}, "6 calls a day (was 5)"),
+        ("Agent", {**A, "budget": {"perDay": {"calls": 5}}}, {**A, "budget": {}}, "no budget of calls a day any more"),
+        ("Agent", A, {**A, "weight": 2}, "share of weight 2 (was 1)"),
+        ("Agent", {**A, "weight": 2}, A, None),
+        ("Agent", A, {**A, "priorityClass": "interactive"}, "priority class interactive (was standard)"),
+        ("Agent", A, {**A, "priorityClass": "standard", "program": "default"}, None),
+        ("Agent", A, {**A, "program": "vip"}, "belongs to program vip (was default)"),
+        ("Agent", A, {**A, "deadlineSeconds": 1}, None),
+        ("Tenant", None, {"models": ["fast"], "weight": 9}, "may use fast of tenant default"),
+        ("Tenant", {"models": ["fast"]}, {"models": ["slow", "fast"]}, "may use slow of tenant default"),
+        ("Tenant", {"models": ["fast"]}, {}, None),
+        ("Tenant", {}, {"weight": 7}, "share of weight 7 (was 1)"),
+        ("Tenant", {}, {"budget": D}, None),
+        ("Tenant", {"budget": D}, {"budget": {**D, "total": {"tokens": 10}}}, "may spend 10 tokens in all (was 9)"),
+        ("Tenant", {"budget": D}, {"budget": {"total": {"tokens": 9}}}, "no budget of dollars a day any more"),
+        ("Tenant", {"budget": {"perDay": {"bytes": 1}}}, None, "no budget of bytes a day any more"),
+        ("Tenant", {"programs": {"p": {}}}, {"programs": {"p": {"weight": 2}}}, "program p has a share of weight 2"),
+        (
+            "Tenant",
+            {"programs": {"p": {"budget": {"total": {"calls": 1}}}}},
+            {},
+            "program p has no budget of calls in all any more",
+        ),
+        ("Tenant", {"priorityClasses": ["batch"]}, {"priorityClasses": ["batch", "x"]}, "may have the priority classes x too"),
+        ("Tenant", {"priorityClasses": ["batch"]}, {}, "may have any priority class (was batch)"),
+        ("Tenant", {}, {"priorityClasses": ["batch"]}, None),
+        ("Model", LIMITED, {**LIMITED, "limits": {"concurrency": 3, "tokensPerMinute": 9}}, "takes 3 calls at one time (was 2)"),
+        ("Model", LIMITED, {**LIMITED, "limits": {"concurrency": 1}}, "takes any number of tokens a minute (was 9)"),
+        ("Model", LIMITED, {**LIMITED, "price": {"inputPerMillion": "2.99", "outputPerMillion": "15.0"}}, "input count as 2.99"),
+        ("Model", {**LIMITED, "limits": {}}, LIMITED, None),
+        ("ModelClass", C, {"routes": [*C["routes"], {"models": ["c"]}]}, "may stand for c too"),
+        ("ModelClass", C, {"routes": C["routes"][1:]}, "chooses among its models by other rules"),
+        ("ModelClass", C, {**C, "description": "x"}, None),
+        ("ModelClass", None, C, None),
+        ("ModelClass", C, None, None),
+        ("Tool", {**T, "limits": {"callsPerMinute": 5}}, T, "takes any number of calls a minute (was 5)"),
+        ("Tool", T, {**T, "commutes": True}, "may run at once"),
+        ("PriorityClass", N, {**N, "rank": 1}, "goes before others with rank 1 (was 0)"),
+        ("PriorityClass", N, {**N, "rank": -1}, None),
+        ("PriorityClass", {**N, "background": True}, N, "no longer takes only what others leave"),
+        ("PriorityClass", N, {**N, "agingSeconds": 30}, "for each 30 s (was 60 s)"),
+        ("PriorityClass", N, {**N, "background": True}, None),
+        ("PriorityClass", N, {**N, "preemptible": False}, "no longer cut off"),
+        ("PriorityClass", N, {**N, "patienceSeconds": 0}, "after 0 s (was 9 s)"),
+        ("PriorityClass", {**N, "patienceSeconds": None}, N, "after 9 s (was never)"),
+        ("PriorityClass", N, {**N, "concurrency": None}, "any number of calls of an endpoint at one time (was 1)"),
+        ("PriorityClass", N, {**N, "headroomPercent": 0}, "leaves 0 percent"),
+        ("PriorityClass", None, {**N, "rank": 999}, None),
+        ("PriorityClass", N, None, None),
     ],
 )
 def test_each_kind(new: SimpleNamespace, kind: str, before: Any, after: Any, said: str | None) -> None:
@@ -188,3 +254,12 @@ def test_each_kind(new: SimpleNamespace, kind: str, before: Any, after: Any, sai
         assert len(sentences) == 1
         assert said in sentences[0]
         assert sentences[0].startswith(f"{kind.lower()}/")
+
+
+def test_a_class_in_the_place_of_a_built_in_one(new: SimpleNamespace) -> None:
+    """Declaring `batch` changes what was there before, and so does deleting it again."""
+    ahead = new.resource("PriorityClass", "batch", {"rank": 0, "background": True, "preemptible": True})
+    assert widens(None, ahead) == ("priorityclass/*/batch: goes before others with rank 0 (was -100)",)
+    behind = new.resource("PriorityClass", "batch", {"rank": -200, "background": True, "preemptible": True})
+    assert widens(None, behind) == ()
+    assert widens(behind, None) == ("priorityclass/*/batch: goes before others with rank -100 (was -200)",)

@@ -162,9 +162,14 @@ def test_whoever_an_urgent_session_waits_for_runs_at_its_priority() -> None:
     one.boost("s-holder", "interactive")
     one.boost("s-holder", "interactive")
     one.unboost("s-holder", "interactive")
-    assert one.preview(0) == ("interactive", ("a", "p", "a"))
+    first = one.preview(0)
+    assert first is not None
+    assert (first.turn.id, first.priority) == ("holder", "interactive")
     one.unboost("s-holder", "interactive")
-    assert one.preview(0) == ("standard", ("b", "p", "a"))
+    first = one.preview(0)
+    assert first is not None
+    assert (first.turn.id, first.priority) == ("other", "standard")
+    assert "b/p/a is the furthest behind" in first.why
     one.boost("s-holder", "interactive")
     assert served(one) == "holder"
     with pytest.raises(ValueError, match="nobody"):

@@ -13,7 +13,7 @@ package agentos.admission.rules.tenant
 results contains {"rule": "tenant.undeclared", "effect": "deny", "reason": reason} if {
 	some change in input.changes
 	change.action != "delete"
-	change.resource.kind != "Tenant"
+	not change.resource.kind in fleet
 	name := owner(change.resource)
 	not name in declared
 	reason := sprintf(
@@ -36,8 +36,11 @@ results contains {"rule": "tenant.foreign", "effect": "deny", "reason": reason} 
 	)
 }
 
+# What belongs to no tenant: whoever may declare one may declare the other.
+fleet := {"Tenant", "PriorityClass"}
+
 owner(resource) := "*" if {
-	resource.kind == "Tenant"
+	resource.kind in fleet
 } else := object.get(resource, ["metadata", "tenant"], "default")
 
 declared contains "default"

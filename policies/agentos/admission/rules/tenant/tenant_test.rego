@@ -45,6 +45,14 @@ test_a_principal_abroad if {
 	}}
 }
 
+nightly := {"kind": "PriorityClass", "metadata": {"name": "nightly"}, "spec": {"rank": 1}}
+
+test_a_priority_class_needs_no_tenant if found("*", "create", nightly, [nightly]) == set()
+
+test_a_principal_of_a_tenant_changes_no_priority_class if {
+	{result.rule | some result in found("acme", "create", nightly, [acme, nightly])} == {"tenant.foreign"}
+}
+
 test_a_principal_of_a_tenant_changes_no_tenant if {
 	{result.rule | some result in found("acme", "update", acme, [acme])} == {"tenant.foreign"}
 }

@@ -1,6 +1,6 @@
 # METADATA
 # title: model
-# description: an agent calls the model that its declaration names, and no other
+# description: an agent calls the model that its declaration names, or one of the model class that it names, and no other
 # schemas:
 #   - input: schema["policy-input"]
 # related_resources:
@@ -12,12 +12,15 @@ package agentos.syscall.rules.model
 # description: the model of the call is not the agent's
 results contains {"rule": "model.undeclared", "effect": "deny", "reason": reason} if {
 	input.syscall.tool == "model-call"
-	not input.syscall.args.model == data.agentos.agents[agent].model
+	not declared
 	reason := sprintf(
 		"agent %s may not call model %s; an operator can name it in the Agent",
 		[agent, json.marshal(object.get(input.syscall.args, "model", null))],
 	)
 }
+
+# A rule of its own, so that an absent model, agent or list is a denial: `not x in y` is undefined where one of them is.
+declared if input.syscall.args.model in data.agentos.agents[agent].models
 
 default agent := "(unnamed)"
 

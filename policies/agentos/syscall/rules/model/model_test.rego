@@ -4,7 +4,7 @@ import data.agentos.syscall.rules.model
 
 found(tool, args) := results if {
 	results := model.results with input as {"agent": {"name": "triage"}, "syscall": {"tool": tool, "args": args}}
-		with data.agentos.agents as {"triage": {"model": "small"}}
+		with data.agentos.agents as {"triage": {"model": "any", "models": ["small", "tiny"]}}
 }
 
 undeclared(name) := {{
@@ -14,6 +14,16 @@ undeclared(name) := {{
 }}
 
 test_the_declared_model if found("model-call", {"model": "small"}) == set()
+
+test_another_of_its_class if found("model-call", {"model": "tiny"}) == set()
+
+test_the_class_is_no_model if found("model-call", {"model": "any"}) == undeclared(`"any"`)
+
+test_an_agent_without_models if {
+	results := model.results with input as {"agent": {"name": "triage"}, "syscall": {"tool": "model-call", "args": {"model": "small"}}}
+		with data.agentos.agents as {"triage": {"model": "small"}}
+	count(results) == 1
+}
 
 test_another_model if found("model-call", {"model": "large"}) == undeclared(`"large"`)
 

@@ -1,0 +1,57 @@
+"""`agentos budget`: what each account may use, has used, holds and has left."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+
+from agentos.abi.canonical import Json
+from agentos.cli.command import Facts, call, emit_table, show
+from agentos.cli.render.text import plain
+from agentos.cli.verb import examples
+
+_DECIMALS: Final = {"microdollars": ("dollars", 6), "milliseconds": ("seconds", 3)}
+"""Units that are declared in others: their name there, and how many digits behind the point."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command(epilog=examples("agentos budget", "agentos budget --days 7", "agentos budget SESSION -o json"))(budget)
+
+
+def budget(
+    sessions: Annotated[list[str] | None, typer.Argument(metavar="[SESSION]...", help="sessions to show as well")] = None,
+    days: Annotated[int, typer.Option("--days", min=1, max=31, help="how many UTC days, today among them")] = 1,
+    output: Annotated[Facts, typer.Option("--output", "-o", help="how to print")] = Facts.TABLE,
+) -> None:
+    """Show budgets: limits, used, reserved and left.
+
+    Of the tenant, its programs and its agents, in all and by day. An account without a limit is shown once something was used of it. Reserved is what calls under way may use at most.
+    """
+    answer = call("budget.list", {"days": days, "sessions": list(sessions or ())})
+    show(answer, output, lambda: _print(answer))
+
+
+def _print(answer: Json) -> None:
+    rows = [
+        [
+            f"{one['kind']} {plain(one['name'])}",
+            one["day"] or ("so far" if one["kind"] == "session" else "in all"),
+            _DECIMALS.get(one["unit"], (one["unit"], 0))[0],
+            *(amount(one["unit"], one[field]) for field in ("limit", "used", "reserved", "left")),
+        ]
+        for one in answer["accounts"]
+    ]
+    headers = ["account", "when", "unit", "limit", "used", "reserved", "left"]
+    emit_table(headers, rows, shrink=["account"], empty=f"tenant {answer['tenant']} has no budget, and has used nothing")
+
+
+def amount(unit: str, value: int | None) -> str:
+    """`1.5` for 1,500,000 microdollars; `-` for none."""
+    if value is None:
+        return "-"
+    digits = _DECIMALS.get(unit, ("", 0))[1]
+    whole, part = divmod(value, 10**digits)
+    fraction = f"{part:0{digits}d}".rstrip("0") if digits else ""
+    return f"{whole:,}.{fraction}" if fraction else f"{whole:,}"

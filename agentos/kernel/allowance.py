@@ -1,0 +1,108 @@
+"""What an allowed call may use, and what it was seen to use: between its reservation and the record of its outcome.
+
+An act keeps within `output` and `milliseconds`, and says what a model's reply used as soon as it knows (`saw`). `spent` is then
+what the record of the outcome says, from which the books are settled (`kernel.booked`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+from agentos.abi.canonical import Json, canonical
+from agentos.abi.errors import DriverError
+from agentos.abi.syscall import ToolEffect
+from agentos.drivers.port import ModelRequest, ToolSpec
+from agentos.kernel.budgets import FREE, Held, Want
+from agentos.scheduler.declared import Endpoint, Price
+
+MODEL_MS: Final = 600_000
+"""The most time that a model call is given where there is a budget."""
+
+
+def want_of_tool(tool: ToolSpec, args: Mapping[str, Json]) -> Want:
+    """What a call of a tool may use at most."""
+    written = len(canonical(args)) if tool.effect is ToolEffect.WRITE else 0
+    return Want(calls=1, milliseconds=tool.timeout_ms, bytes=written)
+
+
+def want_of_model(request: ModelRequest, endpoint: Endpoint) -> Want:
+    """What a call of a model may use at most: a token for every two bytes of the request, rounded up, and the longest answer."""
+    size = len(canonical([request.system, list(request.messages), list(request.tools), request.beginning]))
+    return Want(input=-(-size // 2), output=endpoint.max_output, price=endpoint.price, milliseconds=MODEL_MS)
+
+
+@dataclass(slots=True)
+class Allowance:
+    """Of one call. `held` None: its tenant declares no budget, and nothing bounds it."""
+
+    held: Held | None = None
+    price: Price = FREE
+    tokens: tuple[int, int] | None = None
+    """Tokens of the request and of the answer, as the provider has counted them."""
+    lost: bool = False
+    """The call went out, and nobody can say what it used: unless its tokens are known, all that were reserved count."""
+
+    @property
+    def output(self) -> int | None:
+        """The most tokens of an answer; None: not bounded."""
+        return self.held.output if self.held is not None else None
+
+    @property
+    def milliseconds(self) -> int | None:
+        """The most time that it may take; None: not bounded."""
+        return self.held.milliseconds if self.held is not None else None
+
+    def bounded(self, tool: ToolSpec) -> ToolSpec:
+        """The tool, with the time-out that it may take."""
+        if self.milliseconds is None or self.milliseconds >= tool.timeout_ms:
+            return tool
+        return replace(tool, timeout_ms=self.milliseconds)
+
+    @asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """A block that a model is asked in. Raises DriverError when it takes longer than it may."""
+        if self.milliseconds is None:
+            yield
+            return
+        try:
+            async with asyncio.timeout(self.milliseconds / 1000):
+                yield
+        except TimeoutError as error:
+            self.lost = True
+            seconds = f"{self.milliseconds / 1000:g}"
+            raise DriverError(f"the model did not answer within the {seconds} s that its budget has left for a call") from error
+
+    def heard(self, text: str) -> None:
+        """Note what a model had said when it was stopped: it has used the request, and tokens of two bytes or more."""
+        if self.held is not None:
+            said = -(-len(text.encode()) // 2)
+            self.saw(self.held.amounts.get("tokens", 0) - self.held.output, min(said, self.held.output))
+
+    def saw(self, input_tokens: int, output_tokens: int) -> None:
+        """Note what the model has used."""
+        self.tokens = max(0, input_tokens), max(0, output_tokens)
+
+    def spent(self, duration_us: int) -> dict[str, Json]:
+        """The fields `spent` and `overdrawn` of the record of an outcome; none where there is nothing to settle."""
+        tokens, cost = (sum(self.tokens), self.price.cost(*self.tokens)) if self.tokens is not None else (0, 0)
+        if self.held is None:
+            # Without a budget only money is told: nobody could work it out afterwards, when prices are others.
+            return {"spent": {"tokens": tokens, "microdollars": cost, "milliseconds": -(-duration_us // 1000)}} if cost else {}
+        held = self.held.amounts
+        if self.tokens is None and self.lost:
+            tokens, cost = held.get("tokens", 0), held.get("microdollars", 0)
+        used = {
+            "tokens": tokens,
+            "microdollars": cost,
+            "calls": held.get("calls", 0),
+            "milliseconds": -(-duration_us // 1000),
+            "bytes": held.get("bytes", 0),
+        }
+        body: dict[str, Json] = {"spent": {unit: amount for unit, amount in used.items() if amount}}
+        if over := {unit: amount - held.get(unit, 0) for unit, amount in used.items() if amount > held.get(unit, 0)}:
+            body["overdrawn"] = over
+        return body

@@ -1,0 +1,173 @@
+"""Deciding a call: what policy rules, what the call is charged, what is reserved for it, and how the log is told.
+
+Nothing here acts, and nothing is recorded here: the gate does both, and takes back what was charged and reserved if the decision
+was surely not recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+
+from agentos.abi.canonical import Json
+from agentos.abi.decision import Decision, Verdict, deny
+from agentos.abi.syscall import MODEL_CALL, Syscall, ToolEffect
+from agentos.drivers.port import ToolSpec
+from agentos.kernel import booked, consent, obligations
+from agentos.kernel.acts import Act
+from agentos.kernel.budgets import Budgets, Held, Refused, Want, is_budgeted
+from agentos.kernel.charges import CHARGED, NOTHING, Charges, Payer, Receipt
+from agentos.kernel.journal import Journal
+from agentos.kernel.port import Configuration
+from agentos.kernel.ruling import Check, Ruling, rule
+from agentos.projections.question import question
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A validated call on its way to policy."""
+
+    syscall: Syscall
+    effect: ToolEffect
+    args_digest: str
+    once: bool
+    """Whether acting twice could do harm: then a lost outcome is reported as unknown, never retried."""
+    check: Check
+    """What rewritten arguments still have to fit."""
+    act: Act
+    want: Callable[[Ruling], Want]
+    """What it may use at most; asked only where there is a budget."""
+    spec: ToolSpec | None = None
+    """The tool; None for a call of the model."""
+    admitted: Mapping[str, Json] | None = None
+    """Where and as what it was let in (`kernel.admission`); None where nothing is arbitrated."""
+    declassifies: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Deal:
+    """What holds for a call, what it was charged, and what is held for it (None: its tenant declares no budget)."""
+
+    ruling: Ruling
+    receipt: Receipt = NOTHING
+    held: Held | None = None
+
+
+class Deciding:
+    """Decides calls. `profiles` gives the sandboxes that tools can be called inside of."""
+
+    def __init__(self, charges: Charges, budgets: Budgets, profiles: Callable[[], Collection[str]]) -> None:
+        self._charges = charges
+        self._budgets = budgets
+        self._profiles = profiles
+
+    async def decide(self, journal: Journal, configuration: Configuration, request: Request, data: dict[str, Json]) -> Deal:
+        """What holds for the call. `data` gets arguments and spent grants of the last question."""
+        ruling, receipt = await self._rule(journal, configuration, request, data)
+        if ruling.decision.effect is not Verdict.ALLOW:
+            return Deal(ruling)
+        try:
+            held = await self._reserve(journal, configuration, request, ruling, data["now"])
+        except BaseException:
+            self._charges.refund(receipt)
+            raise
+        if isinstance(held, Refused):
+            self._charges.refund(receipt)
+            denied = ruling.denied("budget", held.reason)
+            return Deal(replace(denied, decision=replace(denied.decision, rules=(held.rule,))))
+        return Deal(ruling, receipt, held)
+
+    def take_back(self, deal: Deal, *, recorded: bool = False) -> None:
+        """Give back what was charged and reserved for a call that was surely not let through.
+
+        `recorded`: the session has grown meanwhile, perhaps by the decision; then only the books know, which hear of each event.
+        """
+        if not recorded:
+            self._charges.refund(deal.receipt)
+        self._budgets.release(deal.held)
+
+    async def _rule(
+        self, journal: Journal, configuration: Configuration, request: Request, data: dict[str, Json]
+    ) -> tuple[Ruling, Receipt]:
+        """What holds for the call, and what it was charged. `data` gets arguments and spent grants of the last question."""
+        state, now = journal.state, data["now"]
+        spent: list[str] = []
+
+        async def decide(args: dict[str, Json], args_digest: str) -> Decision:
+            if state.agent not in configuration.agents:
+                return deny("kernel.agent-gone", f"agent {state.agent} is not declared in revision {configuration.revision}")
+            data["args"], data["args_digest"] = args, args_digest
+            asked = question(
+                state,
+                agent=data["agent"],
+                call=data,
+                revision=configuration.revision,
+                policy_digest=configuration.policy_digest,
+                now_ms=now,
+                spent=spent,
+            )
+            return await configuration.decider.decide_syscall(asked)
+
+        while True:
+            ruling = await rule(decide, request.syscall.args, request.args_digest, request.check)
+            if data["tool"] == MODEL_CALL and ruling.decision.effect is Verdict.ASK:
+                ruling = obligations.unasked(ruling)
+            if ruling.obliged("sandbox", "redact", "mask") and ruling.decision.effect in {Verdict.ALLOW, Verdict.ASK}:
+                # A model is asked over its endpoint, which no sandbox of ours is around.
+                ruling = obligations.feasible(ruling, data["tool"], () if data["tool"] == MODEL_CALL else self._profiles())
+            receipt = NOTHING
+            if ruling.decision.effect is Verdict.ALLOW and ruling.obliged(*CHARGED):
+                payer = Payer(journal.tenant, journal.session, state.agent, data["call"])
+                charged = await self._charges.charge(payer, ruling.obliged(*CHARGED), now)
+                if isinstance(charged, Receipt):
+                    receipt = charged
+                elif fresh := [digest for digest in charged.spent if digest not in spent]:
+                    # Without the grants that are used up another one may cover the call, or ask a person.
+                    spent += fresh
+                    continue
+                else:
+                    ruling = ruling.denied(charged.kind, charged.reason)
+            if spent:
+                data["spent"] = spent
+            return ruling, receipt
+
+    async def _reserve(
+        self, journal: Journal, configuration: Configuration, request: Request, ruling: Ruling, now: int
+    ) -> Held | Refused | None:
+        arbitration = configuration.arbitration
+        if not is_budgeted(arbitration):
+            return None
+        state = journal.state
+        agent = configuration.agents.get(state.agent)
+        program = agent.program if agent is not None else booked.DEFAULT_PROGRAM
+        payer = booked.Payer(journal.session, state.agent, program, booked.day_of(now))
+        call = request.syscall.call
+        first = not state.calls
+        return await self._budgets.reserve(journal.tenant, call, payer, request.want(ruling), arbitration, now, first=first)
+
+
+def told(journal: Journal, configuration: Configuration, request: Request, deal: Deal, now: int) -> dict[str, Json]:
+    """What a `decided` event says of a ruling, its charge and its reservation."""
+    ruling = deal.ruling
+    body: dict[str, Json] = {
+        "args": ruling.args,
+        "args_digest": ruling.args_digest,
+        "decision": ruling.decision.to_dict(),
+        "policy": {"engine": configuration.decider.engine, "data": configuration.decider.data_digest},
+    }
+    if ruling.rewritten:
+        body["proposed"] = request.args_digest
+        body["rewritten"] = [change.to_dict() for change in ruling.rewritten]
+    if ruling.carried:
+        body["carried"] = [one.to_dict() for one in ruling.carried]
+    if ruling.decision is not ruling.policy:
+        body["overruled"] = ruling.policy.to_dict()
+    if deal.receipt.charged:
+        body["charged"] = [dict(entry) for entry in deal.receipt.charged]
+    if deal.held is not None:
+        body["reserved"] = deal.held.told()
+    if ruling.decision.effect is Verdict.ALLOW and consent.APPROVED in ruling.decision.rules:
+        syscall, policy = request.syscall, configuration.policy_digest
+        given = consent.counting(journal.state, syscall.call, syscall.tool, ruling.args_digest, policy, now)
+        body["approvals"] = consent.relied_on(given, ruling.decision)
+    return body

@@ -1,0 +1,97 @@
+"""A session's hold on a place to run in, and what it waits for while it has none.
+
+Whatever a session has to wait for in a queue it waits for here, so that its place can be given to another one meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from agentos.kernel.admission import Admissions, Request, Ticket, Waiting
+
+
+class Displaced(Exception):
+    """The session waits, and its place is needed: its harness has to go, and what it waits for stays in its queue."""
+
+
+class Seat:
+    """A session's hold on a place, and what it waits for while it has none. Made by `Places` for each run."""
+
+    def __init__(self, session: str, admissions: Admissions, make_room: Callable[[], None]) -> None:
+        """`make_room` sees to it that those who need a place get one of a session that waits."""
+        self.admissions = admissions
+        self._make_room = make_room
+        self.session = session
+        self.place: Ticket | None = None
+        self.leaving = False
+        """Whether it was told to give its place up, and still has it."""
+        self._evicted: asyncio.Future[None] | None = None
+        self.pending: Waiting | None = None
+        """What it waited for when it gave its place up."""
+        self.elsewhere: asyncio.Future[Any] | None = None
+        """The same, where it is in no queue here."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits with a place that it could do without."""
+        return self._evicted is not None and not self.leaving
+
+    def evict(self) -> None:
+        """Have an idle one give its place up."""
+        if self._evicted is not None and not self._evicted.done():
+            self.leaving = True
+            self._evicted.set_result(None)
+
+    async def admit(self, request: Request) -> Ticket:
+        """Wait to be let in. Raises Displaced when the place is needed meanwhile; the request stays in its queue then.
+
+        Cancelling takes the request back.
+        """
+        pending, self.pending = self.pending, None
+        if pending is not None and (pending.request.call, pending.request.candidates) != (request.call, request.candidates):
+            pending.withdraw()
+            pending = None
+        waiting = pending or self.admissions.ask(request)
+        if not waiting.ready.done():
+            self._evicted = asyncio.get_running_loop().create_future()
+            self._make_room()
+            try:
+                await asyncio.wait((waiting.ready, self._evicted), return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                waiting.withdraw()
+                raise
+            finally:
+                self._evicted = None
+            if not waiting.ready.done():
+                self.pending = waiting
+                raise Displaced
+            if self.leaving:
+                # What it waited for came at the same moment, so it stays; others may need another one's place.
+                self.leaving = False
+                self._make_room()
+        return waiting.ready.result()
+
+    async def idle_until(self, done: asyncio.Future[Any]) -> None:
+        """Wait for `done`, which no queue here brings. Raises Displaced when the place is needed meanwhile; see `elsewhere`."""
+        if done.done():
+            return
+        self._evicted = asyncio.get_running_loop().create_future()
+        self._make_room()
+        try:
+            await asyncio.wait((done, self._evicted), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._evicted = None
+        if not done.done():
+            self.elsewhere = done
+            raise Displaced
+        if self.leaving:
+            self.leaving = False
+            self._make_room()
+
+    def forget(self) -> None:
+        """Take back what it waited for and nobody came for."""
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            pending.withdraw()
