@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agentos.abi.canonical import Json
-from agentos.abi.errors import UsageError
+from agentos.abi.errors import NotFound, UsageError
+from agentos.abi.event import parse_rfc3339
 from agentos.cli.approvals import duration
 from agentos.cli.command import emit, emit_json, emit_yaml, open_client, say, settings
-from agentos.cli.follow import follow, show_end
+from agentos.cli.follow import begins, follow, show_end
 from agentos.cli.render.text import plain
+from agentos.cli.session import meant
 from agentos.cli.verb import examples
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ def register(app: typer.Typer) -> None:
             "agentos run triage 'triage the inbox' --input ./inbox --wait",
             "agentos run clerk 'answer them' --input ./desk --label internal --input-label mail=untrusted --input-label crm=pii",
             "agentos run triage 'sort last year' --priority batch --deadline 8h",
+            "agentos run report 'sum it up' --after SESSION --wait",
+            "agentos run triage 'sort the night' --not-before 2026-11-22T06:00:00Z",
             "session=$(agentos run hello world) && agentos wait $session",
         )
     )(run)
@@ -80,11 +84,24 @@ def run(
             "--deadline", metavar="DURATION", help="when it is due, such as 10m; of one agent's turns the earliest first"
         ),
     ] = None,
+    after: Annotated[
+        list[str] | None,
+        typer.Option("--after", metavar="SESSION", help="begin once that session has finished; if it ends otherwise, fail"),
+    ] = None,
+    after_any: Annotated[
+        list[str] | None,
+        typer.Option("--after-any", metavar="SESSION", help="begin once that session has ended, however"),
+    ] = None,
+    not_before: Annotated[
+        str | None,
+        typer.Option("--not-before", metavar="TIME", help="begin no sooner: 2026-11-22T06:00:00Z, or 30m from now"),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="follow the session to its end, on standard error")] = False,
     output: Annotated[Form, typer.Option("--output", "-o", help="what to print of the session; name: its id")] = Form.NAME,
 ) -> int:
     """Start a session of an agent; print its id.
 
+    A session that is to begin later is created now, with its input, and holds nothing until then; --deadline counts from now.
     Without a running runtime, one is started for as long as this command runs, which then waits.
     Exit codes with --wait: 0 finished, 1 failed or cancelled, 3 halted by policy, 5 waits for approval.
     """
@@ -97,11 +114,27 @@ def run(
         params["priority"] = priority
     if deadline is not None:
         params["due_in_ms"] = duration(deadline)
+    if after:
+        params["after"] = after
+    if after_any:
+        params["after_any"] = after_any
+    if not_before is not None:
+        params |= _time(not_before)
     if input_label:
         if input_ is None:
             raise UsageError("--input-label labels the input, and there is none", mend="give --input, or use --label")
         params["file_labels"] = _places(input_label)
     return asyncio.run(_run(params, input_, wait, output))
+
+
+def _time(text: str) -> dict[str, Json]:
+    """The parameter for a time: one with a date, or so long from now. Raises UsageError."""
+    if "-" not in text:
+        return {"begin_in_ms": duration(text)}
+    try:
+        return {"not_before_ms": parse_rfc3339(text)}
+    except ValueError as error:
+        raise UsageError(f"--not-before: {error}", mend="write 2026-11-22T06:00:00Z, or 30m for a time from now") from error
 
 
 def _places(words: list[str]) -> dict[str, list[str]]:
@@ -129,10 +162,12 @@ async def _start(params: dict[str, Json], source: Path | None, wait: bool, outpu
     try:
         if source is not None:
             params["upload"] = await _upload(client, source)
-        session = await client.call("session.create", params)
+        session = await _create(client, params)
         name = session["session"]
         if not wait:
             _show(session, output)
+            if session["state"] == "deferred":
+                say(f"deferred: it begins {begins(session['deferred'])}")
             say(f"next: agentos logs {name} --follow")
             return 0
         await follow(client, name, tell=(lambda _: None) if output in {Form.JSON, Form.YAML} else say, err=True)
@@ -144,6 +179,16 @@ async def _start(params: dict[str, Json], source: Path | None, wait: bool, outpu
         return code
     finally:
         await client.close()
+
+
+async def _create(client: Client, params: dict[str, Json]) -> Json:
+    """Start the session. Raises NotFound, naming the session to begin after that was probably meant."""
+    try:
+        return await client.call("session.create", params)
+    except NotFound as error:
+        for named in (*params.get("after", ()), *params.get("after_any", ())):
+            error = await meant(client, named, error)
+        raise error from None
 
 
 async def _upload(client: Client, source: Path) -> str:

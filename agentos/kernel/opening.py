@@ -10,6 +10,7 @@ from agentos.abi.errors import Conflict, Denied, NotFound, UsageError
 from agentos.kernel.port import AgentSpec, Configuration
 from agentos.kernel.provenance import place_holds
 from agentos.kernel.workspace import InputFile
+from agentos.scheduler.precondition import Precondition
 
 MAX_GOAL: Final = 64 * 1024
 """Characters of a goal at most."""
@@ -32,8 +33,14 @@ def admitted(configuration: Configuration, agent: str, *, live: int) -> AgentSpe
     return configuration.agents[agent]
 
 
-def urgency(configuration: Configuration, agent: AgentSpec, priority: str | None, deadline_ms: int | None) -> dict[str, Json]:
-    """What a run says of its own class and of when it is due (by the clock), for the payload of `session.created`.
+def urgency(
+    configuration: Configuration,
+    agent: AgentSpec,
+    priority: str | None,
+    deadline_ms: int | None,
+    begin: Precondition | None = None,
+) -> dict[str, Json]:
+    """What a run says of its own class, of when it is due and when it may begin, for the payload of `session.created`.
 
     Raises UsageError for a class that is not declared, Denied for one that the tenant may not use; its agent's own is always
     allowed.
@@ -52,6 +59,8 @@ def urgency(configuration: Configuration, agent: AgentSpec, priority: str | None
         data["priority"] = priority
     if deadline_ms is not None:
         data["deadline_ms"] = deadline_ms
+    if begin is not None and (deferred := begin.to_dict()):
+        data["deferred"] = deferred
     return data
 
 
