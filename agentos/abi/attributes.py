@@ -20,6 +20,7 @@ commas.
 | approvals, scope | decided, granted | whose yes it relies on; how far a yes goes |
 | charged | decided | what rates and grants the call was charged to, as JSON: counters outlive what is erased |
 | reserved | decided | what is held for the call until its outcome, and of whose budgets, as JSON: books outlive what is erased |
+| class, waitedms | decided | as what an endpoint has let the call in, and after how many milliseconds |
 | datadigest, engine | decided | the policy's data and the engine that decided |
 | model | decided | the model that a model call goes to |
 | decided, expires, needed, given | questions and answers | the event of the decision, until when (ms), people wanted and had |
@@ -27,6 +28,7 @@ commas.
 | inputtokens, outputtokens | outcomes of model calls | what it used |
 | spent | outcomes | what the call has used of its budgets, as JSON |
 | dataclasses | created, outcomes | labels that it brings into the session |
+| deferred | created | what has to hold before the session begins, as JSON: sessions by their ids, a time |
 | epoch, revision | owned, revised | the take-over's number, the revision moved to |
 """
 
@@ -77,7 +79,7 @@ def names_of(attributes: Mapping[str, str | int], name: str) -> list[str]:
 
 
 def _created(data: Mapping[str, Json]) -> Attributes:
-    return {"dataclasses": _joined(data.get("labels"))}
+    return {"dataclasses": _joined(data.get("labels")), "deferred": _deferred(data.get("deferred"))}
 
 
 def _owned(data: Mapping[str, Json]) -> Attributes:
@@ -104,7 +106,7 @@ def _refused(data: Mapping[str, Json]) -> Attributes:
 
 
 def _decided(data: Mapping[str, Json]) -> Attributes:
-    decision, policy, args = (_object(data, name) for name in ("decision", "policy", "args"))
+    decision, policy, args, admitted = (_object(data, name) for name in ("decision", "policy", "args", "admitted"))
     return {
         **_call(data),
         "tooleffect": _text(data, "effect"),
@@ -116,6 +118,8 @@ def _decided(data: Mapping[str, Json]) -> Attributes:
         "approvals": _joined(_each(data.get("approvals"), "by")),
         "charged": _charges(data.get("charged")),
         "reserved": _amounts(data.get("reserved")),
+        "class": _text(admitted, "class"),
+        **_whole(admitted, waitedms="waited_ms"),
         "datadigest": _text(policy, "data"),
         "engine": _text(policy, "engine"),
         "model": _text(args, "model") if data.get("tool") == MODEL_CALL else "",
@@ -229,6 +233,20 @@ def _amounts(value: Json) -> str:
     """What was reserved or spent, as canonical JSON: amounts by unit, and of a reservation by whose accounts it is found."""
     body = value if isinstance(value, dict) else {}
     kept = {name: body[name] for name in _RESERVED if type(body.get(name)) in {str, int}}
+    try:
+        return canonical(kept).decode("utf-8") if kept else ""
+    except NotCanonical:
+        return ""
+
+
+def _deferred(value: Json) -> str:
+    """What a session waits for before it begins, as canonical JSON: when (ms), and the ids of sessions."""
+    body = value if isinstance(value, dict) else {}
+    kept: dict[str, Json] = {"not_before": body["not_before"]} if type(body.get("not_before")) is int else {}
+    for name in ("after", "after_any"):
+        told = body.get(name)
+        if named := [one for one in told if isinstance(one, str)] if isinstance(told, (list, tuple)) else []:
+            kept[name] = named
     try:
         return canonical(kept).decode("utf-8") if kept else ""
     except NotCanonical:

@@ -15,7 +15,11 @@
     ├── DriverError              driver               1    a tool failed in a way its caller should read
     │   ├── OutcomeUnknown       driver.unknown       1    a tool may or may not have acted
     │   ├── ModelUnavailable     driver.model         1    (`drivers.port`) a model that may answer if asked again
-    │   │   └── ReplyBroken      driver.reply         1    (`drivers.port`) a model's answer that cannot be read
+    │   │   ├── ReplyBroken      driver.reply         1    (`drivers.port`) a model's answer that cannot be read
+    │   │   └── GivenUp          driver.batch-late    1    (`drivers.batch_flight`) a batch was waited for long enough
+    │   ├── BatchGone            driver.batch-gone    1    (`drivers.batching`) a batch that the endpoint does not have any more
+    │   ├── BatchUnsure          driver.batch-unsure  1    (`drivers.batching`) nobody can say whether a batch was made
+    │   ├── SubmissionUnreadable driver.batch-unreadable 1  (`drivers.batching`) what is stored of a batch is no record of one
     │   ├── Preempted            preempted            1    (`kernel.failures`) stopped in favour of a call of a higher class
     │   ├── LockDeadlock         lock.deadlock        1    (`drivers.locks`) waiting for a lock would have closed a cycle
     │   ├── LockHeld             lock.held            1    (`drivers.locks`) a lock was not to be had in time
@@ -126,6 +130,8 @@ class PayloadErased(AgentOSError):
 
 class DriverError(AgentOSError):
     code = "driver"
+    answered = False
+    """Whether a model had begun to answer, so that it has used what nobody has counted."""
 
 
 class OutcomeUnknown(DriverError):

@@ -27,7 +27,9 @@ from agentos.abi.chain import Head
 from agentos.abi.record import decode, header_of, join, make_opening
 
 # Session life.
-SESSION_CREATED: Final = "agentos.session.created"  # agent, goal, inputs [{path, bytes, digest, labels?}], labels?, priority?, deadline_ms?
+# agent, goal, inputs [{path, bytes, digest, labels?}], labels?, priority?, deadline_ms?, deferred?, parent?, forked?
+SESSION_CREATED: Final = "agentos.session.created"
+SESSION_BEGUN: Final = "agentos.session.begun"  # outcomes {session: state}: what a deferred session waited for holds
 SESSION_OWNED: Final = "agentos.session.owned"  # epoch: the runtime (re)took the session
 SESSION_REVISED: Final = "agentos.session.revised"  # from, to: the session moved to another revision
 SESSION_WAITING: Final = "agentos.session.waiting"  # call, args_digest, expires, needed, given: parked at no cost

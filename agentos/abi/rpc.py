@@ -1,6 +1,11 @@
 """Frames of the syscall ABI (draft): newline-delimited JSON-RPC 2.0 on a harness's standard input and output.
 
 The harness calls `session.view`, `model.call`, `tool.call` and `finish`; the kernel calls `initialize` and notifies `cancel`.
+
+A kernel that says `concurrent: true` in `initialize` takes a request before it has answered earlier ones, and answers by their
+ids, in any order: it makes calls of tools that commute at once, everything else one after the other in the order of the requests.
+It reads as far as it serves. So whoever has several requests under way reads answers while it writes, or keeps what it has sent
+without an answer smaller than what a pipe takes.
 """
 
 from __future__ import annotations

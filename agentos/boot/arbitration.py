@@ -19,6 +19,7 @@ from agentos.scheduler.declared import (
     BUILT_IN,
     UNBOUNDED,
     Arbitration,
+    Batch,
     Budget,
     Circuit,
     Endpoint,
@@ -109,6 +110,18 @@ def endpoint(model: Resource) -> Endpoint:
         context_tokens=spec.get("contextTokens"),
         max_output=spec.get("maxOutputTokens", largest),
         continues=spec.get("continuesPartial", False),
+        batch=_batch(spec["batch"], 100 if price is None else price.get("batchPercent", 100)) if "batch" in spec else None,
+    )
+
+
+def _batch(spec: Spec, percent: int) -> Batch:
+    known = Batch()
+    hours: int | None = spec.get("expectHours")
+    return Batch(
+        spec["windowSeconds"] * 1000 if "windowSeconds" in spec else known.window_ms,
+        spec.get("most", known.most),
+        known.expect_ms if hours is None else hours * 3_600_000,
+        percent,
     )
 
 

@@ -89,6 +89,7 @@ def _agent(resource: Resource) -> AgentSpec:
         program=spec.get("program", DEFAULT_PROGRAM),
         priority=spec.get("priorityClass", STANDARD),
         deadline_ms=deadline_ms(spec),
+        fail_fast=bool(spec.get("failFast", False)),
     )
 
 

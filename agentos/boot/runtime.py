@@ -23,6 +23,7 @@ from agentos.abi.ids import DEFAULT_TENANT, FLEET
 from agentos.audit.keyring import KeyRing
 from agentos.boot.backend import Backend, Embedded, External, Remote
 from agentos.boot.backup import Backups
+from agentos.boot.batches import BatchEndpoints, make_batches
 from agentos.boot.budgets import budgeted_events
 from agentos.boot.charges import charged_events
 from agentos.boot.checkpoints import Checkpoints
@@ -107,7 +108,9 @@ class Runtime:
         drivers, models = (points.drivers(self.drivers), points.models(self.models)) if points else (self.drivers, self.models)
         # A home of our own is locked; on a server of somebody else's another home may lead into the same account.
         tenure = Alone() if isinstance(backend, Embedded) else Watched(self._serves, self.timer)
-        gate = Gate(drivers, models, self.workspaces, self.timer, charges, tenure, self.budgets)
+        self.batch_endpoints = BatchEndpoints()
+        self.batches = make_batches(self.tenants, self.batch_endpoints, self.timer, self.random)
+        gate = Gate(drivers, models, self.workspaces, self.timer, charges, tenure, self.budgets, self.batches)
         self.snapshots = Snapshots(lambda tenant: self.tenants.get(tenant).snapshots)
         self.sessions = Sessions(
             logs=(lambda tenant: points.log(self.tenants.log(tenant))) if points else self.tenants.log,
@@ -121,8 +124,9 @@ class Runtime:
             snapshots=self.snapshots,
         )
         self.sessions.at_end(self.locks.ended)
+        self.sessions.at_end(self.batches.ended)
         self.locks.idle = self.sessions.idle
-        self.standing = Standing(self.sessions, self.tenants, self.timer, self.locks)
+        self.standing = Standing(self.sessions, self.tenants, self.timer, self.locks, self.batches)
         self._claim: Claim | None = None
         self.life = Life(self.sessions, self.configurations, gate)
         self.forks = Forks(self.sessions, self.configurations, self.tenants.log, self.workspaces, self.timer, self._join)
@@ -193,6 +197,8 @@ class Runtime:
         checkpoints = self.checkpoints = Checkpoints(self.home.read, ring, self.timer, self.random)
         stack.push_async_callback(checkpoints.close)
         stack.push_async_callback(self.models.close)
+        stack.push_async_callback(self.batch_endpoints.close)
+        stack.push_async_callback(self.batches.close)
         stack.push_async_callback(self.drivers.close)
         stack.push_async_callback(self.locks.close)
         stack.push_async_callback(self.admissions.close)

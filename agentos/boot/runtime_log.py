@@ -11,11 +11,14 @@ import asyncio
 import logging
 import os
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from agentos.abi.trace import trace
 
 log = logging.getLogger(__name__)
+
+CHATTY: Final = ("httpcore", "httpcore2", "httpx", "httpx2")
+"""Libraries that log each request at `info`: hundreds of lines for one batch that is waited for."""
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
@@ -50,6 +53,8 @@ def open_log(loop: asyncio.AbstractEventLoop, stream: TextIO) -> None:
         handler.setFormatter(logging.Formatter(form))
         return
     handler.setFormatter(Wordless(form))
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
     loop.set_exception_handler(_told)
 
 

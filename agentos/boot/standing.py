@@ -12,8 +12,10 @@ import logging
 import sqlite3
 from typing import Final
 
+from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, NotFound, PayloadErased, Unavailable
 from agentos.boot.tenants import Tenant, Tenants
+from agentos.drivers.batch_desk import Batches
 from agentos.kernel.locks import LockKeeper
 from agentos.kernel.port import Timer
 from agentos.kernel.sessions import Sessions
@@ -37,9 +39,10 @@ LEAVE_MS: Final = 300_000
 class Standing:
     """Takes over sessions of all tenants."""
 
-    def __init__(self, sessions: Sessions, tenants: Tenants, timer: Timer, locks: LockKeeper) -> None:
+    def __init__(self, sessions: Sessions, tenants: Tenants, timer: Timer, locks: LockKeeper, batches: Batches) -> None:
         self._sessions = sessions
         self._locks = locks
+        self._batches = batches
         self._tenants = tenants
         self._timer = timer
         self._seen: dict[str, frozenset[str]] = {}
@@ -65,7 +68,7 @@ class Standing:
         self._late.discard(tenant.name)
         for state in ("waiting", "paused"):
             self._sessions.adopt(tenant.name, await asyncio.to_thread(read.names, tenant.store, state=state))
-        for row in await asyncio.to_thread(read.sessions, tenant.store, state="running", limit=MANY):
+        for row in await _to_run(tenant):
             log.info("resuming session %s", row["id"])
             await self._resume(tenant.name, row["id"])
         await self._unlock(tenant)
@@ -81,7 +84,7 @@ class Standing:
                     continue
                 if not await _current(tenant):
                     continue
-                rows = await asyncio.to_thread(read.sessions, tenant.store, state="running", limit=MANY)
+                rows = await _to_run(tenant)
             except (sqlite3.Error, Unavailable) as error:
                 # The file is broken, the disk is full, the log is away: the projector says so, and the next look finds it mended.
                 log.warning("the sessions of tenant %s cannot be looked up: %s", tenant.name, error)
@@ -107,6 +110,10 @@ class Standing:
         except AgentOSError as error:
             # Their leases end them.
             log.warning("the locks of tenant %s cannot be looked through: %s", tenant.name, error)
+        try:
+            await self._batches.recover(tenant.name, over)
+        except AgentOSError as error:
+            log.warning("the batches of tenant %s cannot be looked through: %s", tenant.name, error)
 
     async def _resume(self, tenant: str, session: str) -> None:
         try:
@@ -114,6 +121,12 @@ class Standing:
         except AgentOSError as error:
             log.warning("session %s of tenant %s cannot be resumed: %s", session, tenant, error)
             self._left[(tenant, session)] = self._timer.now_ms() + LEAVE_MS
+
+
+async def _to_run(tenant: Tenant) -> list[dict[str, Json]]:
+    """The rows of sessions that somebody is to see to: they run, or begin once something holds."""
+    found = [await asyncio.to_thread(read.sessions, tenant.store, state=state, limit=MANY) for state in ("deferred", "running")]
+    return [row for rows in found for row in rows]
 
 
 async def _current(tenant: Tenant) -> bool:

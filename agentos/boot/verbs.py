@@ -97,7 +97,7 @@ def verbs(runtime: Runtime, opened: Opened) -> dict[str, Handler]:
         **PolicyVerbs(
             opened.registry, tenants.log, lambda: runtime.factory.version, policy_in_force, opened.principals
         ).handlers(),
-        **LockVerbs(runtime.locks, tenants, erasures.chain, revision, timer).handlers(),
+        **LockVerbs(runtime.locks, tenants, erasures.chain, revision, timer, sessions.deferrals.waits).handlers(),
         **sched_handlers(runtime.admissions, runtime.configurations),
         **BudgetVerbs(runtime.budgets, current, sessions.state, timer).handlers(),
         **ApprovalVerbs(sessions, current, tenants, opened.applier, opened.revision_changed, opened.may, timer).handlers(),

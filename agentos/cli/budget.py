@@ -17,23 +17,27 @@ _DECIMALS: Final = {"microdollars": ("dollars", 6), "milliseconds": ("seconds", 
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command(epilog=examples("agentos budget", "agentos budget --days 7", "agentos budget SESSION -o json"))(budget)
+    app.command(
+        epilog=examples("agentos budget", "agentos budget --all --days 7", "agentos budget SESSION", "agentos budget -o json")
+    )(budget)
 
 
 def budget(
     sessions: Annotated[list[str] | None, typer.Argument(metavar="[SESSION]...", help="sessions to show as well")] = None,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="what was used without a limit too")] = False,
     days: Annotated[int, typer.Option("--days", min=1, max=31, help="how many UTC days, today among them")] = 1,
     output: Annotated[Facts, typer.Option("--output", "-o", help="how to print")] = Facts.TABLE,
 ) -> None:
     """Show budgets: limits, used, reserved and left.
 
-    Of the tenant, its programs and its agents, in all and by day. An account without a limit is shown once something was used of it. Reserved is what calls under way may use at most.
+    Of the tenant, its programs and its agents, in all and by day. The table has what is limited, and all of a session that is
+    named. Reserved is what calls under way may use at most.
     """
     answer = call("budget.list", {"days": days, "sessions": list(sessions or ())})
-    show(answer, output, lambda: _print(answer))
+    show(answer, output, lambda: _print(answer, everything))
 
 
-def _print(answer: Json) -> None:
+def _print(answer: Json, everything: bool = True) -> None:
     rows = [
         [
             f"{one['kind']} {plain(one['name'])}",
@@ -42,9 +46,12 @@ def _print(answer: Json) -> None:
             *(amount(one["unit"], one[field]) for field in ("limit", "used", "reserved", "left")),
         ]
         for one in answer["accounts"]
+        if everything or one["limit"] is not None or one["kind"] == "session"
     ]
     headers = ["account", "when", "unit", "limit", "used", "reserved", "left"]
-    emit_table(headers, rows, shrink=["account"], empty=f"tenant {answer['tenant']} has no budget, and has used nothing")
+    empty = f"tenant {answer['tenant']} has no budget"
+    empty += "; what it has used: agentos budget --all" if answer["accounts"] else ", and has used nothing"
+    emit_table(headers, rows, shrink=["account"], empty=empty)
 
 
 def amount(unit: str, value: int | None) -> str:

@@ -95,6 +95,11 @@ def lines(event: Json, *, err: bool = False) -> list[str]:
             source = data.get("forked")
             how = f"forked from {source['session']} #{source['seq']}" if source else "created"
             text = f"{how} by {event['actor']}: {data['agent']}: {data['goal']} ({count(len(data['inputs']), 'input file')})"
+            if "deferred" in data:
+                text += f"; begins {begins(data['deferred'])}"
+        case "session.begun":
+            ended = ", ".join(f"{name} {outcome}" for name, outcome in data["outcomes"].items())
+            text = f"begins{': ' if ended else ''}{ended}"
         case "session.owned":
             text = f"taken over by a new runtime (epoch {data['epoch']})"
         case "session.revised":
@@ -121,6 +126,15 @@ def lines(event: Json, *, err: bool = False) -> list[str]:
         case other:
             text = other
     return [f"{clock} #{event['seq']:<4} {plain(text)}"]
+
+
+def begins(deferred: Json) -> str:
+    """When a deferred session begins, in words: `not before 2026-11-21T08:30:00Z, after s-1 has finished`."""
+    told = [f"not before {rfc3339(deferred['not_before'])[:19]}Z"] if "not_before" in deferred else []
+    for name, word in (("after", "finished"), ("after_any", "ended")):
+        if named := deferred.get(name):
+            told.append(f"after {', '.join(named)} {'has' if len(named) == 1 else 'have'} {word}")
+    return ", ".join(told)
 
 
 def _people(kind: str, event: Json) -> str:

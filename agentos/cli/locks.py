@@ -37,7 +37,7 @@ def locks(
 ) -> None:
     """List the tenant's locks: holder, token, lease, and who waits, in the order in which they get it.
 
-    Below the table: who waits for whom, people who are to approve something among them.
+    Below the table: who waits for whom; people who are to approve something are among them, and sessions that begin later.
     """
     if context.invoked_subcommand is not None:
         return

@@ -16,7 +16,7 @@ from agentos.abi.errors import AgentOSError, Denied, NotFound, UsageError
 from agentos.abi.event import Event, rfc3339
 from agentos.abi.syscall import MODEL_CALL
 from agentos.cli.command import Facts, emit, say, show, with_client
-from agentos.cli.follow import lines, pages
+from agentos.cli.follow import begins, lines, pages
 from agentos.cli.render.text import arguments, clock, count, plain
 from agentos.cli.sessions import cancel as cancel_session
 from agentos.cli.verb import examples
@@ -77,7 +77,7 @@ async def history(client: Client, session: str) -> list[Json]:
         async for events, _ in pages(client, session):
             found += events
     except NotFound as error:
-        raise await _meant(client, session, error) from error
+        raise await meant(client, session, error) from error
     return found
 
 
@@ -86,10 +86,11 @@ async def ask(client: Client, verb: str, session: str, **params: Json) -> Json:
     try:
         return await client.call(verb, {"session": session, **params})
     except NotFound as error:
-        raise await _meant(client, session, error) from error
+        raise await meant(client, session, error) from error
 
 
-async def _meant(client: Client, session: str, error: NotFound) -> NotFound:
+async def meant(client: Client, session: str, error: NotFound) -> NotFound:
+    """`error`, naming the session that was probably meant where it says that `session` does not exist."""
     if f"no session {session}" not in error.message:
         return error
     names = [row["id"] for row in await client.call("session.list", {"all": True, "limit": 1000})]
@@ -152,6 +153,8 @@ def _page(body: Json) -> None:
         ("calls used", _used(body["budget"]["calls"])),
         ("tokens used", _used(body["budget"]["tokens"])),
     ]
+    if "deferred" in body:
+        rows.append(("begins", begins(body["deferred"])))
     if "paused" in body:
         rows.append(
             ("paused", f"by {body['paused']['by']} at {clock(rfc3339(body['paused']['at']))}: {body['paused']['reason']}")

@@ -10,7 +10,7 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import UsageError
 from agentos.abi.event import rfc3339
 from agentos.cli.command import Facts, Output, call, emit, emit_table, say, show, with_client
-from agentos.cli.follow import follow, lines, pages, show_end
+from agentos.cli.follow import begins, follow, lines, pages, show_end
 from agentos.cli.render.text import WHOLE, clock, short
 from agentos.cli.verb import examples
 
@@ -53,7 +53,7 @@ def _row(row: Json, wide: bool) -> list[object]:
     cells = [
         row["id"],
         row["agent"],
-        row["state"],
+        _state(row, wide),
         row["calls"],
         row["denied"],
         row["input_tokens"] + row["output_tokens"],
@@ -62,6 +62,19 @@ def _row(row: Json, wide: bool) -> list[object]:
     return (
         [*cells, row["actor"], row["config_revision"], short(row["goal"], WHOLE)] if wide else [*cells, short(row["goal"], GOAL)]
     )
+
+
+def _state(row: Json, wide: bool) -> str:
+    """The state; of a deferred session what it waits for: in the narrow table the first thing, and how many more there are."""
+    if row["state"] != "deferred":
+        return str(row["state"])
+    waits = row["deferred"]
+    if wide:
+        return f"deferred: {begins(waits)}"
+    times = [f"until {clock(rfc3339(waits['not_before']))}"] if "not_before" in waits else []
+    named = [f"after {name}" for name in (*waits.get("after", ()), *waits.get("after_any", ()))]
+    first, *more = [*times, *named]
+    return f"deferred {first}{f' +{len(more)}' if more else ''}"
 
 
 def logs(

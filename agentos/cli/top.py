@@ -83,7 +83,8 @@ def _headline(one: Json) -> str:
             told.append(f"{name} {max(0, rate['left']):,} left of {rate['per_minute']:,} a minute")
     if one["circuit"] != "closed":
         told.append(f"circuit {one['circuit']}")
-    return f"{one['kind']} {plain(one['name'])}: {', '.join(told)}"
+    name = "places of harnesses" if one["kind"] == "harness" else f"{one['kind']} {plain(one['name'])}"
+    return f"{name}: {', '.join(told)}"
 
 
 def _queues(one: Json) -> None:
@@ -108,7 +109,9 @@ def _running(one: Json) -> None:
         for run in sorted(one["running"], key=lambda run: -run["for_ms"])
     ]
     if rows:
-        emit_table(["  running", "of", "class", "for s", "tokens"], rows[:RUNNING], shrink=["of"])
+        # A place is not asked for so many of anything.
+        wide = len(rows[0]) - (one["kind"] == "harness")
+        emit_table(["  running", "of", "class", "for s", "tokens"][:wide], [row[:wide] for row in rows[:RUNNING]], shrink=["of"])
     if len(rows) > RUNNING:
         emit(f"  and {count(len(rows) - RUNNING, 'more turn')}: -o json")
 
@@ -127,7 +130,8 @@ def _shares(one: Json, window_ms: int) -> None:
         for share in one["shares"]
     ]
     if rows:
-        titles = ["  share", "class", "weight", "waiting", f"tokens in {window_ms // 1000} s", "deserved %", "received %"]
+        unit = "seconds" if one["kind"] == "harness" else "tokens"
+        titles = ["  share", "class", "weight", "waiting", f"{unit} in {window_ms // 1000} s", "deserved %", "received %"]
         emit_table(titles, rows, shrink=["  share"])
 
 

@@ -6,7 +6,7 @@ digest: its name may be a model's words, and what that chain says can never be e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from agentos.abi.canonical import Json, digest
@@ -17,6 +17,7 @@ from agentos.control.params import Params
 from agentos.control.principal import Caller, Handlers
 from agentos.drivers.locks import LONGEST_NAME, Lock
 from agentos.kernel.locks import LockKeeper, Standing
+from agentos.scheduler.waits import Wait
 
 MAX_REASON: Final = 2000
 
@@ -32,8 +33,16 @@ class LockVerbs:
     """The verbs; see `handlers`. `chains` gives a tenant's audit chain, `revision` the one in force for it."""
 
     def __init__(
-        self, locks: LockKeeper, reader: Reader, chains: Callable[[str], AuditChain], revision: Callable[[str], int], clock: Clock
+        self,
+        locks: LockKeeper,
+        reader: Reader,
+        chains: Callable[[str], AuditChain],
+        revision: Callable[[str], int],
+        clock: Clock,
+        deferred: Callable[[str], Sequence[Wait]] = lambda _: (),
     ) -> None:
+        """`deferred` tells of a tenant which sessions wait for others before they begin."""
+        self._deferred = deferred
         self._locks = locks
         self._reader = reader
         self._chains = chains
@@ -46,14 +55,18 @@ class LockVerbs:
 
     async def list(self, caller: Caller, params: dict[str, Json]) -> Json:
         """{} → {locks: [{resource, session, agent, call, token, since, expires, expired, waiters: [{session, agent}]}],
-        waits: [{waiter, holder, reason}]}: what is held or waited for, by resource, and who waits for whom, people among them.
+        waits: [{waiter, holder, reason}]}: what is held or waited for, by resource, and who waits for whom: for locks, for
+        people, and to begin.
         """
         Params(params).end()
         standing = await self._locks.standing(caller.tenant)
-        concerned = {one.lock.holder.session for one in standing if one.lock.holder is not None}
+        deferred = self._deferred(caller.tenant)
+        concerned = {one.lock.holder.session for one in standing if one.lock.holder is not None} | {
+            one.holder for one in deferred
+        }
         rows = await self._reader.approvals(caller.tenant, waiting_only=True) if concerned else []
         approvals = [(str(row["session"]), str(row["call"])) for row in rows if row["session"] in concerned]
-        waits = self._locks.waits(caller.tenant, approvals)
+        waits = [*self._locks.waits(caller.tenant, approvals), *deferred]
         now = self._clock.now_ms()
         return {
             "locks": [_row(one, now) for one in standing],

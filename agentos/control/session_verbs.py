@@ -22,6 +22,7 @@ from agentos.kernel.opening import MAX_GOAL
 from agentos.kernel.sessions import Sessions
 from agentos.kernel.workspace import MAX_BYTES, Workspaces
 from agentos.projections.session import SessionState
+from agentos.scheduler.precondition import Precondition
 
 MAX_WAIT_MS: Final = 20_000
 MAX_UPLOADS: Final = 4
@@ -44,6 +45,12 @@ class _Upload:
 
 MAX_DUE_MS: Final = 366 * 86_400_000
 """Furthest deadline of a run."""
+
+MAX_NAMED: Final = 50
+"""Most sessions that a run names in one list of those that it begins after."""
+
+MAX_TIME_MS: Final = 253_402_300_799_999
+"""Latest time that has a date: the end of the year 9999."""
 
 MAX_SUBJECT: Final = 512
 """Longest id of a data subject, in characters."""
@@ -129,13 +136,17 @@ class SessionVerbs:
 
     async def create(self, caller: Caller, params: dict[str, Json]) -> Json:
         """Start a session: {agent, goal, upload?, labels?: [name], file_labels?: {place: [name]}, subject?, priority?,
-        due_in_ms?} → the session.
+        due_in_ms?, after?: [session], after_any?: [session], not_before_ms?, begin_in_ms?} → the session.
+
+        `after` names sessions that must have finished before it begins, `after_any` sessions that must have ended; the time is
+        given by the clock or from now on.
         """
         take = Params(params)
         agent, goal = take.text("agent"), take.text("goal", longest=MAX_GOAL)
         upload, labels = take.text_or_none("upload"), take.names("labels")
         places, subject = take.mapping("file_labels"), take.text_or_none("subject", longest=MAX_SUBJECT)
         priority, due = take.text_or_none("priority", longest=63), take.number("due_in_ms", default=0, highest=MAX_DUE_MS)
+        begin = self._precondition(take)
         take.end()
         if subject is not None and self._assign is None:
             raise UsageError("there are no keys of data subjects here")
@@ -160,11 +171,25 @@ class SessionVerbs:
             caller.actor,
             priority=priority,
             due_in_ms=due or None,
+            begin=begin,
             labels=labels,
             file_labels=file_labels,
             prepare=prepare,
         )
         return describe(state)
+
+    def _precondition(self, take: Params) -> Precondition | None:
+        """What has to hold before a run begins; None for nothing. Raises UsageError."""
+        after, after_any = take.names("after", most=MAX_NAMED), take.names("after_any", most=MAX_NAMED)
+        at, within = (
+            take.number("not_before_ms", default=0, highest=MAX_TIME_MS),
+            take.number("begin_in_ms", default=0, highest=MAX_DUE_MS),
+        )
+        if at and within:
+            raise UsageError("not_before_ms and begin_in_ms say the same thing", mend="give one of them")
+        if within:
+            at = self._clock.now_ms() + within
+        return Precondition(at or None, after, after_any) if at or after or after_any else None
 
     async def get(self, caller: Caller, params: dict[str, Json]) -> Json:
         """One session: {session} → the session."""
@@ -255,6 +280,8 @@ def describe(state: SessionState) -> dict[str, Json]:
         "tokens": state.input_tokens + state.output_tokens,
         "labels": sorted(state.labels),
     }
+    if state.deferred is not None:
+        body["deferred"] = dict(state.deferred)
     if state.paused is not None:
         body["paused"] = dict(state.paused)
     if state.waiting_for is not None and state.waiting is not None:

@@ -164,6 +164,7 @@ class ReplyBroken(ModelUnavailable):
     """The endpoint answered, and the answer is of no use: asking again can help, and the endpoint is not to blame."""
 
     code = "driver.reply"
+    answered = True
 
 
 class ModelProvider(Protocol):

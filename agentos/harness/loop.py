@@ -6,7 +6,8 @@ It keeps no state of its own: after a restart the view tells what is still to do
 from __future__ import annotations
 
 import json
-from typing import BinaryIO
+from collections.abc import Collection, Sequence
+from typing import BinaryIO, Final
 
 from agentos.abi import rpc
 from agentos.abi.canonical import Json
@@ -16,19 +17,28 @@ class _Gone(Exception):
     """The kernel closed the pipe, or told the harness to go."""
 
 
+AHEAD: Final = 4096
+"""Bytes of requests without an answer that are sent at most: so much a pipe takes though nobody reads it. Who writes while the
+other side writes too, and neither reads, waits for ever.
+"""
+
+
 class Kernel:
-    """The harness's side of the pipe: one request at a time, answered in order."""
+    """The harness's side of the pipe."""
 
     def __init__(self, reader: BinaryIO, writer: BinaryIO) -> None:
         self._reader = reader
         self._writer = writer
         self._number = 0
+        self._concurrent = False
+        """Whether the kernel takes requests before it has answered earlier ones."""
 
     def greet(self) -> None:
         """Answer the kernel's `initialize`."""
         frame = self._read()
         if frame.get("method") != "initialize":
             raise _Gone
+        self._concurrent = frame.get("params", {}).get("concurrent") is True
         self._write(rpc.response(frame.get("id"), {"abi": rpc.ABI, "name": "agentos-loop", "version": "1"}))
 
     def call(self, method: str, params: dict[str, Json]) -> dict[str, Json]:
@@ -38,19 +48,42 @@ class Kernel:
         """
         self._number += 1
         self._write(rpc.request(self._number, method, params))
+        return self._answer({self._number})[1]
+
+    def call_all(self, method: str, several: Sequence[dict[str, Json]]) -> None:
+        """Ask the kernel the same with each of `several`, without waiting for one answer before the next if it takes that.
+
+        Returns once all are answered. Raises as `call`.
+        """
+        waiting: dict[int, int] = {}
+        for params in several:
+            frame = rpc.request(self._number + 1, method, params)
+            while waiting and (not self._concurrent or sum(waiting.values()) + len(frame) > AHEAD):
+                del waiting[self._answer(waiting)[0]]
+            self._number += 1
+            self._write(frame)
+            waiting[self._number] = len(frame)
+        while waiting:
+            del waiting[self._answer(waiting)[0]]
+
+    def _answer(self, waiting: Collection[int]) -> tuple[int, dict[str, Json]]:
+        """The next answer to one of the requests `waiting`, with its number."""
         while True:
             frame = self._read()
-            if frame.get("id") != self._number or "method" in frame:
+            number: int = frame.get("id", 0)
+            if number not in waiting or "method" in frame:
                 continue
             if "error" not in frame:
-                result: dict[str, Json] = frame["result"]
-                return result
+                return number, frame["result"]
             if frame["error"]["code"] in {rpc.PARKED, rpc.ENDED}:
                 raise _Gone
             raise RuntimeError(frame["error"]["message"])
 
     def _read(self) -> dict[str, Json]:
-        line = self._reader.readline(rpc.MAX_FRAME)
+        try:
+            line = self._reader.readline(rpc.MAX_FRAME)
+        except ConnectionResetError as error:
+            raise _Gone from error
         if not line.endswith(b"\n"):
             raise _Gone  # the end, be it in the middle of a frame
         frame: dict[str, Json] = json.loads(line)
@@ -60,7 +93,7 @@ class Kernel:
         try:
             self._writer.write(frame)
             self._writer.flush()
-        except BrokenPipeError as error:
+        except (BrokenPipeError, ConnectionResetError) as error:
             raise _Gone from error
 
 
@@ -70,8 +103,7 @@ def run(kernel: Kernel) -> None:
     view = kernel.call("session.view", {})
     pending, final = view["pending"], view["final"]
     while final is None:
-        for proposal in pending:
-            kernel.call("tool.call", proposal)
+        kernel.call_all("tool.call", pending)
         reply = kernel.call("model.call", {})
         pending = [
             {"call": block["id"], "tool": block["name"], "args": block["input"]}

@@ -12,11 +12,13 @@ from typing import Final
 
 from agentos.abi.canonical import Json
 from agentos.abi.syscall import Result
+from agentos.drivers.batching import Batching
 from agentos.drivers.port import CallContext, Driver, ModelProvider, ModelReply, ModelRequest, ModelSpec, ToolSpec
 from agentos.kernel import obligations
 from agentos.kernel.admission import Ticket
 from agentos.kernel.allowance import Allowance, want_of_model
-from agentos.kernel.asking import beginning, endpoint_of
+from agentos.kernel.asking import beginning, class_of, endpoint_of
+from agentos.kernel.batched import batch_call, want_in_batch
 from agentos.kernel.budgets import Want
 from agentos.kernel.failures import Preempted
 from agentos.kernel.journal import Journal
@@ -42,7 +44,8 @@ STILL_US: Final = 2_000_000
 class Acts:
     """Makes the acts of calls."""
 
-    def __init__(self, drivers: Driver, models: ModelProvider, workspaces: Workspaces) -> None:
+    def __init__(self, drivers: Driver, models: ModelProvider, workspaces: Workspaces, batches: Batching | None = None) -> None:
+        self.batches = batches
         self._drivers = drivers
         self._models = models
         self._workspaces = workspaces
@@ -52,13 +55,14 @@ class Acts:
         """The sandbox profiles that tools can be called inside of."""
         return self._drivers.profiles
 
-    def of_tool(self, journal: Journal, tool: ToolSpec, call: str) -> Act:
+    def of_tool(self, journal: Journal, configuration: Configuration, tool: ToolSpec, call: str) -> Act:
         """The act of a tool call."""
+        own = class_of(journal.state, configuration)
 
         async def act(ruling: Ruling, still: Still, allowance: Allowance) -> Result:
             folder = self._workspaces.path(journal.tenant, journal.session)
             box, state = obligations.sandbox(ruling), journal.state
-            place = CallContext(journal.tenant, journal.session, call, folder, box, still, state.agent, state.priority or "")
+            place = CallContext(journal.tenant, journal.session, call, folder, box, still, state.agent, own)
             return await self._drivers.call(allowance.bounded(tool), ruling.args, place)
 
         return act
@@ -72,13 +76,16 @@ class Acts:
         spec = configuration.models[model]
         said = beginning(journal.state) if endpoint_of(model, configuration).continues else ""
 
-        async def ask(_ruling: Ruling, _still: Still, allowance: Allowance) -> Result:
+        async def ask(_ruling: Ruling, still: Still, allowance: Allowance) -> Result:
             request = _request(journal, configuration, said, allowance.output)
             async with allowance.in_time():
                 try:
-                    reply = await (
-                        self._models.complete(spec, request) if ticket is None else self._stoppable(spec, request, ticket)
-                    )
+                    if ticket is None:
+                        reply = await self._models.complete(spec, request)
+                    elif ticket.batched and self.batches is not None:
+                        reply = await self.batches.ask(batch_call(journal.state, configuration, model, request, still))
+                    else:
+                        reply = await self._stoppable(spec, request, ticket)
                 except Preempted as error:
                     allowance.heard(error.partial)
                     raise
@@ -94,11 +101,12 @@ class Acts:
 
         return ask
 
-    def want_of_model(self, journal: Journal, configuration: Configuration, model: str) -> Want:
+    def want_of_model(self, journal: Journal, configuration: Configuration, model: str, *, batched: bool = False) -> Want:
         """What the next call of `model` may use at most."""
         endpoint = endpoint_of(model, configuration)
         said = beginning(journal.state) if endpoint.continues else ""
-        return want_of_model(_request(journal, configuration, said, None), endpoint)
+        want = want_of_model(_request(journal, configuration, said, None), endpoint)
+        return want_in_batch(want, endpoint) if batched else want
 
     async def _stoppable(self, model: ModelSpec, request: ModelRequest, ticket: Ticket) -> ModelReply:
         """Ask the model, until `ticket` is stopped. Raises Preempted then, with what it has said so far."""
@@ -114,7 +122,9 @@ class Acts:
                 await asyncio.wait((asked,))
         # A reply that came at the same moment stands; an error then is of the stopping.
         if stopped and (asked.cancelled() or asked.exception() is not None):
-            raise Preempted(request.beginning + "".join(heard))
+            raise Preempted(
+                "stopped for a session of a higher class that had waited too long", partial=request.beginning + "".join(heard)
+            )
         return asked.result()
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from types import TracebackType
@@ -36,7 +36,10 @@ WINDOW_MS: Final = 300_000
 """How far back the figures of a queue reach."""
 
 PoolKey = tuple[str, ...]
-"""(tenant, model) of an endpoint, ("tool", tenant, tool) of a tool with limits, or `PLACES`."""
+"""(tenant, model) of an endpoint, ("batch", tenant, model) of its batches, ("tool", tenant, tool) of a tool, or `PLACES`."""
+
+BATCH: Final = "batch"
+"""The first word of the key of an endpoint's batches, which any number of calls are let into."""
 
 PLACES: Final[PoolKey] = ("places",)
 """The places to run in."""
@@ -59,6 +62,8 @@ class Request:
     program: str = "default"
     tokens: int = 1
     deadline_ms: int | None = None
+    risk: int = 0
+    """Of turns of one agent that are due at the same time the one with the most goes first."""
 
     @property
     def path(self) -> Path:
@@ -79,6 +84,11 @@ class Pool:
     """Those that are out, by turn."""
     waking: asyncio.Task[None] | None = None
     wakes_ms: int = 0
+
+    @property
+    def name(self) -> str:
+        """What it is called in `agentos top`: `tenant/model`, or `tenant/tool`."""
+        return "/".join(self.key if self.breaker is not None else self.key[1:])
 
 
 class Ticket:
@@ -101,6 +111,11 @@ class Ticket:
     def key(self) -> PoolKey:
         """Where it was let in."""
         return self._pool.key
+
+    @property
+    def batched(self) -> bool:
+        """Whether its call goes into a batch."""
+        return len(self.key) == 3 and self.key[0] == BATCH
 
     def told(self) -> dict[str, Json]:
         """What the log is told of it."""
@@ -129,7 +144,9 @@ class Ticket:
         """It is over, and that says nothing of the endpoint. `used` None: nothing, or if it had begun, what was expected."""
         if used is None:
             used = self.request.tokens if self.begun else 0
-        if self._end(used) and self._pool.breaker is not None:
+        # A model that was not asked, because the call was denied, has none of its calls a minute used up.
+        asked = self.begun or used > 0 or self._pool.breaker is None
+        if self._end(used, asked=asked) and self._pool.breaker is not None:
             self._pool.breaker.released(tried=self.tried)
         self._owner.look(self._pool)
 
@@ -140,14 +157,14 @@ class Ticket:
         if not self._ended:
             self.release()
 
-    def _end(self, used: int) -> bool:
+    def _end(self, used: int, *, asked: bool = True) -> bool:
         """Give the slot back; return whether this is the first word about it."""
         if self._ended:
             return False
         self._ended = True
         now, turn = self._owner.now_ms(), self.admission.turn
         del self._pool.tickets[turn.id]
-        self._pool.arbiter.finish(turn.id, used=used, now_ms=now)
+        self._pool.arbiter.finish(turn.id, used=used, now_ms=now, asked=asked)
         self._pool.window.ended(turn.path, self.admission.priority, tokens=used, now_ms=now)
         return True
 
@@ -185,6 +202,7 @@ class Admissions:
 
     def __init__(self, timer: Timer) -> None:
         self._timer = timer
+        self._began_ms = timer.now_ms() - timer.monotonic_us() // 1000
         self._pools: dict[PoolKey, Pool] = {}
         self._waiting: dict[str, Waiting] = {}
         self._numbers = count(1)
@@ -197,7 +215,8 @@ class Admissions:
         """Boosts to classes that were not declared."""
 
     def now_ms(self) -> int:
-        return self._timer.now_ms()
+        """The time by which is waited: it began as that of the clock on the wall, and goes on when that one is set."""
+        return self._began_ms + self._timer.monotonic_us() // 1000
 
     def declare(self, tenant: str, arbitration: Arbitration) -> None:
         """What is declared for a tenant from now on; costs nothing when it is what was declared before."""
@@ -226,12 +245,12 @@ class Admissions:
             self.look(pool)
 
     def ask(self, request: Request) -> Waiting:
-        """Queue a request; it may be let in at once. A class that is not declared (any more) counts as the standard one."""
+        """Queue a request; it may be let in at once. A class that nobody has declared counts as the standard one."""
         now = self.now_ms()
         priority = request.priority if request.priority in self._classes else STANDARD
         name = f"{request.tenant}/{request.session}/{request.call}#{next(self._numbers)}"
-        due = NEVER if request.deadline_ms is None else request.deadline_ms
-        turn = Turn(name, request.session, request.path, priority, request.tokens, now, due)
+        due = NEVER if request.deadline_ms is None else request.deadline_ms + now - self._timer.now_ms()
+        turn = Turn(name, request.session, request.path, priority, request.tokens, now, due, request.risk)
         waiting = self._waiting[name] = Waiting(self, request, turn, self._best(request, now))
         waiting.pool.arbiter.enqueue(turn)
         self.look(waiting.pool)
@@ -246,6 +265,10 @@ class Admissions:
         breaker = self._pool(key).breaker
         return breaker is None or breaker.may(self.now_ms())
 
+    def charge(self, key: PoolKey, request: Request, used: int) -> None:
+        """Charge what a call has used of an endpoint that it was not queued at, as one in a batch."""
+        self._pool(key).arbiter.charge(request.path, self.effective(request.session, request.priority), used)
+
     def bound(self, key: PoolKey, slots: int) -> None:
         """Limit what is no declared endpoint, such as places, to so many at one time."""
         self._limits[key] = Limits(slots), None
@@ -258,10 +281,11 @@ class Admissions:
         """Every queue that something has asked for."""
         yield from self._pools.values()
 
-    def snapshot(self) -> Top:
-        """How every queue stands now."""
+    def snapshot(self, names: Container[str] | None = None) -> Top:
+        """How the queues stand now: every one, or those of `names` alone and the places."""
         now = self.now_ms()
-        return Top(now, WINDOW_MS, tuple(self._view(pool, now) for pool in self._pools.values()))
+        pools = [pool for pool in self._pools.values() if names is None or pool.key == PLACES or pool.name in names]
+        return Top(now, WINDOW_MS, tuple(self._view(pool, now) for pool in pools))
 
     def height(self, priority: str) -> tuple[bool, int]:
         """What classes are compared by."""
@@ -341,10 +365,10 @@ class Admissions:
             await asyncio.wait(tasks)
 
     def _view(self, pool: Pool, now: int) -> EndpointView:
-        kind, name = ("model", pool.key) if pool.breaker is not None else (pool.key[0], pool.key[1:])
+        kind = "model" if pool.breaker is not None else pool.key[0]
         return endpoint_view(
             _KINDS.get(kind, kind),
-            "/".join(name),
+            pool.name,
             pool.arbiter,
             pool.window,
             weights=self._weights,

@@ -17,6 +17,7 @@ from agentos.abi.errors import DriverError
 from agentos.abi.syscall import ToolEffect
 from agentos.drivers.port import ModelRequest, ToolSpec
 from agentos.kernel.budgets import FREE, Held, Want
+from agentos.kernel.reply import is_count
 from agentos.scheduler.declared import Endpoint, Price
 
 MODEL_MS: Final = 600_000
@@ -45,6 +46,8 @@ class Allowance:
     """Tokens of the request and of the answer, as the provider has counted them."""
     lost: bool = False
     """The call went out, and nobody can say what it used: unless its tokens are known, all that were reserved count."""
+    timeless: bool = False
+    """Whether the time that it takes is not charged, and not bounded: it waits in a batch."""
 
     @property
     def output(self) -> int | None:
@@ -65,33 +68,40 @@ class Allowance:
     @asynccontextmanager
     async def in_time(self) -> AsyncIterator[None]:
         """A block that a model is asked in. Raises DriverError when it takes longer than it may."""
-        if self.milliseconds is None:
-            yield
-            return
+        seconds = None if self.milliseconds is None or self.timeless else self.milliseconds / 1000
         try:
-            async with asyncio.timeout(self.milliseconds / 1000):
+            async with asyncio.timeout(seconds):
                 yield
         except TimeoutError as error:
             self.lost = True
-            seconds = f"{self.milliseconds / 1000:g}"
-            raise DriverError(f"the model did not answer within the {seconds} s that its budget has left for a call") from error
+            raise DriverError(f"the model did not answer within the {seconds:g} s that its budget has left for a call") from error
+        except DriverError as error:
+            self.lost = self.lost or error.answered
+            raise
 
     def heard(self, text: str) -> None:
-        """Note what a model had said when it was stopped: it has used the request, and tokens of two bytes or more."""
-        if self.held is not None:
-            said = -(-len(text.encode()) // 2)
-            self.saw(self.held.amounts.get("tokens", 0) - self.held.output, min(said, self.held.output))
+        """Note that a model was stopped, having said `text`. What it thought, or wrote of a tool's arguments, is not in that:
+        nobody can say how much it was, so all that was reserved counts.
+        """
+        del text
+        self.lost = True
 
     def saw(self, input_tokens: int, output_tokens: int) -> None:
-        """Note what the model has used."""
-        self.tokens = max(0, input_tokens), max(0, output_tokens)
+        """Note what the model has used, as it says itself; counts that no reply has are worth nothing."""
+        if is_count(input_tokens) and is_count(output_tokens):
+            self.tokens = input_tokens, output_tokens
+        else:
+            self.lost = True
 
     def spent(self, duration_us: int) -> dict[str, Json]:
         """The fields `spent` and `overdrawn` of the record of an outcome; none where there is nothing to settle."""
         tokens, cost = (sum(self.tokens), self.price.cost(*self.tokens)) if self.tokens is not None else (0, 0)
+        time = 0 if self.timeless else -(-duration_us // 1000)
         if self.held is None:
-            # Without a budget only money is told: nobody could work it out afterwards, when prices are others.
-            return {"spent": {"tokens": tokens, "microdollars": cost, "milliseconds": -(-duration_us // 1000)}} if cost else {}
+            # Without a budget only money is told, which nobody could work out when prices are others, and that time is not.
+            known = {"tokens": tokens, "microdollars": cost, "milliseconds": time}
+            told = {"spent": {unit: amount for unit, amount in known.items() if amount or unit == "tokens"}}
+            return told if cost or self.timeless else {}
         held = self.held.amounts
         if self.tokens is None and self.lost:
             tokens, cost = held.get("tokens", 0), held.get("microdollars", 0)
@@ -99,7 +109,7 @@ class Allowance:
             "tokens": tokens,
             "microdollars": cost,
             "calls": held.get("calls", 0),
-            "milliseconds": -(-duration_us // 1000),
+            "milliseconds": time,
             "bytes": held.get("bytes", 0),
         }
         body: dict[str, Json] = {"spent": {unit: amount for unit, amount in used.items() if amount}}

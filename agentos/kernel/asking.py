@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from agentos.abi.syscall import MODEL_CALL
+from agentos.drivers.port import ReplyBroken
 from agentos.kernel.admission import PoolKey, Request
 from agentos.kernel.port import AgentSpec, Configuration
-from agentos.projections.session import Call, SessionState, Step
+from agentos.projections.session import BARRED, Call, SessionState, Step
 from agentos.scheduler.declared import STANDARD, Endpoint
 from agentos.scheduler.estimate import Expected, expect, tokens_of
 from agentos.scheduler.routing import Asked, models_for
 
 PREEMPTED: Final = "preempted"
 """Error code of a model call that was stopped because somebody above had waited too long."""
+
+_FAILED: Final = frozenset({Step.DENIED, Step.REFUSED, Step.REJECTED, Step.FAILED, Step.UNKNOWN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ def asking_as(
 ) -> Request:
     """The request of a session for one of `candidates`, as of its class, its program and its deadline."""
     agent = configuration.agents.get(state.agent)
-    priority = state.priority or (agent.priority if agent is not None else STANDARD)
+    priority = class_of(state, configuration)
     within = agent.deadline_ms if agent is not None else None
     if within is None and state.deadline_ms is None:
         within = configuration.arbitration.deadlines.get(priority)
@@ -73,6 +76,24 @@ def asking_as(
         program=agent.program if agent is not None else "default",
         tokens=tokens,
         deadline_ms=min(due, default=None),
+        risk=failures(state) if agent is not None and agent.fail_fast else 0,
+    )
+
+
+def class_of(state: SessionState, configuration: Configuration) -> str:
+    """The priority class that a session has of its own: its run's while the tenant may have it, or its agent's."""
+    agent, allowed = configuration.agents.get(state.agent), configuration.arbitration.allowed
+    if state.priority and (allowed is None or state.priority in allowed):
+        return state.priority
+    return agent.priority if agent is not None else STANDARD
+
+
+def failures(state: SessionState) -> int:
+    """How many calls of a session have failed or were not let through; of an endpoint's failures it is not to blame."""
+    return sum(
+        call.step in _FAILED or (call.step is Step.FINISHED and call.result is not None and call.result["is_error"] is True)
+        for call in state.calls.values()
+        if call.tool != MODEL_CALL or call.step in BARRED
     )
 
 
@@ -95,6 +116,9 @@ def used_by(call: Call, expected: Expected) -> int:
         return int(reply["input_tokens"]) + int(reply["output_tokens"])
     if call.error is not None and call.error.get("code") == PREEMPTED:
         return expected.input + tokens_of(len(str(call.error.get("partial", "")).encode()))
+    if call.error is not None and call.error.get("code") == ReplyBroken.code:
+        # Answered, and of no use: whoever breaks replies pays for them as for others.
+        return expected.total
     return 0
 
 

@@ -116,12 +116,13 @@ class Books:
             self.ledger.settle(reservation, reservation.amounts)
         self.ledger.forget(("session", session))
 
-    def forget_days(self, now_ms: int) -> None:
-        """Drop the accounts of days that are not looked at any more."""
+    def forget_days(self, now_ms: int) -> str:
+        """Drop the accounts of days that are not looked at any more; return the first day that is kept."""
         first = day_of(max(0, now_ms - (KEPT_DAYS - 1) * DAY_MS))
         for account in self.ledger.accounts():
             if len(account) > 2 and account[2] < first:
                 self.ledger.forget(account)
+        return first
 
 
 def reserved_in(told: Told) -> tuple[Payer, dict[str, int]]:

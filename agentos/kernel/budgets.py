@@ -145,6 +145,8 @@ class _Book:
         self.tail: list[Told] | None = None
         """While the log is read: what has been recorded meanwhile."""
         self.day = ""
+        self.since = ""
+        """The first day that is kept: what was used on an earlier one is forgotten."""
         self.declared: Arbitration | None = None
         """Whose limits stand in the ledger."""
 
@@ -167,6 +169,10 @@ class _Book:
             self._undo(pending)
             self.books.fold(told)
 
+    def turn(self, day: str, now_ms: int) -> None:
+        """It is another day: forget those that are not looked at any more."""
+        self.day, self.since = day, max(self.since, self.books.forget_days(now_ms))
+
     def knows(self, session: str | None) -> bool:
         """Whether the books are those of `session`; None: of the whole tenant."""
         return self.whole or session in self.known
@@ -174,7 +180,7 @@ class _Book:
     def become(self, books: Books, *, whole: bool) -> None:
         """Go on with these books. Of a call that is on its way into the log, they hold what the ones before held."""
         pending, self.pending = self.pending, {}
-        self.books, self.whole, self.declared = books, whole, None
+        self.books, self.whole, self.declared, self.since = books, whole, None, ""
         self.known.clear()
         for one in pending.values():
             self.hold(one.held, one.held.payer.accounts(), force=True)
@@ -246,8 +252,7 @@ class Budgets:
         book = await self._read(tenant, None if shared else payer.session, now_ms, empty=first)
         # Nothing is awaited from here on, so nobody comes between the look and the reservation.
         if book.day != payer.day:
-            book.day = payer.day
-            book.books.forget_days(now_ms)
+            book.turn(payer.day, now_ms)
         ledger, accounts, key = book.books.ledger, payer.accounts(), (payer.session, call)
         if book.declared is not arbitration:
             book.declared = arbitration
@@ -327,6 +332,9 @@ class Budgets:
         book = self._books.get(tenant)
         if book is None:
             book = self._books[tenant] = _Book()
+        if day_of(now_ms) < book.since:
+            # The clock was far ahead, and today was forgotten: the log knows what was used on it.
+            book.become(Books(), whole=False)
         while not book.knows(session):
             if session is not None and empty:
                 book.known.add(session)
@@ -354,8 +362,8 @@ class Budgets:
         if session is None:
             for told in later:
                 fresh.fold(told)
-            fresh.forget_days(now_ms)
             book.become(fresh, whole=True)
+            book.turn(day_of(now_ms), now_ms)
         elif fresh is book.books and not book.knows(session):
             # At once, and only into the books that did not know the session: they may be others by now.
             for told in (*past, *later):

@@ -18,6 +18,7 @@ from agentos.kernel.acts import Act
 from agentos.kernel.budgets import Budgets, Held, Refused, Want, is_budgeted
 from agentos.kernel.charges import CHARGED, NOTHING, Charges, Payer, Receipt
 from agentos.kernel.journal import Journal
+from agentos.kernel.line import Place
 from agentos.kernel.port import Configuration
 from agentos.kernel.ruling import Check, Ruling, rule
 from agentos.projections.question import question
@@ -42,6 +43,15 @@ class Request:
     admitted: Mapping[str, Json] | None = None
     """Where and as what it was let in (`kernel.admission`); None where nothing is arbitrated."""
     declassifies: bool = False
+    batched: bool = False
+    """Whether it is a call of the model that goes into a batch."""
+    place: Place | None = None
+    """Of a call that may act beside others of its session: to be told when it begins to."""
+
+    def begins(self, labels: Collection[str]) -> None:
+        """It acts from now on; `labels` are those that its outcome will carry."""
+        if self.place is not None:
+            self.place.begins(self.syscall.call, labels)
 
 
 @dataclass(frozen=True, slots=True)

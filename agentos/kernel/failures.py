@@ -26,8 +26,8 @@ class Preempted(DriverError):
     code = PREEMPTED
     retryable = True
 
-    def __init__(self, partial: str) -> None:
-        super().__init__("stopped for a session of a higher class that had waited too long")
+    def __init__(self, message: str, *, partial: str = "", where: str | None = None, mend: str | None = None) -> None:
+        super().__init__(message, where=where, mend=mend)
         self.partial = partial
 
 

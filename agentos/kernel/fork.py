@@ -90,10 +90,13 @@ class Forks:
         agent: str | None = None,
         goal: str | None = None,
         reason: str | None = None,
+        priority: str | None = None,
+        due_in_ms: int | None = None,
     ) -> Fork:
         """Start a session that goes on behind event `at` (its number or id) of another one.
 
-        `agent` and `goal` are the other one's unless told. Raises NotFound for a session, event or agent that is not there,
+        `agent` and `goal` are the other one's unless told; so are the class and the deadline of its run, as long as the tenant
+        may use that class, and the deadline is still to come. Raises NotFound for a session, event or agent that is not there,
         UsageError for a number that no event has, and for other words to a session whose model had said its last; PayloadErased,
         TooLarge, ChainBroken; and whatever `Sessions.create` raises.
         """
@@ -120,7 +123,9 @@ class Forks:
             return told | {"goal": wanted, "forked": forked}
 
         try:
-            state = await self._sessions.create(tenant, agent or point.state.agent, wanted, None, actor, fill=fill)
+            state = await self._sessions.create(
+                tenant, agent or point.state.agent, wanted, None, actor, priority=priority, due_in_ms=due_in_ms, fill=fill
+            )
         except UsageError as error:
             if isinstance(error.__cause__, TooLarge):
                 raise TooLarge(f"event {point.seq} of session {session} is too far on: {error.__cause__.message}") from error
@@ -196,7 +201,18 @@ def first_payload(
         "parent": before.id,
         "forked": forked | ({"carried": carried} if carried else {}),
         **({"labels": sorted(labels)} if labels else {}),
+        **_urgency(before, configuration, moment),
     }
+
+
+def _urgency(before: SessionState, configuration: Configuration, now: int) -> dict[str, Json]:
+    """The class and the deadline of the run that is forked, where they still mean something."""
+    declared, allowed = configuration.arbitration.priorities, configuration.arbitration.allowed
+    usable = before.priority in declared and (allowed is None or before.priority in allowed)
+    data: dict[str, Json] = {"priority": before.priority} if usable else {}
+    if before.deadline_ms is not None and before.deadline_ms > now:
+        data["deadline_ms"] = before.deadline_ms
+    return data
 
 
 def _lost(state: SessionState, configuration: Configuration) -> set[str]:

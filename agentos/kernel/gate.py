@@ -21,15 +21,18 @@ from agentos.abi.canonical import Json, NotCanonical, canonical, digest, digest_
 from agentos.abi.decision import Decision, Verdict, parse_decision
 from agentos.abi.errors import Conflict, DriverError, LogUnavailable, OutcomeUnknown, SequenceConflict, TooLarge
 from agentos.abi.syscall import MODEL_CALL, Result, Syscall, ToolEffect
+from agentos.drivers.batching import Batching
 from agentos.drivers.port import Driver, ModelProvider, ToolSpec
 from agentos.kernel import consent, failures, obligations
 from agentos.kernel.acts import STILL_US, Acts, Still
 from agentos.kernel.admission import Ticket
 from agentos.kernel.allowance import Allowance, want_of_tool
+from agentos.kernel.batched import price_in_batch
 from agentos.kernel.budgets import FREE, Budgets, no_history
 from agentos.kernel.charges import Charges
 from agentos.kernel.deciding import Deal, Deciding, Request, told
 from agentos.kernel.journal import Journal
+from agentos.kernel.line import Place
 from agentos.kernel.port import Configuration, Tenure, Timer
 from agentos.kernel.provenance import labels_field
 from agentos.kernel.reconcile import Reconciler
@@ -63,9 +66,14 @@ class Gate:
         charges: Charges,
         tenure: Tenure | None = None,
         budgets: Budgets | None = None,
+        batches: Batching | None = None,
     ) -> None:
-        """`budgets` None: the past of budgets cannot be read here, so whoever declares one has every call refused."""
-        self._acts = Acts(drivers, models, workspaces)
+        """`budgets` None: the past of budgets cannot be read here, so whoever declares one has every call refused.
+
+        `batches` None: every model call is asked by itself.
+        """
+        self._acts = Acts(drivers, models, workspaces, batches)
+        self.batches = batches
         self._reconciler = Reconciler(drivers, workspaces)
         self._timer = timer
         self.budgets = budgets or Budgets(no_history)
@@ -74,9 +82,10 @@ class Gate:
         self.tenure: Tenure = tenure or Alone()
         """Whether this runtime serves; by itself it is alone."""
 
-    async def perform(self, journal: Journal, configuration: Configuration, syscall: Syscall) -> Call:
+    async def perform(self, journal: Journal, configuration: Configuration, syscall: Syscall, place: Place | None = None) -> Call:
         """Take one tool call through the gate; return where it stands then.
 
+        `place` is that of a call which may act beside others of its session, and is told when it begins to.
         `Step.ASKED` means that the session now waits for a person; a `halt` has ended the session.
         Raises Conflict if the id is taken by a different call, LogUnavailable if an event could not be made durable
         (nothing has been acted on without a durable intent).
@@ -110,10 +119,11 @@ class Gate:
             args_digest,
             once=not repeatable(tool),
             check=lambda args: _too_large(len(canonical(args))) or fits(args),
-            act=self._acts.of_tool(journal, tool, syscall.call),
+            act=self._acts.of_tool(journal, configuration, tool, syscall.call),
             want=lambda ruling: want_of_tool(tool, ruling.args),
             spec=tool,
             declassifies=tool.driver.get("builtin", {}).get("primitive") == "declassify",
+            place=place,
         )
         return await self._decide_and_act(journal, configuration, request)
 
@@ -125,6 +135,7 @@ class Gate:
         `model` is which of the declared ones is asked (None: the agent's own), `ticket` what its endpoint has admitted it with.
         """
         model = model or configuration.agents[journal.state.agent].model
+        batched = ticket is not None and ticket.batched
         number = journal.state.model_calls + 1
         # The view is a pure function of the log, so the head of the chain names the whole input of the model.
         args = {"model": model, "input_digest": journal.head.hash}
@@ -137,7 +148,8 @@ class Gate:
             check=lambda _: "a model call is made as it is, or not at all",
             admitted=ticket.told() if ticket is not None else None,
             act=self._acts.of_model(journal, configuration, model, ticket),
-            want=lambda _: self._acts.want_of_model(journal, configuration, model),
+            want=lambda _: self._acts.want_of_model(journal, configuration, model, batched=batched),
+            batched=batched,
         )
         return await self._decide_and_act(journal, configuration, request)
 
@@ -152,6 +164,7 @@ class Gate:
         for call in tuple(journal.state.calls.values()):
             await self._notify(journal, configuration, call.call)
             if call.decision is not None and call.decision["effect"] == Verdict.HALT:
+                await self.abandon(journal, configuration)
                 await self._halt(journal, configuration, call.decision)
                 return
             if call.step is Step.ASKED and call.decision is not None and journal.state.state is State.RUNNING:
@@ -219,6 +232,9 @@ class Gate:
                 outcome = {"call": call, "tool": tool, "duration_us": 0, "error": error}
                 await self._record(journal, configuration, ev.SYSCALL_FAILED, outcome)
             raise
+        if request.place is not None and ruling.decision.effect in {Verdict.ASK, Verdict.HALT}:
+            # A session waits, or is over, once what it had begun has its outcome.
+            await request.place.others_ended()
         match ruling.decision.effect:
             case Verdict.ALLOW:
                 await self._act(journal, configuration, request, deal, still)
@@ -240,7 +256,8 @@ class Gate:
         except BaseException:
             # What the log may hold after all stays charged and reserved; it is the same when the call comes again.
             if not journal.stale:
-                self._deciding.take_back(deal, recorded=journal.head.seq != before)
+                known = journal.state.calls.get(data["call"])
+                self._deciding.take_back(deal, recorded=known is not None and known.decided > before)
             raise
 
     async def _still_ours(self, journal: Journal, sent: int) -> None:
@@ -288,6 +305,7 @@ class Gate:
             else:
                 await failed(error)
 
+        request.begins(labels.get("labels", ()))
         try:
             result = await request.act(ruling, still, allowance)
             carried = tuple(dict.fromkeys((*result.labels, *labels.get("labels", ()))))
@@ -374,7 +392,9 @@ def _allowance(configuration: Configuration, request: Request, deal: Deal) -> Al
     if request.spec is not None:
         return Allowance(deal.held)
     endpoint = configuration.arbitration.endpoints.get(deal.ruling.args["model"])
-    return Allowance(deal.held, FREE if endpoint is None else endpoint.price)
+    if endpoint is None:
+        return Allowance(deal.held, FREE, timeless=request.batched)
+    return Allowance(deal.held, price_in_batch(endpoint) if request.batched else endpoint.price, timeless=request.batched)
 
 
 def _allowed(state: SessionState, call: str) -> bool:

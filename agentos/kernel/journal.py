@@ -21,6 +21,7 @@ from agentos.abi.ids import Clock, Random
 from agentos.abi.record import SALT_BYTES
 from agentos.eventlog.port import EventLog, Message, Stored
 from agentos.eventlog.subject import session_subject
+from agentos.kernel.port import Configuration
 from agentos.kernel.snapshot import Snapshots, Standing
 from agentos.projections.session import SessionState, fold
 
@@ -134,10 +135,20 @@ class Journal:
         """
         return await _whole(self._record(kind, data, actor, revision, policy, only_if_seq))
 
+    async def record_under(
+        self, configuration: Configuration, kind: str, data: dict[str, Json], actor: str, *, only_if_seq: int | None = None
+    ) -> SessionState:
+        """`record` under a configuration."""
+        revision, policy = configuration.revision, configuration.policy_digest
+        return await self.record(kind, data, actor=actor, revision=revision, policy=policy, only_if_seq=only_if_seq)
+
     async def _record(
         self, kind: str, data: dict[str, Json], actor: str, revision: int, policy: str | None, only_if_seq: int | None
     ) -> SessionState:
         async with self._turnstile:
+            if self.stale:
+                # Something else of the session was on its way to the log, and nobody knows whether it came there.
+                raise LogUnavailable(f"session {self.session} is to be read from the log again", where=self._subject)
             if self.state.over:
                 raise Conflict(f"session {self.session} is already {self.state.state}")
             if only_if_seq is not None and only_if_seq != self.head.seq:

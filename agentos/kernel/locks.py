@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from agentos.abi.errors import AgentOSError, LogUnavailable, NotFound
+from agentos.abi.errors import AgentOSError, DriverError, LogUnavailable, NotFound
 from agentos.drivers.locks import Freed, Grant, Holder, Lock, LockHeld, LockLost, LockStore, LockUnreadable, Moved
 from agentos.drivers.port import CallContext
 from agentos.kernel.port import ConfigurationSource, Timer
@@ -31,6 +31,12 @@ log = logging.getLogger(__name__)
 
 TRIES: Final = 16
 """How often a change is tried while somebody else, another runtime perhaps, changes the same lock."""
+
+MOST_HELD: Final = 256
+"""Locks that a session holds at most."""
+
+TIDY_MS: Final = 3_600_000
+"""How often what nobody holds any more is forgotten, where locks are let go of."""
 
 PAUSE_S: Final = 1.0
 """Seconds until letting go for a session that has ended is tried again."""
@@ -87,7 +93,11 @@ class LockKeeper:
 
     async def unlock(self, place: CallContext, resource: str, token: int) -> None:
         """See `drivers.locks.Locks.unlock`."""
-        await _whole(self._desk(place.tenant).give_back(place.session, resource, token))
+        desk, now = self._desk(place.tenant), self._timer.now_ms()
+        await _whole(desk.give_back(place.session, resource, token))
+        if now - desk.tidied_ms >= TIDY_MS:
+            desk.tidied_ms = now
+            self._spawn(self._tidy(desk), f"forget locks of {place.tenant}")
 
     def ended(self, tenant: str, session: str) -> None:
         """A session is over: what it holds is let go of, in the background. May be told more than once."""
@@ -102,6 +112,7 @@ class LockKeeper:
     async def recover(self, tenant: str, over: Callable[[str], Awaitable[bool]]) -> None:
         """At start: let go for sessions that have ended; `over` tells which. Raises LogUnavailable."""
         desk = self._desk(tenant)
+        desk.tidied_ms = self._timer.now_ms()
         await desk.store.tidy()
         for lock in await desk.store.all():
             if lock.holder is not None:
@@ -171,6 +182,12 @@ class LockKeeper:
                 log.warning("the locks of %s cannot be let go of: %s", session, error)
                 return
 
+    async def _tidy(self, desk: _Desk) -> None:
+        try:
+            await desk.store.tidy()
+        except AgentOSError as error:
+            log.warning("what nobody locks any more cannot be forgotten: %s", error)
+
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
@@ -188,6 +205,7 @@ class _Desk:
         self.parked: dict[tuple[str, str], Waiter] = {}
         """Who waits without a place to run in, by session and call."""
         self.serving: dict[str, asyncio.Task[None]] = {}
+        self.tidied_ms = timer.now_ms()
         self._timer = timer
         self._victim = victim
         self._changed: dict[str, asyncio.Event] = {}
@@ -199,7 +217,11 @@ class _Desk:
         async with self._turn(resource):
             for _ in range(TRIES):
                 lock = await self.store.read(resource)
+                if waiter.granted.done():
+                    raise asyncio.CancelledError  # nobody waits for it any more, nor would take it out of the queue
                 mine = lock.holder is not None and lock.holder.session == waiter.session
+                if not mine and len(self.held.get(waiter.session, ())) >= MOST_HELD:
+                    raise DriverError(f"this session holds {MOST_HELD} locks, which is the most", mend="unlock what is done with")
                 if not mine and (self.waiting.first(resource) is not None or not lock.free(self._timer.now_ms())):
                     first = self.waiting.first(resource)
                     # A lock that is free goes to the first of the queue, who is about to get it.
@@ -247,7 +269,12 @@ class _Desk:
         for resource in sorted(self.held.get(session, ())):
             async with self._turn(resource):
                 while True:
-                    lock = await self.store.read(resource)
+                    try:
+                        lock = await self.store.read(resource)
+                    except LockUnreadable as error:
+                        log.warning("a lock of %s cannot be let go of: %s", session, error)
+                        self._forget(session, resource)
+                        break
                     if lock.holder is None or lock.holder.session != session:
                         self._forget(session, resource)
                         break
@@ -309,6 +336,7 @@ class _Desk:
             return None
         if waiter.granted.done():
             # It gave up while the lock was written for it: the next one is served.
+            self.waiting.leave(waiter)
             given = await self.store.read(resource)
             if given.holder is not None and given.revision == grant.token:
                 await self._free(given, waiter.session)
@@ -326,13 +354,16 @@ class _Desk:
             holder = replace(before, call=waiter.call, expires_ms=expires, token=lock.token)
         else:
             holder = Holder(waiter.session, waiter.call, waiter.agent, now, expires)
+        # Before it is written, as nobody may ever tell whether it was.
+        self.held[waiter.session].add(lock.resource)
         try:
             written = await self.store.write(replace(lock, holder=holder))
         except Moved:
+            if before is None or before.session != waiter.session:
+                self._forget(waiter.session, lock.resource)
             return None
         if before is not None and before.session != waiter.session:
             self._forget(before.session, lock.resource)
-        self.held[waiter.session].add(lock.resource)
         self.waiting.handed(lock.resource, waiter.session)
         return Grant(lock.resource, written.token, expires)
 

@@ -64,6 +64,8 @@ class Places:
                     await self._timer.sleep(delay)
                     delay = min(delay * 2, LONGEST_PAUSE_S)
                     continue
+                if seat.carried is not None:
+                    await seat.carried.ashore()
                 if pause is not Pause.DISPLACED:
                     return
                 if seat.pending is not None:
@@ -73,6 +75,8 @@ class Places:
                     await asyncio.wait((elsewhere,))
         finally:
             seat.forget()
+            if seat.carried is not None:
+                await seat.carried.drop()
 
     async def idle(self, session: str, done: asyncio.Future[Any]) -> None:
         """Let a session that runs wait for `done`. Raises Displaced when its place is needed meanwhile."""

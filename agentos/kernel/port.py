@@ -77,6 +77,8 @@ class AgentSpec:
     """The PriorityClass of its sessions, unless a run says otherwise."""
     deadline_ms: int | None = None
     """How long after it comes a turn of it is due; None: never."""
+    fail_fast: bool = False
+    """Whether turns of its sessions that are likelier to fail go first among those that are due at the same time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,17 @@ The harness proposes as it did; every answer comes from the log. Each proposal m
 arguments, the same closing words. What the harness proposes is folded in place of what was recorded of it, and the state that
 is reached must be, byte for byte, the one that the log adds up to. The first event at which this fails is reported.
 
-What people, other runtimes and policy did to the session meanwhile is taken from the log as it stands.
+What people, other runtimes and policy did to the session meanwhile is taken from the log as it stands. Where calls were made at
+once the order of the log counts: a call whose outcome stands behind the decision about another one waits until that is proposed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from agentos.abi import event as ev
 from agentos.abi import rpc
@@ -23,7 +25,8 @@ from agentos.abi.errors import ChainBroken, Conflict, PayloadErased
 from agentos.abi.event import Event
 from agentos.abi.syscall import MODEL_CALL
 from agentos.kernel.port import HarnessSilent, Spawner
-from agentos.kernel.turn import Leave, serve, view
+from agentos.kernel.serving import Leave, serve
+from agentos.kernel.turn import view
 from agentos.projections import context
 from agentos.projections.session import OPEN, SessionState, State, Step, fold, fold_all
 from agentos.projections.state_document import digest_of_state
@@ -119,6 +122,7 @@ async def replay(events: Sequence[Event], spawner: Spawner) -> Replayed:
     harnesses = 0
     while again.goes_on():
         before = again.at
+        again.begin()
         process = await spawner.spawn(again.session)
         harnesses += 1
         try:
@@ -147,6 +151,14 @@ class _Again:
         self.state = SessionState()
         self.at = 0
         self.difference: Difference | None = None
+        self.begin()
+
+    def begin(self) -> None:
+        """A fresh harness comes."""
+        self._gone: Leave | None = None
+        """With which words the harness before was told to go."""
+        self._no_more = False
+        self._moved = asyncio.Event()
 
     def goes_on(self) -> bool:
         """Take in what happened to the session; return whether a harness is needed for what comes then."""
@@ -170,12 +182,27 @@ class _Again:
                 return view(self.state, messages=bool(params.get("messages")))
             case "model.call":
                 return self._model_call()
-            case "tool.call":
-                return self._tool_call(params["call"], params["tool"], params["args"])
             case "finish":
                 return self._finish(params["result"])
             case _:
                 raise Conflict(f"the kernel has no method {method[:64]!r}")
+
+    def at_once(self, method: str, params: dict[str, Json]) -> Coroutine[Any, Any, dict[str, Json]] | None:
+        """All calls of tools are served so, whichever they are: what was made at once the log knows."""
+        if method != "tool.call":
+            return None
+        self._no_more = False
+        if self._gone is None:
+            try:
+                self._propose(params["call"], params["tool"], params["args"])
+            except Leave as leave:
+                self._goes(leave)
+        return self._told(params["call"])
+
+    def no_more(self) -> None:
+        """Whatever the log has between a call and its outcome is proposed by now."""
+        self._no_more = True
+        self._moved.set()
 
     def _model_call(self) -> dict[str, Json]:
         waiting = context.pending(self.state)
@@ -192,30 +219,40 @@ class _Again:
             if data["args"]["input_digest"] not in self._shown():
                 raise self._left("a model call that is shown the session as it stands")
             self._fold()
-            self._settle(data["call"])
+            self._settled(data["call"], waits=False)
             call = self.state.calls[data["call"]]
             if call.step is Step.FINISHED and call.result is not None:
                 return {"content": call.result["data"]["content"], "stop_reason": call.result["data"]["stop_reason"]}
 
-    def _tool_call(self, name: str, tool: str, args: dict[str, Json]) -> dict[str, Json]:
+    def _propose(self, name: str, tool: str, args: dict[str, Json]) -> None:
+        """Take in that a call is proposed, unless the session knows its outcome already."""
         known = self.state.calls.get(name)
-        if known is None or known.step in OPEN:
-            event = self._next()
-            data, words = event.data, f"call {name}: {tool} {_digest(args)}"
-            if event.type == ev.SYSCALL_REFUSED:
-                text = json.dumps(args, ensure_ascii=True, default=str)[:4096]
-                if (data["call"], data["tool"], data["args_text"]) != (name, tool[:128], text):
-                    raise self._left(words)
-                self._fold({"call": name, "tool": tool[:128], "args_text": text})
-            elif event.type == ev.SYSCALL_DECIDED:
-                digest = data.get("proposed", data["args_digest"])
-                if (data["call"], data["tool"], digest, data["turn"]) != (name, tool, _digest(args), self.state.turn):
-                    raise self._left(words)
-                # What was rewritten for an obligation is the kernel's doing, and is taken as recorded.
-                self._fold({"call": name, "tool": tool, **({} if "proposed" in data else {"args": args, "args_digest": digest})})
-                self._settle(name)
-            else:
+        if known is not None and known.step not in OPEN:
+            return
+        event = self._next()
+        data, words = event.data, f"call {name}: {tool} {_digest(args)}"
+        if event.type == ev.SYSCALL_REFUSED:
+            text = json.dumps(args, ensure_ascii=True, default=str)[:4096]
+            if (data["call"], data["tool"], data["args_text"]) != (name, tool[:128], text):
                 raise self._left(words)
+            self._fold({"call": name, "tool": tool[:128], "args_text": text})
+        elif event.type == ev.SYSCALL_DECIDED:
+            digest = data.get("proposed", data["args_digest"])
+            if (data["call"], data["tool"], digest, data["turn"]) != (name, tool, _digest(args), self.state.turn):
+                raise self._left(words)
+            # What was rewritten for an obligation is the kernel's doing, and is taken as recorded.
+            self._fold({"call": name, "tool": tool, **({} if "proposed" in data else {"args": args, "args_digest": digest})})
+        else:
+            raise self._left(words)
+        self._moved.set()
+
+    async def _told(self, name: str) -> dict[str, Json]:
+        """What the harness is told of a call that it has proposed."""
+        while self._gone is None and not self._settled(name, waits=not self._no_more):
+            self._moved.clear()
+            await self._moved.wait()
+        if self._gone is not None:
+            raise self._gone
         text, is_error = context.outcome(self.state.calls[name])
         return {"call": name, "content": text, "is_error": is_error}
 
@@ -233,10 +270,13 @@ class _Again:
             if event.type in PROPOSALS:
                 return event
             self._happens()
-        raise Leave(rpc.PARKED, "the log ends here")
+        raise self._goes(Leave(rpc.PARKED, "the log ends here"))
 
-    def _settle(self, name: str) -> None:
-        """Take in what came of a decided call."""
+    def _settled(self, name: str, *, waits: bool) -> bool:
+        """Take in what came of a decided call; return whether that is all. False, only if it `waits`: another one comes before.
+
+        Raises Leave.
+        """
         while True:
             call = self.state.calls[name]
             asked = call.step is Step.ASKED and self.state.state is not State.WAITING
@@ -244,21 +284,30 @@ class _Again:
             if not (asked or halted or call.step is Step.ALLOWED):
                 break
             if self.at == len(self._events):
-                raise Leave(rpc.PARKED, "the log ends here")
-            if self._events[self.at].type in PROPOSALS:
+                raise self._goes(Leave(rpc.PARKED, "the log ends here"))
+            event = self._events[self.at]
+            if event.type in PROPOSALS:
+                if waits and self._may_come(event):
+                    return False
                 raise self._left(f"an outcome of call {name}")
             self._happens()
         if call.step is Step.ASKED:
-            raise Leave(rpc.PARKED, "the session waits for a person")
+            raise self._goes(Leave(rpc.PARKED, "the session waits for a person"))
+        return True
+
+    def _may_come(self, event: Event) -> bool:
+        """Whether an event is of a call that the harness may propose before it has the answers to others."""
+        return event.type != ev.SESSION_FINISHED and event.data["tool"] != MODEL_CALL
 
     def _happens(self) -> None:
         """Take in something that happened to the session. Raises Leave when its harness did not outlive that."""
         event = self._events[self.at]
         self._fold()
+        self._moved.set()
         if self.state.over:
-            raise Leave(rpc.ENDED, f"the session is {self.state.state}")
+            raise self._goes(Leave(rpc.ENDED, f"the session is {self.state.state}"))
         if event.type == ev.SESSION_OWNED:
-            raise Leave(rpc.PARKED, "another runtime took the session over")
+            raise self._goes(Leave(rpc.PARKED, "another runtime took the session over"))
 
     def _fold(self, replayed: dict[str, Json] | None = None) -> None:
         """Take in the next event, with what the harness said in place of what was recorded of that."""
@@ -276,7 +325,13 @@ class _Again:
 
     def _left(self, replayed: str) -> Leave:
         self.differs(replayed)
-        return Leave(rpc.ENDED, "the replay went another way")
+        return self._goes(Leave(rpc.ENDED, "the replay went another way"))
+
+    def _goes(self, leave: Leave) -> Leave:
+        """The harness goes; so do all that wait."""
+        self._gone = self._gone or leave
+        self._moved.set()
+        return leave
 
 
 def _digest(args: Json) -> str:

@@ -40,13 +40,18 @@ def is_counted(call: str) -> bool:
     return _COUNTED.fullmatch(call) is not None
 
 
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether `value` may be how many tokens something has."""
+    return type(value) is int and 0 <= value <= MAX_TOKENS
+
+
 def check_reply(reply: ModelReply, *, taken: Container[str]) -> None:
     """Raise DriverError for a reply that cannot be kept. Blocks of unknown kinds pass as they are.
 
     An id in `taken` is refused since that call's result would be mistaken for the new one's.
     """
     counts = (reply.input_tokens, reply.output_tokens)
-    if any(type(count) is not int or not 0 <= count <= MAX_TOKENS for count in counts):
+    if not all(is_count(count) for count in counts):
         raise DriverError(f"the model's reply counts {str(counts)[:100]} tokens")
     if not isinstance(reply.stop_reason, str):
         raise DriverError("the model's reply does not say why it ended")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agentos.kernel.admission import Admissions, Request, Ticket, Waiting
+from agentos.kernel.batched import Carried
 
 
 class Displaced(Exception):
@@ -28,15 +29,24 @@ class Seat:
         self.leaving = False
         """Whether it was told to give its place up, and still has it."""
         self._evicted: asyncio.Future[None] | None = None
+        self._acting = 0
         self.pending: Waiting | None = None
         """What it waited for when it gave its place up."""
         self.elsewhere: asyncio.Future[Any] | None = None
         """The same, where it is in no queue here."""
+        self.carried: Carried | None = None
+        """A call that goes on while it has no place, or did until now."""
 
     @property
     def idle(self) -> bool:
         """Whether it waits with a place that it could do without."""
-        return self._evicted is not None and not self.leaving
+        return self._evicted is not None and not self.leaving and not self._acting
+
+    def acts(self, calls: int) -> None:
+        """So many calls act beside what it waits for: it keeps its place as long as there are any."""
+        self._acting = calls
+        if self.idle:
+            self._make_room()
 
     def evict(self) -> None:
         """Have an idle one give its place up."""

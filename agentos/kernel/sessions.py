@@ -25,6 +25,7 @@ from agentos.abi.ids import Random, new_id
 from agentos.drivers.port import Driver
 from agentos.eventlog.port import EventLog
 from agentos.kernel.approvals import Scope, asked_call, granted_yes, question_ends, terms
+from agentos.kernel.deferral import Deferrals
 from agentos.kernel.ending import in_force, lose_open_calls
 from agentos.kernel.gate import SYSTEM, Gate
 from agentos.kernel.journal import Journal
@@ -36,6 +37,7 @@ from agentos.kernel.snapshot import Snapshots
 from agentos.kernel.turn import Runner
 from agentos.kernel.workspace import Workspaces
 from agentos.projections.session import SessionState, State
+from agentos.scheduler.precondition import Precondition
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +77,8 @@ class Sessions:
         self._closed = False
         self._places = Places(runner, source, runner.admissions, timer)
         self.idle = self._places.idle
+        self.deferrals = Deferrals(self, logs, source, timer, runner.admissions)
+        self.at_end(self.deferrals.ended)
 
     async def create(
         self,
@@ -86,6 +90,7 @@ class Sessions:
         *,
         priority: str | None = None,
         due_in_ms: int | None = None,
+        begin: Precondition | None = None,
         labels: Sequence[str] = (),
         file_labels: Mapping[str, Sequence[str]] | None = None,
         fill: Callable[[str, AgentSpec], Awaitable[dict[str, Json]]] | None = None,
@@ -94,14 +99,16 @@ class Sessions:
         """Start a session of `agent`; return it as created. `fill` fills its workspace and gives its first payload, for a fork;
         `prepare` is told the session's id before anything is stored.
 
-        `priority` and `due_in_ms` are the run's own class, and when it is due. `labels` are on the session from its first event,
-        `file_labels` on input files, by the folder or file below `input/` that they are in (`.`: all); what the Agent declares is
-        added to both.
-        Raises NotFound (no such agent), Conflict (the tenant has as many live sessions as it may), UsageError (unusable input).
+        `priority` and `due_in_ms` are the run's own class, and when it is due; before `begin` holds the session does not begin.
+        `labels` are on it from its first event, `file_labels` on input files, by the folder or file below `input/` that they
+        are in (`.`: all); what the Agent declares is added to both.
+        Raises NotFound (no such agent or session), Conflict (too many live sessions of the tenant), UsageError (unusable input).
         """
+        if begin is not None:
+            await self.deferrals.check(tenant, begin)
         configuration = self._source.current(tenant)
         spec = admitted(configuration, agent, live=self._live.count(tenant))
-        own = urgency(configuration, spec, priority, None if due_in_ms is None else self._timer.now_ms() + due_in_ms)
+        own = urgency(configuration, spec, priority, None if due_in_ms is None else self._timer.now_ms() + due_in_ms, begin)
         session = new_id("s", self._timer, self._random)
         journal = Journal(self._logs(tenant), tenant, session, self._timer, self._random, self._snapshots)
         self._live.add((tenant, session))
@@ -119,13 +126,7 @@ class Sessions:
                 await asyncio.to_thread(self._workspaces.remove, tenant, session)
                 raise
             try:
-                return await journal.record(
-                    ev.SESSION_CREATED,
-                    first,
-                    actor=actor,
-                    revision=configuration.revision,
-                    policy=configuration.policy_digest,
-                )
+                return await journal.record_under(configuration, ev.SESSION_CREATED, first, actor)
             except (NotCanonical, PayloadErased, TooLarge) as error:
                 await asyncio.to_thread(self._workspaces.remove, tenant, session)
                 if isinstance(error, PayloadErased):
@@ -134,7 +135,7 @@ class Sessions:
         finally:
             # Also for a caller that has given up: what the log holds is run.
             if journal.head.seq:
-                self._start(journal)
+                self.wake(journal)
             elif journal.stale:
                 self._later((tenant, session))
             else:
@@ -173,16 +174,11 @@ class Sessions:
 
     async def _take_over(self, journal: Journal) -> None:
         if journal.state.state is not State.RUNNING:
+            self.wake(journal)
             return
         await self._gate.tenure.hold(journal.tenant)
         configuration = self._source.current(journal.tenant)
-        await journal.record(
-            ev.SESSION_OWNED,
-            {"epoch": journal.state.epoch + 1},
-            actor=SYSTEM,
-            revision=configuration.revision,
-            policy=configuration.policy_digest,
-        )
+        await journal.record_under(configuration, ev.SESSION_OWNED, {"epoch": journal.state.epoch + 1}, SYSTEM)
         await self._gate.settle(journal, configuration)
         if journal.state.state is State.RUNNING:
             self._start(journal)
@@ -230,14 +226,8 @@ class Sessions:
                 data |= await granted_yes(configuration, state, asked, yes, actor, roles, reason, now)
             if rehearse:
                 return state
-            state = await journal.record(
-                ev.APPROVAL_GRANTED if granted else ev.APPROVAL_DENIED,
-                data,
-                actor=actor,
-                revision=configuration.revision,
-                policy=configuration.policy_digest,
-                only_if_seq=seen,
-            )
+            kind = ev.APPROVAL_GRANTED if granted else ev.APPROVAL_DENIED
+            state = await journal.record_under(configuration, kind, data, actor, only_if_seq=seen)
             try:
                 if meanwhile is not None:
                     await meanwhile()
@@ -256,25 +246,23 @@ class Sessions:
             if state.state is not State.WAITING or asked is None or self._timer.now_ms() < question_ends(state):
                 return False
             configuration = self._source.current(tenant)
-            await journal.record(
-                ev.APPROVAL_EXPIRED,
-                {"call": asked.call, "args_digest": asked.args_digest, "decided": asked.decided},
-                actor=SYSTEM,
-                revision=configuration.revision,
-                policy=configuration.policy_digest,
-                only_if_seq=state.seq,
-            )
+            data: dict[str, Json] = {"call": asked.call, "args_digest": asked.args_digest, "decided": asked.decided}
+            await journal.record_under(configuration, ev.APPROVAL_EXPIRED, data, SYSTEM, only_if_seq=state.seq)
             self.wake(journal)
             return True
 
     def wake(self, journal: Journal) -> None:
-        """Run a parked session on. While its harness is still leaving, its task goes on by itself: the session runs again."""
-        if (journal.tenant, journal.session) not in self._tasks and journal.state.state is State.RUNNING:
+        """Run a session on that does not run. While its harness is still leaving, its task goes on by itself: it runs again."""
+        key, state = (journal.tenant, journal.session), journal.state.state
+        if state is State.DEFERRED:
+            self._live.add(key)
+            self.deferrals.hold(journal)
+        elif state is State.RUNNING and key not in self._tasks:
             self._start(journal)
 
     def runs(self, tenant: str, session: str) -> bool:
-        """Whether a session runs, or is about to."""
-        return (tenant, session) in self._tasks
+        """Whether a session runs or is about to, or begins by itself once it may."""
+        return (tenant, session) in self._tasks or self.deferrals.holds(tenant, session)
 
     async def cancel(self, tenant: str, session: str, *, reason: str, actor: str) -> SessionState:
         """Stop a session for good. Raises Conflict when it is already over."""
@@ -282,6 +270,8 @@ class Sessions:
             if (task := self._tasks.get((tenant, session))) is not None:
                 task.cancel()
                 await asyncio.wait([task])
+                if self._tasks.get((tenant, session)) is task:  # it was cancelled before its first step
+                    del self._tasks[tenant, session]
             try:
                 # What was under way when it was stopped may be in the log.
                 last = await self._load(self._logs(tenant), tenant, session) if journal.stale else journal
@@ -316,10 +306,13 @@ class Sessions:
     async def close(self) -> None:
         """Stop running; every session can be resumed from the log."""
         self._closed = True
+        await self.deferrals.close()
         while tasks := list(self._tasks.values()):
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+            # One that was cancelled before its first step did not take itself out.
+            self._tasks = {key: task for key, task in self._tasks.items() if not task.done()}
 
     @asynccontextmanager
     async def journal(self, tenant: str, session: str) -> AsyncIterator[Journal]:
@@ -378,11 +371,11 @@ class Sessions:
             self._later(key)
         except AgentOSError as error:
             log.exception("session %s failed", journal.session)
-            await self._fail(journal, error.code, error.message)
+            await self.fail(journal, error.code, error.message)
         except Exception:
             # The outermost frame of a session: an error that nobody foresaw ends it visibly, instead of leaving it to hang.
             log.exception("session %s failed in an unexpected way", journal.session)
-            await self._fail(journal, "internal", "the runtime failed in an unexpected way; its log says how")
+            await self.fail(journal, "internal", "the runtime failed in an unexpected way; its log says how")
         finally:
             try:
                 await self._drivers.release(journal.session)
@@ -422,7 +415,8 @@ class Sessions:
                 if (held := self._journals.get(key)) is not None:
                     self._forget(held)
 
-    async def _fail(self, journal: Journal, code: str, message: str) -> None:
+    async def fail(self, journal: Journal, code: str, message: str) -> None:
+        """End a session by an error, unless it is over; while the log is away it is looked at again later."""
         if journal.state.over:
             return
         try:
@@ -437,7 +431,9 @@ class Sessions:
         await lose_open_calls(journal, self._source)
         self._live.discard((journal.tenant, journal.session))
         revision, policy = in_force(journal, self._source)
-        return await journal.record(kind, data, actor=actor, revision=revision, policy=policy)
+        state = await journal.record(kind, data, actor=actor, revision=revision, policy=policy)
+        self._live.over((journal.tenant, journal.session))
+        return state
 
     def _forget(self, journal: Journal) -> None:
         """Drop a journal that nobody works on: what it knows is in the log."""

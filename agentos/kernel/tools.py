@@ -14,6 +14,11 @@ def repeatable(tool: ToolSpec) -> bool:
     return tool.idempotent or tool.effect is ToolEffect.READ
 
 
+def commutes(tool: ToolSpec | None) -> bool:
+    """Whether a call of it may act beside others of its turn: it says so, and does nothing but read."""
+    return tool is not None and tool.commutes and tool.effect is ToolEffect.READ
+
+
 def offer(tool: ToolSpec) -> dict[str, Json]:
     """A tool as the model is told of it."""
     return {"name": tool.name, "description": tool.description, "input_schema": dict(tool.input_schema)}

@@ -1,32 +1,39 @@
 """Running one session: a harness proposes over the ABI, the gate decides and acts, until the session ends or must wait.
 
-The harness is untrusted: every frame is checked, one request is served at a time, a flood or a malformed frame ends the process,
-and nothing the harness says is believed except as a proposal.
+Calls of one reply whose tools commute are made at once: `kernel.line` says what is decided when.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Coroutine
+from dataclasses import replace
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Any, Final
 
 from agentos.abi import event as ev
 from agentos.abi import rpc
-from agentos.abi.canonical import Json, NotCanonical, canonical, parse_strict
+from agentos.abi.canonical import Json, canonical
 from agentos.abi.decision import FAILED
-from agentos.abi.errors import Conflict, SequenceConflict
+from agentos.abi.errors import Conflict
 from agentos.abi.syscall import Syscall
 from agentos.drivers.port import ModelUnavailable
 from agentos.kernel.admission import Admissions, PoolKey, Request, Ticket
 from agentos.kernel.asking import PREEMPTED, asking_as, endpoint_of, plan, used_by
+from agentos.kernel.batched import Carried, batches_of, in_batch
 from agentos.kernel.budgets import RULE_HELD
 from agentos.kernel.gate import MAX_OUTCOME, SYSTEM, Gate
 from agentos.kernel.journal import Journal
-from agentos.kernel.port import Configuration, ConfigurationSource, HarnessProcess, HarnessSilent, Spawner, Timer
+from agentos.kernel.line import Closed, Line, Place
+from agentos.kernel.port import Configuration, ConfigurationSource, HarnessSilent, Spawner, Timer
 from agentos.kernel.reply import is_call_id, is_counted
 from agentos.kernel.seat import Displaced, Seat
+from agentos.kernel.serving import Leave, serve
+from agentos.kernel.tools import commutes
 from agentos.projections import context
 from agentos.projections.session import Call, SessionState, State, Step
+from agentos.scheduler.estimate import Expected
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +46,6 @@ MAX_PAUSE_S: Final = 60.0
 HARNESS_TRIES: Final = 3
 """How many harness processes a session may lose before it fails."""
 
-MAX_FAULTS: Final = 100
-"""Requests of one harness process that make no sense, after which it is stopped."""
-
 MAX_REFUSED: Final = 1000
 """Calls of one session that are refused or denied, after which it fails: they cost no budget, and each is an event in the log."""
 
@@ -53,26 +57,6 @@ class Pause(StrEnum):
     WAITING = "waiting"
     DISPLACED = "displaced"
     """It waits for an endpoint, and its place went to another session."""
-
-
-class Leave(Exception):
-    """The harness is told to go: the session is parked or over. `code` is one of the ABI's."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-
-class Answers(Protocol):
-    """Who answers a harness's requests: the kernel, or a replay of what it once answered."""
-
-    @property
-    def session(self) -> str:
-        """The session that the harness drives."""
-
-    async def handle(self, method: str, params: dict[str, Json]) -> dict[str, Json]:
-        """Serve one request. Raises Leave when the harness must go, Conflict for a request that is off."""
 
 
 class Runner:
@@ -122,52 +106,6 @@ def _pause(journal: Journal) -> Pause | None:
     return None if journal.state.state is State.RUNNING else Pause.WAITING
 
 
-async def serve(process: HarnessProcess, turn: Answers) -> str:
-    """Answer the harness's requests until it closes its end or must leave; return why it ended."""
-    hello = {"abi": rpc.ABI, "session": turn.session}
-    await process.write_frame(rpc.request(0, "initialize", hello))
-    greeted = False
-    faults = 0
-    while faults < MAX_FAULTS:
-        try:
-            line = await process.read_frame()
-        except ValueError:
-            return "a frame was too long"
-        if not line:
-            return "it closed its end"
-        try:
-            frame = parse_strict(line)
-        except NotCanonical as error:
-            await process.write_frame(rpc.error(None, rpc.PARSE_ERROR, str(error)))
-            return "a frame was not JSON"
-        if not isinstance(frame, dict):
-            await process.write_frame(rpc.error(None, rpc.INVALID_REQUEST, "a frame is one JSON object"))
-            return "a frame was not an object"
-        if not greeted:
-            if frame.get("id") != 0 or not isinstance(frame.get("result"), dict):
-                return "it did not answer initialize"
-            if frame["result"].get("abi") != rpc.ABI:
-                return f"it speaks {str(frame['result'].get('abi'))[:64]!r}, the kernel {rpc.ABI}"
-            greeted = True
-            continue
-        number, method, params = frame.get("id"), frame.get("method"), frame.get("params", {})
-        if type(number) is not int or not isinstance(method, str) or not isinstance(params, dict):
-            await process.write_frame(rpc.error(None, rpc.INVALID_REQUEST, "expected id, method and params"))
-            return "a frame was no request"
-        try:
-            answer = rpc.response(number, await turn.handle(method, params))
-        except Leave as leave:
-            await process.write_frame(rpc.error(number, leave.code, leave.message))
-            return leave.message
-        except SequenceConflict:
-            raise
-        except Conflict as error:
-            faults += 1
-            answer = rpc.error(number, rpc.INVALID_PARAMS, error.message)
-        await process.write_frame(answer)
-    return f"it made {MAX_FAULTS} requests that make no sense"
-
-
 class _Turns:
     """The kernel's side of the ABI for one session and one harness process."""
 
@@ -180,6 +118,7 @@ class _Turns:
         self.displaced = False
         """Whether the harness was told to go because its place was needed."""
         self._configuration: Configuration | None = None
+        self._line = Line(seat.acts)
 
     @property
     def session(self) -> str:
@@ -193,18 +132,26 @@ class _Turns:
             case "model.call":
                 return await self._model_call()
             case "tool.call":
-                try:
-                    return await self._tool_call(params)
-                except Displaced:
-                    self.displaced = True
-                    raise Leave(rpc.PARKED, "the session waits for a lock, and its place is needed") from None
+                return await self._tool_call(params, self._line.join())
             case "finish":
                 return await self._finish(params)
             case _:
                 raise Conflict(f"the kernel has no method {method[:64]!r}")
 
+    def at_once(self, method: str, params: dict[str, Json]) -> Coroutine[Any, Any, dict[str, Json]] | None:
+        """The same for a call of a tool that commutes."""
+        name = params.get("tool")
+        if method != "tool.call" or not isinstance(name, str):
+            return None
+        tool = self._source.current(self.journal.tenant).tools.get(name)
+        return self._tool_call(params, self._line.join()) if commutes(tool) else None
+
+    def no_more(self) -> None:
+        """Nothing to do: what was begun ends by itself."""
+
     async def fail(self, code: str, message: str) -> None:
-        """End the session with an error."""
+        """End the session with an error, once nothing acts for it any more."""
+        await self._line.quiet()
         await self._gate.abandon(self.journal, self._latest())
         await self._record(ev.SESSION_FAILED, {"error": {"code": code, "message": message}})
 
@@ -216,8 +163,15 @@ class _Turns:
         if waiting:
             raise Conflict(f"model.call: call {waiting[0]['call']} of the last reply has no result yet")
         attempt, asked = 1, frozenset[str]()
+        carried, self._seat.carried = self._seat.carried, None
+        if carried is not None and carried.work.result()[1].step is not Step.FINISHED:
+            # What came of it is this call's: its harness had to go. Of one that was answered the view has told.
+            attempt, asked = carried.attempt, carried.asked
+        else:
+            carried = None
         while True:
-            model, call = await self._ask_one(asked)
+            model, call = carried.work.result() if carried is not None else await self._ask_one(asked, attempt)
+            carried = None
             if call.step is Step.FINISHED and call.result is not None:
                 content = call.result["data"]["content"]
                 return {"content": content, "stop_reason": call.result["data"]["stop_reason"]}
@@ -235,8 +189,11 @@ class _Turns:
             await self._timer.sleep(min(max(pause, 0.25 * 2**attempt), MAX_PAUSE_S))
             attempt, asked = attempt + 1, frozenset()
 
-    async def _ask_one(self, asked: frozenset[str]) -> tuple[str, Call]:
-        """Ask one endpoint once it lets the session in, none of those `asked` already if there is another; return which."""
+    async def _ask_one(self, asked: frozenset[str], attempt: int) -> tuple[str, Call]:
+        """Ask one endpoint once it lets the session in, none of those `asked` already if there is another; return which.
+
+        Raises Leave when that takes longer than the session may keep its place.
+        """
         state = self.journal.state
         while True:
             configuration = await self._in_force()
@@ -248,6 +205,11 @@ class _Turns:
             keys: dict[PoolKey, str] = {endpoint_of(name, configuration).key: name for name in models}
             call, now = f"model-{state.model_calls + 1}", self._timer.now_ms()
             request = asking_as(state, configuration, call, tuple(keys), now, wanted.expected.total)
+            first = endpoint_of(models[0], configuration)
+            if self._gate.batches is not None and in_batch(request, first, self._seat.admissions, now):
+                work = asyncio.ensure_future(self._ask_in_batch(configuration, models[0], request, wanted.expected))
+                self._seat.carried, self.displaced = Carried(work, attempt, asked), True
+                raise Leave(rpc.PARKED, "the session waits for a batch")
             with await self._admitted(request) as ticket:
                 # It may have waited for long: what is declared, and whether it may go on, is looked at once more.
                 configuration, model = await self._in_force(), keys[ticket.key]
@@ -261,6 +223,20 @@ class _Turns:
                 else:
                     ticket.release(used_by(done, wanted.expected))
                 return model, done
+
+    async def _ask_in_batch(
+        self, configuration: Configuration, model: str, request: Request, expected: Expected
+    ) -> tuple[str, Call]:
+        """Ask a model together with others, which takes hours; the call takes no slot of the endpoint, and pays its share."""
+        endpoint, admissions = endpoint_of(model, configuration), self._seat.admissions
+        with await admissions.admit(replace(request, candidates=(batches_of(endpoint),))) as ticket:
+            done = await self._gate.perform_model(self.journal, configuration, model, ticket)
+            used = used_by(done, expected)
+            ticket.release(used)
+            admissions.charge(endpoint.key, request, used)
+        if self._gate.batches is not None:
+            self._gate.batches.settled(self.journal.tenant, self.journal.session)
+        return model, done
 
     def _another(self, asked: frozenset[str]) -> bool:
         """Whether the call may go to a model that is not among those `asked` and whose endpoint is in order."""
@@ -278,28 +254,54 @@ class _Turns:
             self.displaced = True
             raise Leave(rpc.PARKED, "the session waits for an endpoint, and its place is needed") from None
 
-    async def _tool_call(self, params: dict[str, Json]) -> dict[str, Json]:
-        call_id, tool, args = params.get("call"), params.get("tool"), params.get("args")
+    async def _tool_call(self, params: dict[str, Json], place: Place) -> dict[str, Json]:
+        try:
+            async with place:
+                return await self._call_in(place, params)
+        except Closed:
+            raise Leave(rpc.PARKED, "the session stops: this call was not decided") from None
+        except Displaced:
+            self.displaced = True
+            raise Leave(rpc.PARKED, "the session waits for a lock, and its place is needed") from None
+
+    async def _call_in(self, place: Place, params: dict[str, Json]) -> dict[str, Json]:
+        call_id, name, args = params.get("call"), params.get("tool"), params.get("args")
         if not is_call_id(call_id):
             raise Conflict("tool.call: `call` is 1 to 64 letters, digits, `_` and `-`, and does not begin with `model-`")
-        if not isinstance(tool, str) or not isinstance(args, dict):
+        if not isinstance(name, str) or not isinstance(args, dict):
             raise Conflict("tool.call: `tool` is a name and `args` an object")
         if not is_counted(call_id) and not self._named(call_id):
             raise Conflict(f"tool.call: no reply has named a call {call_id}; number calls of your own, as in `step-1`")
+        syscall = Syscall(call_id, name, args)
+        await place.until(lambda: self._has_room(syscall))
         configuration, known = await self._in_force(), self.journal.state.calls.get(call_id)
-        if tool in configuration.arbitration.tool_limits and (known is None or known.step in {Step.APPROVED, Step.ALLOWED}):
-            key, now = ("tool", self.journal.tenant, tool), self._timer.now_ms()
+        if name in configuration.arbitration.tool_limits and (known is None or known.step in {Step.APPROVED, Step.ALLOWED}):
+            key, now = ("tool", self.journal.tenant, name), self._timer.now_ms()
             request = asking_as(self.journal.state, configuration, call_id, (key,), now)
             with await self._admitted(request) as ticket:
-                call = await self._gate.perform(self.journal, await self._in_force(), Syscall(call_id, tool, args))
+                call = await self._perform(place, syscall)
                 ticket.release(1)
         else:
-            call = await self._gate.perform(self.journal, configuration, Syscall(call_id, tool, args))
+            call = await self._perform(place, syscall)
         self._leave_if_stopped(call)
         if call.step in {Step.REFUSED, Step.DENIED}:
             await self._bound()
         text, is_error = context.outcome(call)
         return {"call": call_id, "content": text, "is_error": is_error}
+
+    async def _perform(self, place: Place, syscall: Syscall) -> Call:
+        """Take a call through the gate once others leave room for it under what is in force then."""
+        configuration = await self._in_force()
+        while not self._has_room(syscall):
+            await place.until(lambda: self._has_room(syscall))
+            configuration = await self._in_force()
+        together = place if commutes(configuration.tools.get(syscall.tool)) else None
+        return await self._gate.perform(self.journal, configuration, syscall, together)
+
+    def _has_room(self, syscall: Syscall) -> bool:
+        """Whether a call may be decided beside those that act now."""
+        together = commutes(self._source.current(self.journal.tenant).tools.get(syscall.tool))
+        return self._line.free(together=together, call=syscall.call, carried=self.journal.state.labels)
 
     def _named(self, call: str) -> bool:
         """Whether the model, or the harness before, has named a call so: an id is in a header, and no place for words."""

@@ -9,7 +9,8 @@ from typing import Final
 from agentos.abi.canonical import Json
 from agentos.abi.event import parse_rfc3339
 from agentos.abi.retention import FLOORS, days_kept
-from agentos.abi.syscall import MODEL_CALL
+from agentos.abi.syscall import MODEL_CALL, ToolEffect
+from agentos.drivers.primitives import default_effect
 from agentos.manifests.fault import Path, Problem, closest, listed, shown
 from agentos.manifests.inputschema import check_input_schema
 from agentos.manifests.regex import refused_glob, refused_pattern
@@ -37,6 +38,9 @@ def _model(body: Mapping[str, Json]) -> Iterator[Problem]:
             yield Problem(
                 "model.provider", ("spec", other), f"block `{other}` does not belong to provider {provider}", mend, at="key"
             )
+    if "batch" in spec and provider != "anthropic":
+        message = f"provider {provider} takes no batches"
+        yield Problem("model.batch", ("spec", "batch"), message, "remove it, or write provider: anthropic", at="key")
     yield from _model_tokens(spec)
     if "play" in spec.get("scripted", {}):
         yield from check_play_ids(spec["scripted"]["play"], ("spec", "scripted", "play"))
@@ -96,6 +100,7 @@ def _tool(body: Mapping[str, Json]) -> Iterator[Problem]:
             "choose another name",
         )
     schema = spec.get("inputSchema")
+    yield from _commutes(spec)
     if "builtin" in spec["driver"]:
         if schema is not None:
             yield Problem(
@@ -124,6 +129,19 @@ def _tool(body: Mapping[str, Json]) -> Iterator[Problem]:
                 f"{shown(name)} is no property of inputSchema",
                 mend,
             )
+
+
+def _commutes(spec: Mapping[str, Json]) -> Iterator[Problem]:
+    """Only what reads may run beside other calls: each of these is decided before the results of the others are known."""
+    if not spec.get("commutes", False):
+        return
+    primitive = spec["driver"].get("builtin", {}).get("primitive")
+    what = f"effect {spec['effect']}" if spec["effect"] != ToolEffect.READ else None
+    if primitive is not None and default_effect(primitive) is not ToolEffect.READ:
+        what = f"the primitive {primitive}"
+    if what is not None:
+        message = f"only a tool that reads may run beside other calls, and this one has {what}"
+        yield Problem("tool.commutes", ("spec", "commutes"), message, "remove it, or write commutes: false")
 
 
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)

@@ -24,6 +24,7 @@ def blank_session(name: str) -> Row:
         "config_revision": 0,
         "waiting_call": None,
         "paused": 0,
+        "deferred": None,
         "ended": None,
         "seq": 0,
         "head": GENESIS,

@@ -17,7 +17,9 @@ from agentos.abi.syscall import MODEL_CALL
 from agentos.projections.context import outcome
 from agentos.projections.session import OPEN, Call, SessionState, fold_all
 
-_OWN: Final = frozenset({"duration_us", "now", "policy", "expires", "decided", "epoch"})
+_OWN: Final = frozenset(
+    {"admitted", "decided", "duration_us", "epoch", "expires", "now", "overdrawn", "policy", "reserved", "spent"}
+)
 """Fields of payloads that are of one run alone."""
 
 

@@ -11,7 +11,7 @@ from agentos.projections.table import INTEGER, TEXT, Table
 APPLICATION_ID: Final = 0x41474F53
 """`AGOS`."""
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 
 SESSIONS: Final = Table(
     "sessions",
@@ -30,6 +30,7 @@ SESSIONS: Final = Table(
         "config_revision": INTEGER,
         "waiting_call": TEXT,
         "paused": INTEGER,
+        "deferred": TEXT,
         "ended": INTEGER,
         "seq": INTEGER,
         "head": TEXT,
@@ -37,7 +38,8 @@ SESSIONS: Final = Table(
     ["id"],
     rowid=True,
 )
-"""`ended` is the event that ended it; `seq` and `head` are its chain's tip."""
+"""`deferred` says as JSON what has to hold before it begins, until it does; `ended` is the event that ended it; `seq` and `head`
+are its chain's tip."""
 
 SYSCALLS: Final = Table(
     "syscalls",

@@ -89,8 +89,10 @@ class Projector:
         """Stop following. A batch under way is stored first; the store stays open. Raises what killed the projector."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+            while not task.done():
+                # More than once: what fails at the very moment takes the place of a cancellation, and would be tried again.
+                task.cancel()
+                await asyncio.wait([task], timeout=self._pause_s)
             # The worker thread may still be at the last batch: its lock is free when it is done.
             self._positions = await asyncio.to_thread(self._store.positions)
             if not task.cancelled() and (died := task.exception()) is not None:

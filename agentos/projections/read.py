@@ -26,7 +26,7 @@ def sessions(
     wanted = [(column, value) for column, value in (("state", state), ("agent", agent)) if value is not None]
     conditions = [f"{column} = ?" for column, _ in wanted]
     if live_only:
-        conditions.append("state IN ('running', 'waiting', 'paused')")
+        conditions.append("state IN ('deferred', 'running', 'waiting', 'paused')")
     # Only the column names above get into the text.
     statement = f"SELECT * FROM sessions WHERE {' AND '.join(conditions) or '1'} ORDER BY created_ms DESC, id DESC LIMIT ?"  # noqa: S608
     return _rows(index, text, whole_session, statement, (*(value for _, value in wanted), limit))

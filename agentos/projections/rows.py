@@ -165,8 +165,17 @@ def fold(rows: Rows, session: Row, event: Header) -> None:
 def _created(rows: Rows, session: Row, event: Header) -> None:
     del rows
     told = event.told
+    deferred = _text(told, "deferred") if "deferred" in told else None
+    if deferred is not None and not isinstance(orjson.loads(deferred), dict):
+        raise ValueError("deferred tells nothing that could be waited for")
     session.update(agent=_text(told, "agent"), created_ms=event.time_ms, actor=told.get("onbehalfof", event.actor))
-    session.update(state="running", config_revision=event.config_revision)
+    session.update(state="running" if deferred is None else "deferred", deferred=deferred, config_revision=event.config_revision)
+
+
+def _begun(rows: Rows, session: Row, event: Header) -> None:
+    """What it waited for holds."""
+    del rows, event
+    session.update(deferred=None, state="running" if session["state"] == "deferred" else session["state"])
 
 
 def _revised(rows: Rows, session: Row, event: Header) -> None:
@@ -283,7 +292,8 @@ def _paused(rows: Rows, session: Row, event: Header) -> None:
     """Kept from going on by a person, or no longer. A session that waits goes on waiting."""
     del rows
     paused = event.type == ev.SESSION_PAUSED
-    before, after = ("running", "paused") if paused else ("paused", "running")
+    going = "running" if session["deferred"] is None else "deferred"
+    before, after = (going, "paused") if paused else ("paused", going)
     session.update(paused=int(paused), state=after if session["state"] == before else session["state"])
 
 
@@ -398,6 +408,7 @@ def _list(cell: str) -> list[Json]:
 
 _STEPS: Final[Mapping[str, Callable[[Rows, Row, Header], None]]] = {
     ev.SESSION_CREATED: _created,
+    ev.SESSION_BEGUN: _begun,
     ev.SESSION_REVISED: _revised,
     ev.SESSION_OWNED: _nothing,
     ev.SESSION_WAITING: _waiting,

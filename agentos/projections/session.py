@@ -74,8 +74,8 @@ def _changes(state: SessionState, event: Event) -> Changes:
             return {"epoch": data["epoch"]}
         case ev.SESSION_WAITING:
             return {"state": State.WAITING, "waiting_for": data["call"], "waiting": data}
-        case ev.SESSION_PAUSED | ev.SESSION_RESUMED:
-            return _paused(state, event)
+        case ev.SESSION_PAUSED | ev.SESSION_RESUMED | ev.SESSION_BEGUN:
+            return _kept(state, event)
         case ev.SESSION_FINISHED | ev.SESSION_FAILED | ev.SESSION_CANCELLED | ev.SESSION_HALTED:
             return _ended(event)
         case ev.APPROVAL_GRANTED:
@@ -100,6 +100,8 @@ def _created(event: Event) -> Changes:
         "labels": frozenset(data.get("labels", ())),
         "priority": data.get("priority", ""),
         "deadline_ms": data.get("deadline_ms"),
+        "deferred": data.get("deferred"),
+        "state": State.DEFERRED if "deferred" in data else State.RUNNING,
     }
     if "forked" not in data:
         return begun
@@ -107,12 +109,15 @@ def _created(event: Event) -> Changes:
     return before | begun | {"labels": before["labels"] | begun["labels"]}
 
 
-def _paused(state: SessionState, event: Event) -> Changes:
-    """Kept from going on by a person, or no longer. A session that waits goes on waiting."""
+def _kept(state: SessionState, event: Event) -> Changes:
+    """Kept from going on by a person, or no longer; or what it was deferred for holds. A session that waits goes on waiting."""
+    if event.type == ev.SESSION_BEGUN:
+        return {"deferred": None, "state": State.RUNNING if state.state is State.DEFERRED else state.state}
     if event.type == ev.SESSION_RESUMED:
-        return {"paused": None, "state": State.RUNNING if state.state is State.PAUSED else state.state}
+        goes_on = State.RUNNING if state.deferred is None else State.DEFERRED
+        return {"paused": None, "state": goes_on if state.state is State.PAUSED else state.state}
     paused = {"by": event.actor, "reason": event.data["reason"], "at": event.time_ms}
-    return {"paused": paused, "state": State.PAUSED if state.state is State.RUNNING else state.state}
+    return {"paused": paused, "state": State.PAUSED if state.state in {State.RUNNING, State.DEFERRED} else state.state}
 
 
 def _ended(event: Event) -> Changes:

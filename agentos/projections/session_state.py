@@ -18,6 +18,7 @@ from agentos.projections.grown import Grown
 class State(StrEnum):
     """Where a session stands. The last four are final."""
 
+    DEFERRED = "deferred"
     RUNNING = "running"
     WAITING = "waiting"
     PAUSED = "paused"
@@ -135,11 +136,13 @@ class SessionState:
     """The PriorityClass that its run named; empty: its agent's."""
     deadline_ms: int | None = None
     """When its run is due, by the clock."""
+    deferred: Mapping[str, Json] | None = None
+    """What has to hold before it begins (`scheduler.precondition`); None once it has begun, and for one that was not deferred."""
 
     @property
     def over(self) -> bool:
         """Whether the session has ended for good."""
-        return self.state not in {State.RUNNING, State.WAITING, State.PAUSED}
+        return self.state not in {State.DEFERRED, State.RUNNING, State.WAITING, State.PAUSED}
 
 
 def counts(calls: Iterable[Call]) -> dict[str, Json]:

@@ -1,9 +1,10 @@
 """The canonical state document of a session: all that its events add up to, in bytes that are the same wherever they are made.
 
 It is what a replay must reach. In it stands every field of `SessionState` under its name, but those that only count its calls, as
-JSON (`priority` and `deadline_ms` where its run gave them): sets sorted, absent values as null, `calls` as a list in the order in which the session first knew them, each with its
-arguments, decision, outcome and approvals. Not in it: times at which the document is made, anything of the runtime that is not in
-the log. Its bytes are canonical JSON (RFC 8785) behind `{"abi": "agentos/v1", …}`, its digest is their SHA-256.
+JSON (`priority`, `deadline_ms` and `deferred` where its run gave them): sets sorted, absent values as null, `calls` as a list in
+the order in which the session first knew them, each with its arguments, decision, outcome and approvals. Not in it: times at
+which the document is made, anything of the runtime that is not in the log. Its bytes are canonical JSON (RFC 8785) behind
+`{"abi": "agentos/v1", …}`, its digest is their SHA-256.
 
     >>> read_state(state_document(SessionState())) == SessionState()
     True
@@ -24,7 +25,7 @@ ABI: Final = "agentos/v1"
 _COUNTED: Final = frozenset(counts(()))
 """Fields that only count what stands in `calls`."""
 
-_GIVEN: Final = frozenset({"priority", "deadline_ms"})
+_GIVEN: Final = frozenset({"priority", "deadline_ms", "deferred"})
 """Fields that stand in it only where a run gave them, so that a document of a session without them never changes."""
 
 _SESSION: Final = tuple(field.name for field in fields(SessionState) if field.name not in _COUNTED | _GIVEN)
@@ -34,7 +35,7 @@ _CALL: Final = tuple(field.name for field in fields(Call))
 def state_document(state: SessionState) -> dict[str, Json]:
     """The document as a value."""
     body: dict[str, Json] = {name: _plain(getattr(state, name)) for name in _SESSION}
-    body |= {name: value for name in sorted(_GIVEN) if (value := getattr(state, name))}
+    body |= {name: value for name in sorted(_GIVEN) if (value := _plain(getattr(state, name)))}
     body["calls"] = [{name: _plain(getattr(call, name)) for name in _CALL} for call in state.calls.values()]
     return {"abi": ABI, **body}
 

@@ -54,6 +54,7 @@ def whole_session(row: Mapping[str, Json], words: Words) -> Row:
     bodies = words.of(name, (1, ended))
     end = bodies.get(ended, {}) if ended is not None else {}
     kept = {column: row[column] for column in row.keys() if column not in {"paused", "ended", "head", "crc"}}  # noqa: SIM118 - a sqlite3.Row iterates over its values
+    kept["deferred"] = json.loads(kept["deferred"] or "null")
     seq = kept.pop("seq")
     said: Row = {"result": end.get("result"), "error": end.get("error"), "seq": seq}
     first = {column: kept.pop(column) for column in ("id", "agent", "state")}

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Final
 
 from agentos.abi.canonical import Json
+from agentos.policy.data import DEFAULT_CALLS, DEFAULT_TOKENS
 from agentos.registry.diff import same
 from agentos.registry.priority import priority_class
 from agentos.scheduler.classes import PriorityClass
@@ -21,12 +22,14 @@ Spec = Mapping[str, Json]
 _UNITS: Final = ("calls", "tokens", "dollars", "seconds", "bytes")
 _SPANS: Final = (("perDay", " a day"), ("total", " in all"))
 _NOTHING: Final[Spec] = {}
+_PER_SESSION: Final = {"calls": DEFAULT_CALLS, "tokens": DEFAULT_TOKENS}
+"""What a session may use where its agent does not say."""
 
 
 def of_agent(before: Spec, after: Spec) -> Iterator[str]:
     """The agent's budget, share, program and class. How one class stands to another is not known here: any other one counts."""
     old, new = before.get("budget", _NOTHING), after.get("budget", _NOTHING)
-    yield from _amounts(old, new, "", "")
+    yield from _amounts(_PER_SESSION | old, _PER_SESSION | new, "", "")
     yield from _amounts(old.get("perDay", _NOTHING), new.get("perDay", _NOTHING), "", " a day")
     yield from _weight(before, after, "")
     for name, what, default in (

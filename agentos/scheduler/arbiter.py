@@ -25,7 +25,7 @@ from typing import Final
 
 from agentos.scheduler.arrivals import Arrivals, Domain
 from agentos.scheduler.classes import PriorityClass, head_starts
-from agentos.scheduler.rates import Bucket
+from agentos.scheduler.rates import Bucket, at_rate
 from agentos.scheduler.share import Path, ShareTree, Standing, prefixes
 
 __all__ = ["NEVER", "STALE_MS", "Admission", "Arbiter", "Limits", "PriorityClass", "Turn", "head_starts"]
@@ -125,8 +125,8 @@ class Arbiter:
 
         With fewer slots than run nothing goes out until enough have ended. A class that is gone stays while a turn is of it.
         """
-        self._requests = _rate(self._requests, limits.requests_per_minute, now_ms)
-        self._tokens = _rate(self._tokens, limits.tokens_per_minute, now_ms)
+        self._requests = at_rate(self._requests, limits.requests_per_minute, now_ms)
+        self._tokens = at_rate(self._tokens, limits.tokens_per_minute, now_ms)
         self.limits = limits
         held = {name for place in self._places.values() for name in (place.priority, place.turn.priority)}
         held.update(*self._boosts.values())
@@ -188,8 +188,8 @@ class Arbiter:
         times = [now_ms + 1 if when <= now_ms else when for when in self._rate_times(now_ms)]
         return min(times, default=None)
 
-    def finish(self, turn: str, *, used: int, now_ms: int) -> None:
-        """A running turn has ended, having used `used` tokens. Raises KeyError for one that does not run."""
+    def finish(self, turn: str, *, used: int, now_ms: int, asked: bool = True) -> None:
+        """A running turn has ended, having used `used` tokens, and if `asked` a request. Raises KeyError if it does not run."""
         place = self._active.pop(turn)
         self._forget(place)
         self._classes[place.priority].running -= 1
@@ -199,6 +199,13 @@ class Arbiter:
         self._classes[place.priority].tree.finish(place.turn.path, off)
         if self._tokens is not None:
             self._tokens.take(off, now_ms)
+        if self._requests is not None and not asked:
+            self._requests.take(-1, now_ms)
+
+    def charge(self, path: Path, priority: str, amount: int) -> None:
+        """Charge what was used past this queue; nothing happens for a class that is not declared."""
+        if priority in self._classes:
+            self._classes[priority].tree.settle(path, amount)
 
     def withdraw(self, turn: str) -> bool:
         """Take a waiting turn back, whose session was stopped; return whether it waited."""
@@ -427,14 +434,6 @@ class Arbiter:
         mine.discard(place.turn.id)
         if not mine:
             del self._by_session[place.turn.session]
-
-
-def _rate(bucket: Bucket | None, per_minute: int | None, now_ms: int) -> Bucket | None:
-    """`bucket` at another rate, None for none; what was in it stays, as far as it is a minute's worth."""
-    if per_minute is not None and bucket is not None:
-        bucket.change(per_minute, now_ms)
-        return bucket
-    return None if per_minute is None else Bucket(per_minute, now_ms=now_ms)
 
 
 def _order(turn: Turn) -> tuple[int, int, int]:

@@ -31,6 +31,23 @@ class Price:
         """What a call costs in microdollars, rounded up."""
         return -(-(input_tokens * self.input + output_tokens * self.output) // 1_000_000)
 
+    def at(self, percent: int) -> Price:
+        """`percent` of it, rounded up to a microdollar per million tokens."""
+        return Price(-(-self.input * percent // 100), -(-self.output * percent // 100))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """How calls of a class that never ages are collected: for so long or until so many are there.
+
+    A call that is due sooner than in `expect_ms` does not wait for a batch. `percent`: what it costs of the price.
+    """
+
+    window_ms: int = 30_000
+    most: int = 100
+    expect_ms: int = 86_400_000
+    percent: int = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
@@ -54,6 +71,8 @@ class Endpoint:
     """The most tokens of one answer."""
     continues: bool = False
     """Whether the provider goes on from the beginning of an answer that it is shown."""
+    batch: Batch | None = None
+    """How calls that are not urgent are submitted together; None: each is asked by itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,3 +57,11 @@ class Bucket:
         gone = max(0, now_ms - self._at_ms)
         self._at_ms = max(self._at_ms, now_ms)
         self._level = min(self._level + gone * self.per_minute, self.per_minute * MINUTE_MS)
+
+
+def at_rate(bucket: Bucket | None, per_minute: int | None, now_ms: int) -> Bucket | None:
+    """`bucket` at another rate, None for none; what was in it stays, as far as it is a minute's worth."""
+    if per_minute is not None and bucket is not None:
+        bucket.change(per_minute, now_ms)
+        return bucket
+    return None if per_minute is None else Bucket(per_minute, now_ms=now_ms)

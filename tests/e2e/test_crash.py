@@ -81,7 +81,7 @@ def test_a_runtime_killed_in_mid_call_finishes_the_run_and_repeats_nothing(cli: 
 
     assert "a runtime left" not in cli("up", "--detach").err
     assert cli("wait", session).code == 0
-    assert ledger.read_text().split() == [str(number) for number in range(12)]
+    assert ledger.read_text().split() == [str(number) for number in range(12)], cli("logs", session).out
     events = cli("logs", session, "-o", "json").json
     finished = [event["data"]["call"] for event in events if event["type"] == "agentos.syscall.finished"]
     assert len(finished) == len(set(finished))

@@ -6,7 +6,7 @@ with BUGS["act-before-durable"]():
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,9 +17,10 @@ from agentos.abi.chain import Head
 from agentos.abi.errors import LogUnavailable, SequenceConflict
 from agentos.abi.event import Event
 from agentos.drivers.port import CallContext
-from agentos.kernel import charges, gate, snapshot, tenure
+from agentos.kernel import charges, deciding, gate, snapshot, tenure, turn
 from agentos.kernel.gate import Gate
 from agentos.kernel.journal import Journal
+from agentos.kernel.line import Line, Place
 from agentos.kernel.sessions import Sessions
 from agentos.kernel.snapshot import Standing
 from agentos.projections import question
@@ -130,7 +131,7 @@ def _other_policy() -> Iterator[None]:
         document["approvals"] = [{**one, "policy_digest": document["policy_digest"]} for one in document["approvals"]]
         return document
 
-    with mock.patch.object(gate, "question", asked):
+    with mock.patch.object(deciding, "question", asked):
         yield
 
 
@@ -178,14 +179,14 @@ def _forget_outcome() -> Iterator[None]:
     with mock.patch.object(gate, "_same", lambda known, syscall: (_ for _ in ()).throw(_Again(known, syscall))):
         real = Gate.perform
 
-        async def perform(self: Gate, at: Journal, configuration: Any, syscall: Any) -> Any:
+        async def perform(self: Gate, at: Journal, configuration: Any, syscall: Any, place: Any = None) -> Any:
             try:
-                return await real(self, at, configuration, syscall)
+                return await real(self, at, configuration, syscall, place)
             except _Again:
                 at.state = gate.replace(
                     at.state, calls={key: call for key, call in at.state.calls.items() if key != syscall.call}
                 )
-                return await real(self, at, configuration, syscall)
+                return await real(self, at, configuration, syscall, place)
 
         with mock.patch.object(Gate, "perform", perform):
             yield
@@ -286,10 +287,42 @@ def _snapshot_without_tail() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _no_barrier() -> Iterator[None]:
+    """Whatever is proposed is decided while reads still act."""
+    with mock.patch.object(turn, "commutes", lambda tool: tool is not None):
+        yield
+
+
+@contextmanager
+def _blind_to_labels() -> Iterator[None]:
+    """A read is decided though another one that acts will bring a label which the session does not carry yet."""
+    real = Line.free
+
+    def free(self: Line, *, together: bool, call: str, carried: Collection[str]) -> bool:
+        every = set().union(carried, *self._acting.values())
+        return real(self, together=together, call=call, carried=every)
+
+    with mock.patch.object(Line, "free", free):
+        yield
+
+
+@contextmanager
+def _wait_with_calls_open() -> Iterator[None]:
+    """A session waits for a person, or is halted, while calls of it still act."""
+
+    async def others_ended(self: Place) -> None:
+        del self
+
+    with mock.patch.object(Place, "others_ended", others_ended):
+        yield
+
+
 BUGS: Mapping[str, Bug] = {
     "act-after-standing-still": _act_after_standing_still,
     "act-before-durable": _act_before_durable,
     "append-twice": _append_twice,
+    "blind-to-labels": _blind_to_labels,
     "drop-charges": _drop_charges,
     "fold-unacknowledged": _fold_unacknowledged,
     "forget-outcome": _forget_outcome,
@@ -298,6 +331,7 @@ BUGS: Mapping[str, Bug] = {
     "grow-when-over": _grow_when_over,
     "ignore-conflict": _ignore_conflict,
     "never-come-back": _never_come_back,
+    "no-barrier": _no_barrier,
     "no-settle": _no_settle,
     "no-takeover": _no_takeover,
     "other-policy": _other_policy,
@@ -305,4 +339,5 @@ BUGS: Mapping[str, Bug] = {
     "serve-for-ever": _serve_for_ever,
     "snapshot-without-tail": _snapshot_without_tail,
     "stale-approval": _stale_approval,
+    "wait-with-calls-open": _wait_with_calls_open,
 }

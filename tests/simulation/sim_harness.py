@@ -34,6 +34,8 @@ class SimulatedHarness:
         self._to_kernel: asyncio.Queue[bytes] = asyncio.Queue()
         self._to_harness: asyncio.Queue[bytes] = asyncio.Queue()
         self._number = 0
+        self._at_once = False
+        """Whether it proposes all calls of a reply before it reads an answer."""
         self._task = asyncio.create_task(self._main())
 
     async def read_frame(self) -> bytes:
@@ -63,13 +65,13 @@ class SimulatedHarness:
         hello = json.loads(await self._to_harness.get())
         answer = {"abi": "elsewhere/v9" if self._world.fault("harness", 0.01) else rpc.ABI, "name": "simulated"}
         self._say(rpc.response(hello["id"], answer))
+        self._at_once = hello["params"]["concurrent"] and self._world.dice("harness").random() < 0.7
         view = await self._call("session.view", {"messages": True})
         pending, final = view["pending"], view["final"]
         if self._world.fault("harness", 0.04):
             final = "left half way"
         while final is None:
-            for proposal in pending:
-                await self._propose(proposal)
+            await self._propose_all(pending)
             content = (await self._call("model.call", {}))["content"]
             pending = [
                 {"call": block["id"], "tool": block["name"], "args": block["input"]}
@@ -79,6 +81,25 @@ class SimulatedHarness:
             if not pending:
                 final = "".join(block["text"] for block in content if block["type"] == "text")
         await self._call("finish", {"result": final})
+
+    async def _propose_all(self, pending: list[dict[str, Any]]) -> None:
+        """All calls of a reply: one after the other, or without waiting for an answer before the next."""
+        if not self._at_once:
+            for proposal in pending:
+                await self._propose(proposal)
+            return
+        waiting: set[int] = set()
+        for proposal in pending:
+            waiting.add(await self._send("tool.call", proposal))
+            if self._world.fate("harness", repeats=0.05) == "repeats":
+                waiting.add(await self._send("tool.call", proposal))
+        while waiting:
+            frame = json.loads(await self._to_harness.get())
+            if frame.get("id") not in waiting:
+                continue
+            waiting.discard(frame["id"])
+            if "error" in frame and frame["error"]["code"] in {rpc.PARKED, rpc.ENDED}:
+                raise _Gone
 
     async def _propose(self, proposal: dict[str, Any]) -> None:
         """One call as the model proposed it; a hostile harness also repeats it, changes it, or makes one up."""
@@ -94,7 +115,8 @@ class SimulatedHarness:
         if trick == "changes":
             await self._call("tool.call", {**proposal, "args": {**proposal["args"], "path": "another"}})
 
-    async def _call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    async def _send(self, method: str, params: dict[str, Any]) -> int:
+        """Send a request, unless it crashes before; return its number."""
         match self._world.fate("harness", crash=0.02, hostile=0.01):
             case "crash":
                 raise _Gone
@@ -103,9 +125,13 @@ class SimulatedHarness:
         await asyncio.sleep(self._world.slow("harness"))
         self._number += 1
         self._say(rpc.request(self._number, method, params))
+        return self._number
+
+    async def _call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        number = await self._send(method, params)
         while True:
             frame = json.loads(await self._to_harness.get())
-            if frame.get("id") != self._number or "method" in frame:
+            if frame.get("id") != number or "method" in frame:
                 continue
             if "result" in frame:
                 result: dict[str, Any] = frame["result"]

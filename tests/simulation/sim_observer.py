@@ -46,6 +46,8 @@ class Seen:
     """The runtime that created it or took it over last."""
     newest: int = 0
     """The newest of those that ever did."""
+    since: int = 0
+    """The event by which its owner got it."""
     events: list[Event] = field(default_factory=list)
 
 
@@ -70,6 +72,8 @@ class Observer:
         self.acked: dict[str, None] = {}
         self.violations: list[str] = []
         self.out_of_turn = 0
+        self.together = 0
+        """Decisions about a call while another one of its session acted."""
         self._begun: defaultdict[tuple[str, str], int] = defaultdict(int)
 
     def wrong(self, text: str) -> None:
@@ -119,6 +123,7 @@ class Observer:
             if runtime.number < seen.newest:
                 self._out_of_turn(runtime, f"{seen.name}: runtime {runtime.number} takes it back from runtime {seen.newest}")
             seen.owner, seen.newest = runtime.number, max(seen.newest, runtime.number)
+            seen.since = event.seq
         elif runtime.number < seen.owner:
             self.wrong(f"{seen.name}: runtime {runtime.number} writes to what runtime {seen.owner} has taken over")
         self._check(seen, before, event)
@@ -128,6 +133,7 @@ class Observer:
 
     def _check(self, seen: Seen, before: SessionState, event: Event) -> None:
         data = event.data
+        self._check_together(seen, before, event)
         match event.type:
             case ev.SYSCALL_DECIDED:
                 known = before.calls.get(data["call"])
@@ -148,11 +154,30 @@ class Observer:
                 if open_calls:
                     self.wrong(f"{seen.name} ends with {open_calls} allowed and without an outcome")
 
+    def _check_together(self, seen: Seen, before: SessionState, event: Event) -> None:
+        """Beside calls that act only what commutes is decided, and not before a label that they will bring is there."""
+        if event.type not in {ev.SYSCALL_DECIDED, ev.SYSCALL_REFUSED, ev.SESSION_WAITING, ev.SESSION_HALTED}:
+            return
+        acting = [
+            one
+            for one in before.calls.values()
+            if one.step is Step.ALLOWED and one.decided > seen.since and one.call != event.data.get("call")
+        ]
+        if not acting:
+            return
+        tool = TOOLS.get(event.data.get("tool", ""))
+        if tool is None or not tool.commutes:
+            self.wrong(f"{seen.name}: {event.type} {event.data.get('call', '')} while {acting[0].call} acts")
+        self.together += 1
+        if any(not set(TOOLS[one.tool].labels) <= before.labels for one in acting):
+            self.wrong(f"{seen.name}: {event.data['call']} is decided while a label that it does not know of is on its way")
+
     def _check_consent(self, seen: Seen, event: Event) -> None:
         """An allowed call that people had to approve was approved, by the raw events alone."""
         data = event.data
         tool, now = data["tool"], data["now"]
-        if tool not in APPROVERS or (tool == "send" and data["args"].get("n", 0) % 3):
+        n = data["args"].get("n", 0)
+        if tool not in APPROVERS or (tool == "send" and n % 3) or (tool == "read" and n % 8 != 1):
             return
         people = set()
         for yes in (one for one in seen.events if one.type == ev.APPROVAL_GRANTED):
@@ -163,6 +188,7 @@ class Observer:
                 1
                 for one in seen.events
                 if one.type == ev.SYSCALL_DECIDED
+                and one.data["call"] != data["call"]  # a call that may be made again is the same use
                 and any(it["call"] == yes.data["call"] and it["by"] == yes.actor for it in one.data.get("approvals", ()))
             )
             left = used < yes.data.get("max_uses", 1)

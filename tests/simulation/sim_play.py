@@ -6,7 +6,7 @@ Everything follows from the seed by name: `dice(seed, "model", …)` is the same
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,14 +39,19 @@ def dice(seed: int, *name: object) -> random.Random:
     return random.Random("/".join(map(str, (seed, *name))))
 
 
-def _tool(name: str, effect: ToolEffect, *, idempotent: bool = False, labels: tuple[str, ...] = ()) -> ToolSpec:
-    return ToolSpec(name, name, effect, idempotent, SCHEMA, {"mcp": {"server": {"command": ["x"]}, "tool": name}}, labels)
+def _tool(
+    name: str, effect: ToolEffect, *, idempotent: bool = False, labels: tuple[str, ...] = (), commutes: bool = False
+) -> ToolSpec:
+    driver = {"mcp": {"server": {"command": ["x"]}, "tool": name}}
+    return ToolSpec(name, name, effect, idempotent, SCHEMA, driver, labels, commutes=commutes)
 
 
 TOOLS = {
     one.name: one
     for one in (
-        _tool("look", ToolEffect.READ, labels=("seen",)),
+        _tool("look", ToolEffect.READ, labels=("seen",), commutes=True),
+        _tool("peek", ToolEffect.READ, commutes=True),
+        _tool("read", ToolEffect.READ, commutes=True),
         _tool("put", ToolEffect.WRITE, idempotent=True),
         _tool("send", ToolEffect.EXTERNAL),
         _tool("pay", ToolEffect.EXTERNAL),
@@ -55,14 +60,15 @@ TOOLS = {
         _tool("post", ToolEffect.EXTERNAL),
         _tool("ping", ToolEffect.EXTERNAL, idempotent=True),
         _tool("forbidden", ToolEffect.EXTERNAL),
-        _tool("stop", ToolEffect.READ),
+        _tool("stop", ToolEffect.READ, commutes=True),
     )
 }
 CHECKS = {name: compile_check(tool.input_schema) for name, tool in TOOLS.items()}
 CHOICES = [name for name in TOOLS for _ in range(1 if name == "stop" else 8)]
+READS = [name for name in CHOICES if TOOLS[name].commutes] + ["send"]
 
-APPROVERS = {"send": 1, "sign": 2, "post": 1}
-"""How many people the simulated policy wants for a call of a tool (of `send` only for some)."""
+APPROVERS = {"send": 1, "sign": 2, "post": 1, "read": 1}
+"""How many people the simulated policy wants for a call of a tool (of `send` and `read` only for some)."""
 
 RATE = {"name": "pays", "limit": 2, "seconds": 120}
 GRANTS = ({"name": "small", "digest": "sha256:small", "maximum": 1}, {"name": "large", "digest": "sha256:large", "maximum": 2})
@@ -81,13 +87,14 @@ def reply(world: World, request: ModelRequest) -> ModelReply:
     if number >= 1 + int(goal.rpartition(" ")[2]) % 4 + roll.randrange(2):
         return ModelReply([{"type": "text", "text": "done"}], "end_turn", 7, 3)
     content: list[dict[str, Any]] = [{"type": "text", "text": f"turn {number}"}]
-    content += [{"type": "tool_use", **_proposal(roll, number, place)} for place in range(roll.choice((1, 1, 2, 3, 4)))]
+    choices, many = (READS, (2, 3, 5)) if roll.random() < 0.2 else (CHOICES, (1, 1, 2, 3, 4))
+    content += [{"type": "tool_use", **_proposal(roll, choices, number, place)} for place in range(roll.choice(many))]
     return ModelReply(content, "tool_use", 7, 3)
 
 
-def _proposal(roll: random.Random, number: int, place: int) -> dict[str, Any]:
+def _proposal(roll: random.Random, choices: Sequence[str], number: int, place: int) -> dict[str, Any]:
     call = f"c{number}-{place}"
-    name = roll.choice(CHOICES)
+    name = roll.choice(choices)
     args: dict[str, Any] = {"path": roll.choice("ab"), "n": roll.randrange(40)}
     odd = roll.random()
     if odd < 0.02:
@@ -135,6 +142,8 @@ class SimulationPolicy:
         match tool:
             case "forbidden":
                 return deny("rules.forbidden", "nobody may")
+            case "read" if n % 8 == 1:
+                return _asked(document, 1)
             case "stop" if n < 20:
                 return Decision(Verdict.HALT, ("rules.stop",), ("that is enough",))
             case "put" if n > 20:

@@ -1,8 +1,9 @@
 """One warm MCP server: a process, a client, and the task that owns both.
 
 The SDK's client lives in cancel scopes that must be left by the task that entered them, while calls come from the tasks of
-many turns. So an owner task starts the server, performs one call after the other from a queue, and stops the server;
-callers wait for a future. A call that is given up kills the server: that is the only way to be sure that the work stops.
+many turns. So an owner task starts the server, performs calls from a queue, each in a task below it, and stops the server;
+callers wait for a future. Calls that come at once are made at once: whether they may is the caller's to know. A call that is
+given up kills the server, and with it the others: that is the only way to be sure that the work stops.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class WarmServer:
         self._environment = environment
         self._folder = folder
         self._queue: asyncio.Queue[_Request | None] = asyncio.Queue()
-        self._current: _Request | None = None
+        self._calls = 0
+        """How many are being made."""
         self._process: ServerProcess | None = None
         self._schemas: dict[str, Json] | None = None
         self._doomed = False
@@ -124,7 +126,7 @@ class WarmServer:
 
     async def stop(self) -> None:
         """Let it leave in peace if it is idle, kill it if it is in a call; return when it is gone."""
-        if self._current is not None or self._schemas is None:
+        if self._calls or self._schemas is None:
             self.kill()
         self._doomed = True
         self._queue.put_nowait(None)
@@ -149,31 +151,34 @@ class WarmServer:
         about = Implementation(name="agentos", version=__version__)
         async with Client(process.streams(), cache=None, client_info=about) as client:
             self._schemas = await _schemas_of(client)
-            while (request := await self._queue.get()) is not None:
-                if request.answer.done() or not self._fits(request):
-                    continue
-                self._current = request
-                try:
-                    if request.still is not None:
-                        await request.still()
-                except AgentOSError as error:
-                    _settle(request, error)
-                if request.answer.done():
-                    self._current = None
-                    continue
-                request.begun = True
-                try:
-                    sent = RequestParamsMeta({META_KEY: request.key})  # type: ignore[typeddict-unknown-key]
-                    _settle(request, await client.call_tool(request.tool, dict(request.args), meta=sent))
-                except MCPError as error:
-                    if process.ended or error.code == CONNECTION_CLOSED:
-                        self._reason = process.fault or "ended in the middle of the call"
-                        return
-                    _settle(request, ToolRefused(f"{error.message} (code {error.code})"))
-                except _BROKEN as error:
-                    _settle(request, ServerLost(self._say(f"gave an answer that is not valid: {error}")))
-                finally:
-                    self._current = None
+            async with asyncio.TaskGroup() as calls:
+                while (request := await self._queue.get()) is not None:
+                    if not request.answer.done() and self._fits(request):
+                        calls.create_task(self._perform(client, process, request), name=f"mcp call {self._name}")
+
+    async def _perform(self, client: Client, process: ServerProcess, request: _Request) -> None:
+        self._calls += 1
+        try:
+            if request.still is not None:
+                await request.still()
+            if request.answer.done():
+                return
+            request.begun = True
+            sent = RequestParamsMeta({META_KEY: request.key})  # type: ignore[typeddict-unknown-key]
+            _settle(request, await client.call_tool(request.tool, dict(request.args), meta=sent))
+        except AgentOSError as error:
+            _settle(request, error)
+        except MCPError as error:
+            if process.ended or error.code == CONNECTION_CLOSED:
+                self._reason = self._reason or process.fault or "ended in the middle of the call"
+                self._doomed = True
+                self._queue.put_nowait(None)
+            else:
+                _settle(request, ToolRefused(f"{error.message} (code {error.code})"))
+        except _BROKEN as error:
+            _settle(request, ServerLost(self._say(f"gave an answer that is not valid: {error}")))
+        finally:
+            self._calls -= 1
 
     def _fits(self, request: _Request) -> bool:
         """Whether the server still offers the tool as it was declared; the request is answered if it does not."""

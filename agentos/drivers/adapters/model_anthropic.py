@@ -28,7 +28,7 @@ DEFAULT_MAX_TOKENS: Final = 4096
 TIMEOUT: Final = httpx2.Timeout(300.0, connect=10.0)
 """Seconds without a byte until a call is given up; the endpoint sends pings while it thinks."""
 
-_LATER: Final = frozenset({"overloaded_error", "api_error", "rate_limit_error", "timeout_error"})
+LATER: Final = frozenset({"overloaded_error", "api_error", "rate_limit_error", "timeout_error"})
 """Error types after which asking again can help, whatever the HTTP status (an error inside a stream has status 200)."""
 
 
@@ -43,21 +43,32 @@ class AnthropicProvider:
     async def complete(self, model: ModelSpec, request: ModelRequest, on_text: Callable[[str], None] | None = None) -> ModelReply:
         """Ask the model. Raises ModelUnavailable (429, 5xx, overloaded, connection lost) or DriverError (anything else)."""
         where = f"model {model.name}"
-        key = self._key(model, where)
-        client = self._client(str(model.settings.get("baseUrl", DEFAULT_BASE_URL)), key)
+        client, key = self.connection(model, where)
         reply = _Reply(on_text)
         try:
-            stream: AsyncStream[Any] = await client.messages.create(**_body(model, request), stream=True)
+            stream: AsyncStream[Any] = await client.messages.create(**body_of(model, request), stream=True)
             async with stream:
                 async for event in _events(stream.response, key, where):
                     reply.take(event)
             return reply.finish(where)
+        except DriverError as error:
+            error.answered = reply.begun
+            raise
         except APIStatusError as error:
-            raise _refused(error, key, where) from error
+            raise refused(error, key, where) from error
         except (APIConnectionError, httpx2.HTTPError) as error:
-            raise ModelUnavailable(f"the connection to the model failed: {_hidden(str(error), key)}", where=where) from error
+            broken = ModelUnavailable(f"the connection to the model failed: {hidden(str(error), key)}", where=where)
+            broken.answered = reply.begun
+            raise broken from error
         except (APIError, LookupError, TypeError, ValueError, AttributeError) as error:
-            raise DriverError(f"the model's endpoint answered nonsense: {_hidden(str(error), key)}", where=where) from error
+            nonsense = DriverError(f"the model's endpoint answered nonsense: {hidden(str(error), key)}", where=where)
+            nonsense.answered = True
+            raise nonsense from error
+
+    def connection(self, model: ModelSpec, where: str) -> tuple[AsyncAnthropic, str]:
+        """The client of a model's endpoint, and the key that it uses. Raises DriverError when there is no key."""
+        key = self._key(model, where)
+        return self._client(str(model.settings.get("baseUrl", DEFAULT_BASE_URL)), key), key
 
     async def close(self) -> None:
         """Close all connections."""
@@ -95,11 +106,14 @@ class _Reply:
     usage: dict[str, int] = field(default_factory=dict)
     stop_reason: str | None = None
     whole: bool = False
+    begun: bool = False
+    """Whether the model has begun to answer."""
 
     def take(self, event: Mapping[str, Json]) -> None:
         """Take in one event; kinds that are not known say nothing about content and are passed over."""
         kind = event.get("type")
         if kind == "message_start":
+            self.begun = True
             self._count(event["message"].get("usage", {}))
         elif kind == "content_block_start":
             self.blocks[event["index"]] = dict(event["content_block"])
@@ -160,7 +174,8 @@ class _Reply:
         self.usage.update({name: value for name, value in usage.items() if isinstance(value, int)})
 
 
-def _body(model: ModelSpec, request: ModelRequest) -> dict[str, Any]:
+def body_of(model: ModelSpec, request: ModelRequest) -> dict[str, Any]:
+    """The body of a request, without how the answer is to come."""
     most = int(model.settings.get("maxTokens", DEFAULT_MAX_TOKENS))
     body: dict[str, Any] = {
         "model": str(model.settings["model"]),
@@ -199,25 +214,26 @@ async def _events(response: httpx2.Response, key: str, where: str) -> AsyncItera
         if not isinstance(event, dict):
             raise ModelUnavailable("the model's endpoint sent an event that is not an object", where=where)
         if event.get("type") == "error":
-            kind, message = _said(event)
-            text = _hidden(f"the model broke off: {message} ({kind})", key)
-            raise ModelUnavailable(text, where=where) if kind in _LATER else DriverError(text, where=where)
+            kind, message = said(event)
+            text = hidden(f"the model broke off: {message} ({kind})", key)
+            raise ModelUnavailable(text, where=where) if kind in LATER else DriverError(text, where=where)
         yield event
 
 
-def _refused(error: APIStatusError, key: str, where: str) -> DriverError:
-    kind, message = _said(error.body)
+def refused(error: APIStatusError, key: str, where: str) -> DriverError:
+    """What an HTTP error of the endpoint says: ModelUnavailable when asking again can help."""
+    kind, message = said(error.body)
     status = error.status_code
-    text = _hidden(
+    text = hidden(
         f"the model's endpoint answered {status}: {message or 'without a reason'}" + (f" ({kind})" if kind else ""), key
     )
-    if status in (408, 409, 429) or status >= 500 or kind in _LATER:
+    if status in (408, 409, 429) or status >= 500 or kind in LATER:
         return ModelUnavailable(text, retry_after=_retry_after(error.response.headers), where=where)
     mend = "check the key and what it may do" if status in (401, 403) else None
     return DriverError(text, where=where, mend=mend)
 
 
-def _said(body: object) -> tuple[str, str]:
+def said(body: object) -> tuple[str, str]:
     """Type and message of an error body `{"type": "error", "error": {"type", "message"}}`; empty if it has another shape."""
     inner = body.get("error") if isinstance(body, dict) else None
     if not isinstance(inner, dict):
@@ -233,6 +249,6 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return seconds if 0 <= seconds < 86_400 else None
 
 
-def _hidden(text: str, key: str) -> str:
+def hidden(text: str, key: str) -> str:
     """`text` without the key, should an endpoint have repeated it."""
     return text.replace(key, "[key]")

@@ -66,7 +66,7 @@ class Link:
         while True:
             seconds = await tries.next()
             try:
-                answer = await self.client.request(f"$JS.API.{name}", json.dumps(body).encode(), timeout=seconds)
+                answer = await _request(self.client, f"$JS.API.{name}", json.dumps(body).encode(), seconds)
             except NatsError as error:
                 await tries.lost(error)
                 continue
@@ -175,10 +175,19 @@ class Page:
         return self if count == len(self.messages) else Page(self.messages[:count], self.ids[:count])
 
 
+async def _request(client: Client, subject: str, data: bytes, seconds: float) -> Msg:
+    """Ask and be answered. Raises nats errors."""
+    found = await client.request(subject, data, timeout=seconds)
+    # nats-py waits by `wait_for`, which on Python 3.11 swallows a cancellation that comes with the answer.
+    if (task := asyncio.current_task()) is not None and task.cancelling():
+        raise asyncio.CancelledError
+    return found
+
+
 async def get_last(client: Client, stream: str, subject: str, seconds: float) -> Stored | None:
     """The last message of `subject`. Raises nats errors."""
     query = json.dumps({"last_by_subj": subject}).encode()
-    found = await client.request(f"$JS.API.DIRECT.GET.{stream}", query, timeout=seconds)
+    found = await _request(client, f"$JS.API.DIRECT.GET.{stream}", query, seconds)
     headers = found.headers or {}
     if headers.get("Status") == "404":
         return None

@@ -30,6 +30,17 @@ def echo(text: str) -> str:
     return text
 
 
+TWO = asyncio.Barrier(2)
+
+
+@server.tool()
+async def meet(text: str) -> str:
+    """Answer as soon as two calls are there."""
+    note("meet")
+    await TWO.wait()
+    return text
+
+
 @server.tool()
 async def hang() -> str:
     """Never answer."""

@@ -266,6 +266,25 @@ async def test_calls_from_many_tasks(driver: McpDriver, workspace: Path) -> None
     assert len({line.split()[1] for line in log_of(workspace)}) == 2
 
 
+async def test_calls_that_come_at_once_are_made_at_once(driver: McpDriver, workspace: Path) -> None:
+    """Two calls of a tool that answers only when both are there: each has its answer, from one server."""
+    tool = odd("meet", workspace, ECHO)
+    results = await asyncio.gather(*(driver.call(tool, {"text": text}, context(workspace)) for text in ("one", "two")))
+    assert [result.content for result in results] == ["one", "two"]
+    assert len({line.split()[1] for line in log_of(workspace)}) == 1
+
+
+async def test_a_server_that_dies_takes_all_its_calls_with_it(driver: McpDriver, workspace: Path) -> None:
+    """One call crashes it while another one waits: of neither can anybody tell what came of it; the next has a new server."""
+    hang = asyncio.create_task(driver.call(odd("hang", workspace), {}, context(workspace)))
+    await until(lambda: bool(log_of(workspace)))
+    with pytest.raises(OutcomeUnknown):
+        await driver.call(odd("crash", workspace), {}, context(workspace))
+    with pytest.raises(OutcomeUnknown):
+        await hang
+    assert (await driver.call(odd("echo", workspace, ECHO), {"text": "on"}, context(workspace))).content == "on"
+
+
 async def test_release(driver: McpDriver, workspace: Path) -> None:
     """Releasing a session stops its servers and no other's, in a call or not; a release of nothing is nothing."""
     tool = odd("echo", workspace, ECHO)

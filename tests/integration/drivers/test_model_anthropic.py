@@ -239,6 +239,7 @@ async def test_refusals(endpoint: Endpoint, provider: AnthropicProvider, status:
         await provider.complete(model(endpoint), REQUEST)
     assert caught.value.retryable is retryable
     assert caught.value.message == f"the model's endpoint answered {status}: because of [key] ({kind})"
+    assert not caught.value.answered
     assert isinstance(caught.value, ModelUnavailable) is retryable
     if isinstance(caught.value, ModelUnavailable):
         assert caught.value.retry_after == 7.0
@@ -270,10 +271,11 @@ async def test_an_error_inside_the_stream(endpoint: Endpoint, provider: Anthropi
 
 @pytest.mark.parametrize("cut", [True, False])
 async def test_a_cut_stream(endpoint: Endpoint, provider: AnthropicProvider, cut: bool) -> None:
-    """A stream that breaks off, or ends without its end, is no reply: a call that looks whole is not taken."""
+    """A stream that breaks off, or ends without its end, is no reply: a call that looks whole is not taken, and costs."""
     endpoint.streams(START, *tool_use(0, '{"path": "a"}'), cut=cut)
-    with pytest.raises(ModelUnavailable):
+    with pytest.raises(ModelUnavailable) as caught:
         await provider.complete(model(endpoint), REQUEST)
+    assert caught.value.answered
 
 
 async def test_a_tool_call_that_is_cut_off(endpoint: Endpoint, provider: AnthropicProvider) -> None:
@@ -282,6 +284,7 @@ async def test_a_tool_call_that_is_cut_off(endpoint: Endpoint, provider: Anthrop
     with pytest.raises(DriverError, match="cut off inside a tool call") as caught:
         await provider.complete(model(endpoint), REQUEST)
     assert caught.value.mend == "raise `maxTokens` of the model"
+    assert caught.value.answered
     endpoint.streams(START, *tool_use(0, '{"path": "a", "path": "b"}'), ends("tool_use"), STOP)
     with pytest.raises(ModelUnavailable, match="stands twice"):
         await provider.complete(model(endpoint), REQUEST)

@@ -348,3 +348,25 @@ async def test_a_follower_begins_again_when_its_consumer_is_taken_away(door):
     await following.aclose()
     names = json.loads((await door.client.request("$JS.API.CONSUMER.NAMES.EV_0", b"")).data)["consumers"]
     assert not names
+
+
+@pytest.mark.parametrize("ask", ["end", "last"])
+async def test_a_cancellation_that_comes_with_the_answer_is_not_lost(door, monkeypatch, ask):
+    """Whoever is cancelled while it asks the server ends, though the client has the answer by then and returns it."""
+    await JetStreamLog(door.client).append(SUBJECT, messages("a", 1), after=0)
+    log, real, answered = JetStreamLog(door.client), door.client.request, asyncio.Event()
+
+    async def request(*words, **options):
+        answer = await real(*words, **options)
+        answered.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return answer
+
+    monkeypatch.setattr(door.client, "request", request)
+    task = asyncio.create_task(log.end("EV_0") if ask == "end" else log.last(SUBJECT))
+    await answered.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -116,6 +116,8 @@ async def test_a_full_store_stops_a_session_and_loses_nothing_of_it(house: House
     manifests = documents(WORKER)
     rule = manifests[0]["spec"]["scripted"]["play"]["rules"][0]
     rule["call"][0]["args"]["content"] = "{{ 'x' * 600000 }}"
+    # Half the bytes of a request are reserved as tokens; it is the store that is to be too small here.
+    next(one for one in manifests if one["kind"] == "Agent")["spec"]["budget"] = {"tokens": 100_000_000}
     said = Said("stops until the log is back")
     logging.getLogger("agentos.kernel.sessions").addHandler(said)
     try:

@@ -25,11 +25,13 @@ SESSION_TYPES = sorted(
 )
 
 NAMES = {
+    "admitted/class",
     *("agent", "call", "tool", "effect", "engine", "scope", "outcome"),
     *("decision/effect", "decision/rules/*", "decision/grants/*", "decision/obligations/*/kind"),
     *("charged/*/kind", "charged/*/name", "charged/*/per", "charged/*/grant", "charged/*/digest"),
     *("reserved/program", "reserved/day", "reserved/lineage"),
     *("rules/*", "rule", "approvals/*/by", "policy/data", "policy/engine", "error/code", "labels/*", "result/labels/*", "parent"),
+    *("deferred/after/*", "deferred/after_any/*"),
 }
 """Places of a payload that hold names, verdicts and labels of the runtime's own: what a header may say."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -17,7 +18,7 @@ from agentos.policy.adapters.embedded import EmbeddedFactory
 from agentos.registry.state import Entry, State
 from agentos.scheduler.arbiter import Limits
 from agentos.scheduler.classes import PriorityClass
-from agentos.scheduler.declared import BUILT_IN, UNBOUNDED, Budget, Circuit, Endpoint, ModelClass, Price, Route, When
+from agentos.scheduler.declared import BUILT_IN, UNBOUNDED, Batch, Budget, Circuit, Endpoint, ModelClass, Price, Route, When
 
 PLAY = {"provider": "scripted", "scripted": {"play": {"rules": [{"id": "done", "say": "Finished."}]}}}
 HOSTED = {"provider": "anthropic", "anthropic": {"model": "claude-sonnet-4-5", "maxTokens": 8192}}
@@ -77,6 +78,23 @@ def test_an_endpoint_is_what_its_model_says() -> None:
     )
     smaller = declared("Model", "m", {**HOSTED, "maxOutputTokens": 100})
     assert arbitration([smaller], "default").endpoints["m"].max_output == 100
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ({}, Batch()),
+        ({"windowSeconds": 1, "most": 7, "expectHours": 2}, Batch(1000, 7, 7_200_000)),
+    ],
+)
+def test_batches_of_a_model(said: dict[str, Any], found: Batch) -> None:
+    """Only where they are declared; the price of a call in one is a part of the price."""
+    assert arbitration([declared("Model", "m", HOSTED)], "default").endpoints["m"].batch is None
+    assert arbitration([declared("Model", "m", {**HOSTED, "batch": said})], "default").endpoints["m"].batch == found
+    price = {"inputPerMillion": "3.00", "outputPerMillion": "0.000001", "batchPercent": 50}
+    made = arbitration([declared("Model", "m", {**HOSTED, "batch": said, "price": price})], "default").endpoints["m"]
+    assert made.batch == replace(found, percent=50)
+    assert made.price.at(50) == Price(1_500_000, 1)
 
 
 def test_a_lent_model_is_one_endpoint_for_all() -> None:
@@ -177,7 +195,7 @@ async def test_the_configuration_has_it() -> None:
     fleet = [
         declared("Model", "m", PLAY),
         declared("Tenant", "acme", {"models": ["m"]}),
-        agent("a", "acme", program="support", priorityClass="batch", deadlineSeconds=5),
+        agent("a", "acme", program="support", priorityClass="batch", deadlineSeconds=5, failFast=True),
         agent("b", "acme"),
         declared("Tool", "read", read, "acme"),
     ]
@@ -189,4 +207,5 @@ async def test_the_configuration_has_it() -> None:
     a, b = mine.agents["a"], mine.agents["b"]
     assert (a.program, a.priority, a.deadline_ms) == ("support", "batch", 5000)
     assert (b.program, b.priority, b.deadline_ms) == ("default", "standard", None)
+    assert (a.fail_fast, b.fail_fast) == (True, False)
     assert mine.tools["read"].commutes

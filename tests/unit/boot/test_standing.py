@@ -79,15 +79,15 @@ def _index(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def made(world: Any) -> Standing:
-    return Standing(world, world, world, world)
+    return Standing(world, world, world, world, world)
 
 
 async def test_at_the_start_everything_that_was_left_is_taken_over() -> None:
-    """What runs is resumed, what waits for a person is counted and not started, what is over is left alone."""
-    states = {"s-1": "running", "s-2": "waiting", "s-3": "paused", "s-4": "finished", "s-5": "running"}
+    """What runs or is deferred is resumed, what waits for a person is counted and not started, what is over is left alone."""
+    states = {"s-1": "running", "s-2": "waiting", "s-3": "paused", "s-4": "finished", "s-5": "running", "s-6": "deferred"}
     world = World([Tenant(states)])
     await made(world).take_over(world.tenants[0])
-    assert (world.resumed, world.adopted) == (["s-1", "s-5"], {"s-2", "s-3"})
+    assert (world.resumed, world.adopted) == (["s-6", "s-1", "s-5"], {"s-2", "s-3"})
 
 
 @pytest.mark.parametrize("error", [ChainBroken("edited"), LogUnavailable("away")])

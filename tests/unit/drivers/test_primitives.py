@@ -205,7 +205,9 @@ def test_schemas(primitive: str) -> None:
     Draft202012Validator.check_schema(schema)
     assert schema["additionalProperties"] is False
     assert all(shape["description"] for shape in schema["properties"].values())
-    assert default_effect(primitive) is (ToolEffect.WRITE if primitive in {"write", "declassify", "lock", "unlock"} else ToolEffect.READ)
+    assert default_effect(primitive) is (
+        ToolEffect.WRITE if primitive in {"write", "declassify", "lock", "unlock"} else ToolEffect.READ
+    )
 
 
 def test_unknown_primitive(tmp_path: Path) -> None:

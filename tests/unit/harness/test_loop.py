@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from agentos.abi import rpc
-from agentos.harness.loop import main
+from agentos.harness.loop import AHEAD, main
 
 
 class ScriptedKernel:
@@ -46,8 +46,8 @@ class ScriptedKernel:
         line = self._in.readline()
         return json.loads(line) if line else {}
 
-    def greet(self) -> dict[str, Any]:
-        self.send(rpc.request(0, "initialize", {"abi": rpc.ABI, "session": "s-1"}))
+    def greet(self, **more: bool) -> dict[str, Any]:
+        self.send(rpc.request(0, "initialize", {"abi": rpc.ABI, "session": "s-1", **more}))
         return self.take()
 
     def expect(self, method: str, params: dict[str, Any] | None = None) -> int:
@@ -61,8 +61,8 @@ class ScriptedKernel:
     def answer(self, method: str, result: dict[str, Any], params: dict[str, Any] | None = None) -> None:
         self.send(rpc.response(self.expect(method, params), result))
 
-    def view(self, *pending: dict[str, Any], final: str | None = None) -> None:
-        self.greet()
+    def view(self, *pending: dict[str, Any], final: str | None = None, **more: bool) -> None:
+        self.greet(**more)
         self.answer("session.view", {"session": "s-1", "agent": "a", "goal": "g", "pending": list(pending), "final": final}, {})
 
     def close(self) -> None:
@@ -138,6 +138,47 @@ def test_blocks_it_does_not_know_are_passed_over(kernel: ScriptedKernel) -> None
     content = [{"type": "thinking", "thinking": "…"}, {"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     kernel.answer("model.call", {"content": content, "stop_reason": "end_turn"})
     finish(kernel, "one\ntwo")
+    assert kernel.left() == 0
+
+
+def test_calls_of_one_reply_are_sent_before_an_answer_is_read(kernel: ScriptedKernel) -> None:
+    """To a kernel that takes several requests: all of them come, are answered in any order, and then the model is asked."""
+    kernel.view(call("c1"), call("c2"), call("c3"), concurrent=True)
+    numbers = [kernel.expect("tool.call", call(name)) for name in ("c1", "c2", "c3")]
+    for number in reversed(numbers):
+        kernel.send(rpc.response(number, {}))
+    kernel.answer("model.call", reply(text="done"), {})
+    finish(kernel, "done")
+    assert kernel.left() == 0
+
+
+def test_no_more_is_sent_ahead_than_a_pipe_takes(kernel: ScriptedKernel) -> None:
+    """Requests without an answer stay below the bound, however many calls there are; a large one is sent when it is alone."""
+    large = {"call": "c9", "tool": "write", "args": {"path": "x" * AHEAD}}
+    pending = [{"call": f"c{number}", "tool": "write", "args": {"path": "x" * 1000}} for number in range(9)]
+    kernel.view(*pending, large, concurrent=True)
+    waiting: dict[int, int] = {}
+    for proposal in (*pending, large):
+        frame = rpc.request(0, "tool.call", proposal)
+        while waiting and sum(waiting.values()) + len(frame) > AHEAD - 16:
+            number = next(iter(waiting))
+            del waiting[number]
+            kernel.send(rpc.response(number, {}))
+        waiting[kernel.expect("tool.call", proposal)] = len(frame)
+        assert len(waiting) == 1 or sum(waiting.values()) <= AHEAD
+    assert list(waiting.values()) == [len(rpc.request(0, "tool.call", large))]
+    kernel.send(rpc.response(next(iter(waiting)), {}))
+    kernel.answer("model.call", reply(text="done"), {})
+    finish(kernel, "done")
+    assert kernel.left() == 0
+
+
+@pytest.mark.parametrize("code", [rpc.PARKED, rpc.ENDED])
+def test_it_leaves_with_calls_unanswered_when_told(kernel: ScriptedKernel, code: int) -> None:
+    """One of several calls parks or ends the session: it waits for none of the others."""
+    kernel.view(call("c1"), call("c2"), concurrent=True)
+    numbers = [kernel.expect("tool.call") for _ in range(2)]
+    kernel.send(rpc.error(numbers[1], code, "leave"))
     assert kernel.left() == 0
 
 

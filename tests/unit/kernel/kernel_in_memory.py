@@ -8,6 +8,7 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,7 +83,8 @@ class InlineSpawner:
 
 
 def _loop(end: socket.socket) -> None:
-    with end, end.makefile("rb") as reader, end.makefile("wb") as writer:
+    # Closing an end that nobody reads complains once more of what the loop could not write.
+    with suppress(BrokenPipeError), end, end.makefile("rb") as reader, end.makefile("wb") as writer:
         harness.main(reader, writer)
 
 

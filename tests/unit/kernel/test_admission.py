@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from manual_clock import ManualClock, breathe
 
-from agentos.kernel.admission import Admissions, PoolKey, Request, Ticket, Waiting
+from agentos.kernel.admission import PLACES, Admissions, PoolKey, Request, Ticket, Waiting
 from agentos.scheduler.arbiter import Limits
 from agentos.scheduler.classes import PriorityClass
 from agentos.scheduler.declared import BUILT_IN, Arbitration, Circuit, Endpoint
@@ -287,3 +287,69 @@ async def _shaken(dice: random.Random, slots: int) -> None:
     assert all(task.done() and (task.cancelled() or task.exception() is None) for task in tasks)
     for pool in made.pools():
         assert (pool.arbiter.waiting(), list(pool.arbiter.running()), pool.tickets, pool.waking) == (0, [], {}, None)
+
+
+async def test_a_clock_that_is_set_back_shuts_nothing() -> None:
+    """A rate fills up and a circuit closes by the time that goes by, whatever the clock on the wall says meanwhile."""
+
+    class Wall(ManualClock):
+        off = 3_600_000
+
+        def now_ms(self) -> int:
+            return self.ms + self.off
+
+    clock = Wall()
+    made = opened(clock, one=Limits(10, requests_per_minute=1), two=Limits(1))
+    made.ask(request("first")).ready.result().succeeded(used=1)
+    made.ask(request("fails", TWO)).ready.result().failed()
+    waiting = [made.ask(request("rate")), made.ask(request("circuit", TWO))]
+    clock.off = 0
+    await clock.advance(60_000)
+    assert names(waiting) == ["rate", "circuit"]
+    await made.close()
+
+
+async def test_a_deadline_is_by_the_clock_on_the_wall() -> None:
+    """Of two turns of one agent the one that is due first goes first, also after the clock was set back."""
+
+    class Wall(ManualClock):
+        off = 3_600_000
+
+        def now_ms(self) -> int:
+            return self.ms + self.off
+
+    clock = Wall()
+    made = opened(clock, one=Limits(1))
+    running = made.ask(request("running"))
+    clock.off = 0
+    due = [replace(request(f"s{minutes}"), deadline_ms=clock.now_ms() + minutes * 60_000) for minutes in (9, 3, 6)]
+    waiting = [made.ask(one) for one in due]
+    running.ready.result().succeeded(used=1)
+    assert names(waiting) == ["s3"]
+    await made.close()
+
+
+async def test_a_call_that_was_never_made_uses_no_rate() -> None:
+    """A tenant whose calls are all denied takes nothing of what others may ask a minute; calls that were made, or failed, do."""
+    made = opened(ManualClock(), one=Limits(10, requests_per_minute=2))
+    for number in range(50):
+        made.ask(request(f"denied{number}")).ready.result().release(0)
+    asked = made.ask(request("asked")).ready.result()
+    asked.begun = True
+    asked.release(0)
+    made.ask(request("failed")).ready.result().failed()
+    late = made.ask(request("late"))
+    assert not late.ready.done()
+    late.withdraw()
+    await made.close()
+
+
+async def test_only_the_queues_that_are_asked_for_are_shown() -> None:
+    """Those that are named, and the places; a model of another tenant is not, whose name begins like it."""
+    made = opened(ManualClock(), one=Limits(1))
+    for key in (ONE, TWO, ("other", "one"), ("tool", "default", "one"), PLACES):
+        made.ask(request("s", key))
+    shown = [(view.kind, view.name) for view in made.snapshot({"default/one"}).endpoints]
+    assert shown == [("model", "default/one"), ("tool", "default/one"), ("harness", "")]
+    assert len(made.snapshot().endpoints) == 5
+    assert made.snapshot(()).endpoints[0].kind == "harness"

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from kernel_in_memory import Kernel, calls, settled, text
+from kernel_in_memory import ALLOW, Kernel, calls, settled, text
 from manual_clock import ManualClock, breathe
 
 from agentos.abi import event as ev
+from agentos.abi.decision import deny
 from agentos.abi.errors import Denied, DriverError, UsageError
 from agentos.abi.obligation import Obligation
 from agentos.abi.syscall import Result
@@ -80,6 +81,7 @@ class Shared(Kernel):
     def __init__(self, workspaces: Workspaces, clock: Any = None) -> None:
         super().__init__(workspaces, timer=clock or ManualClock(), model=Models())  # type: ignore[arg-type]
         self.arbitration = Arbitration()
+        self.fail_fast = False
 
     def limit(self, *, continues: bool = False, failures: int = 100, **limits: Limits) -> None:
         self.arbitration = replace(
@@ -99,7 +101,7 @@ class Shared(Kernel):
             super().current(tenant),
             max_sessions=1000,
             agents={
-                name: AgentSpec(name, model, "You work.", tuple(self.tools), {}, priority=priority)
+                name: AgentSpec(name, model, "You work.", tuple(self.tools), {}, priority=priority, fail_fast=self.fail_fast)
                 for name, (model, priority) in AGENTS.items()
             },
             models={name: ModelSpec(name, "list", {}) for name in ("one", "two")},
@@ -250,8 +252,8 @@ async def test_a_call_is_stopped_for_one_that_has_waited_too_long(shared: Shared
 def test_words_of_a_stopped_call_are_withheld_like_its_result() -> None:
     """Where an obligation hides what comes of a call, what it had said by then is hidden too."""
     hidden = [Obligation("redact", "r.no", {"in": "result", "path": "/content"})]
-    assert told(Preempted("words"))["partial"] == "words"
-    assert "words" not in str(told(Preempted("words"), hidden))
+    assert told(Preempted("stopped", partial="words"))["partial"] == "words"
+    assert "words" not in str(told(Preempted("stopped", partial="words"), hidden))
 
 
 async def test_waiting_for_one_endpoint_keeps_nobody_from_another(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,3 +349,103 @@ async def test_a_run_has_a_class_and_a_deadline_of_its_own(shared: Shared) -> No
         await started(sessions, "worker", priority="interactive")
     with pytest.raises(UsageError, match="no priority class is called urgent"):
         await started(sessions, "worker", priority="urgent")
+
+
+async def test_sessions_that_fail_go_first_where_that_is_declared(shared: Shared) -> None:
+    """Of turns of one agent that are due at no time: the one whose session had two calls denied, then one, then those that came
+    before; without `failFast` as they came.
+    """
+    denied = {"good": 0, "bad": 1, "worse": 2}
+    shared.policy.decide = lambda asked: deny("rules.no", "no") if asked["syscall"]["tool"] == "send" else ALLOW
+
+    def answer(request: Any) -> ModelReply:
+        goal, replies = request.messages[0]["content"][0]["text"], sum(one["role"] == "assistant" for one in request.messages)
+        if replies:
+            return text("done")
+        failing = [(f"c{number}", "send", {"path": "x"}) for number in range(denied[goal])]
+        return calls(*failing, ("hold", "write", {"path": "x"}))
+
+    for fail_fast, expected in ((True, ["worse", "bad", "good"]), (False, ["good", "bad", "worse"])):
+        shared.fail_fast = fail_fast
+        shared.models.asked.clear()
+        shared.limit(one=Limits(3))
+        shared.models.answers["one"] = answer
+        gates = {goal: asyncio.Event() for goal in denied}
+        order = iter(denied)
+
+        async def wait(order: Any = order, gates: Any = gates) -> Result:
+            await gates[next(order)].wait()
+            return Result("held")
+
+        shared.driver.answers["write"] = wait
+        sessions = shared.sessions()
+        for number, goal in enumerate(denied, 1):
+            await started(sessions, "worker", goal)
+            await until(lambda number=number: sum(name == "write" for name, _ in shared.driver.calls) == number)
+        shared.driver.calls.clear()
+        # All of them come to a full endpoint now, one after the other.
+        shared.limit(one=Limits(1))
+        shared.models.answers["one"] = "hold"
+        await started(sessions, "worker", "blocks")
+        await until(lambda: shared.models.running.get("one") == 1)
+        arbiter = next(pool for pool in sessions._places._admissions.pools() if pool.key == ("default", "one")).arbiter
+        for number, goal in enumerate(denied, 1):
+            gates[goal].set()
+            await until(lambda number=number, arbiter=arbiter: arbiter.waiting() == number)
+        for _ in range(4):
+            shared.models.go.release()
+        await settled(sessions)
+        assert [goal for _, goal, _ in shared.models.asked[-3:]] == expected
+
+
+async def test_a_continued_call_that_is_stopped_again_keeps_what_was_said_first(shared: Shared) -> None:
+    """Stopped twice: the third call begins with the words of both, and they are all in the answer."""
+    shared.limit(one=Limits(1), continues=True)
+    words = iter(("one ", " two "))
+
+    class Twice(Models):
+        async def complete(self, model: ModelSpec, request: Any, on_text: Any = None) -> ModelReply:
+            said = next(words, "") if request.messages[0]["content"][0]["text"] == "clerk" else ""
+            if on_text is not None and said:
+                on_text(said)
+            return await super().complete(model, request, None)
+
+    shared.model = Twice()  # type: ignore[assignment]
+    shared.models.answers["one"] = "hold"
+    sessions = shared.sessions()
+    batch = await started(sessions, "clerk")
+    for round_ in range(2):
+        await until(lambda round_=round_: len(shared.models.asked) == 1 + 2 * round_)
+        await started(sessions, "desk")
+        arbiter = next(pool for pool in sessions._places._admissions.pools() if pool.key == ("default", "one")).arbiter
+        await until(lambda arbiter=arbiter: arbiter.waiting() == 1)
+        await shared.timer.advance(10_001)  # type: ignore[attr-defined]
+        await until(lambda round_=round_: len(shared.models.asked) == 2 + 2 * round_)
+        shared.models.go.release()
+    await until(lambda: len(shared.models.asked) == 5)
+    shared.models.go.release()
+    await settled(sessions)
+    assert [said for _, goal, said in shared.models.asked if goal == "clerk"] == ["", "one", "one two"]
+    assert (await sessions.state("default", batch)).result == "one twodone"
+    partials = [one.data["error"]["partial"] for one in await shared.published(batch) if one.type == ev.SYSCALL_FAILED]
+    assert [one.rstrip() for one in partials] == ["one", "one two"]
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "standard"), ("batch", "batch")])
+async def test_a_tool_is_told_the_class_that_its_session_has(shared: Shared, own: str | None, expected: str) -> None:
+    """That of the run, or that of the agent: locks are waited for by it."""
+    told: list[str] = []
+    real = shared.driver.call
+
+    async def call(tool: Any, args: Any, context: Any) -> Result:
+        told.append(context.priority)
+        return await real(tool, args, context)
+
+    shared.driver.call = call  # type: ignore[method-assign]
+    shared.models.answers["one"] = lambda request: (
+        text("done") if len(request.messages) > 1 else calls(("c1", "send", {"path": "x"}))
+    )
+    sessions = shared.sessions()
+    await started(sessions, "worker", priority=own)
+    await settled(sessions)
+    assert told == [expected]

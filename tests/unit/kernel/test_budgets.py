@@ -366,3 +366,18 @@ def _check(past: Past, limit: int, *, whole: bool) -> None:
     if whole:
         assert all(amount <= limit for key, amount in used.items() if key[0] == "tenant")
         assert used["agent", "calls"] <= limit // 3
+
+
+async def test_a_clock_that_was_ahead_gives_no_day_anew() -> None:
+    """Set on by two months, days are forgotten; set back, what was used on them is read again before anything is reserved."""
+    past = Past()
+    budgets, declared, ahead = Budgets(past), per_day(calls=1), NOW + 60 * DAY_MS
+    held = await ask(budgets, "c1", payer(), Want(calls=1), declared)
+    assert isinstance(held, Held)
+    budgets.hear(past.decided(held))
+    budgets.hear(past.finished(held, {"calls": 1}))
+    other = await ask(budgets, "c2", payer(now=ahead), Want(calls=1), declared, ahead)
+    assert isinstance(other, Held)
+    budgets.hear(past.decided(other, now=ahead))
+    assert isinstance(await ask(budgets, "c3", payer(), Want(calls=1), declared), Refused)
+    assert await sums(budgets, declared) == await sums(Budgets(past), declared)

@@ -21,10 +21,11 @@ from agentos.audit.finding import Unseen
 from agentos.audit.findings import Roster, check_session
 from agentos.boot.budgets import budgeted_events
 from agentos.boot.charges import charged_events
-from agentos.drivers.port import ModelReply
+from agentos.drivers.port import ModelReply, ModelUnavailable, ReplyBroken
 from agentos.kernel.booked import day_of
 from agentos.kernel.budgets import Budgets, Row
 from agentos.kernel.charges import Charges
+from agentos.kernel.failures import Preempted
 from agentos.kernel.gate import Gate
 from agentos.kernel.port import Configuration
 from agentos.kernel.sessions import Sessions
@@ -261,3 +262,48 @@ async def test_a_model_is_asked_again_once_others_have_given_back_what_they_held
     go_on.set()
     await first
     assert (await gate.perform_model(other, budgeted.current("default"))).step is Step.FINISHED
+
+
+class Answers:
+    """A model that says or raises one thing."""
+
+    def __init__(self, answer: ModelReply | Exception) -> None:
+        self.answer = answer
+
+    async def complete(self, *_: Any) -> ModelReply:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize("counts", [(2**60, 5), (10, -5), (10, 2**53)])
+async def test_counts_that_no_reply_has_cost_all_that_was_reserved(budgeted: Budgeted, counts: tuple[int, int]) -> None:
+    """An endpoint that counts nonsense breaks neither the session nor its log, and is not used for nothing."""
+    budgeted.arbitration = replace(budgeted.arbitration, per_session={"worker": Budget(tokens=100_000)})
+    budgeted.model = Answers(ModelReply(({"type": "text", "text": "hi"},), "end_turn", *counts))  # type: ignore[assignment]
+    gate, journal = budgeted.gate(), await budgeted.journal()
+    call = await gate.perform_model(journal, budgeted.current("default"))
+    assert (call.step, call.error and call.error["code"]) == (Step.FAILED, "driver")
+    decided, failed = (await budgeted.published())[-2:]
+    assert told(failed, "spent")["tokens"] == told(decided, "reserved")["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("error", "counted"),
+    [
+        (ModelUnavailable("refused"), False),
+        (ModelUnavailable("broke off"), True),
+        (ReplyBroken("no JSON"), True),
+        (Preempted("stopped", partial="half"), True),
+    ],
+)
+async def test_a_reply_that_breaks_off_costs_all_that_was_reserved(budgeted: Budgeted, error: DriverError, counted: bool) -> None:
+    """What a model had said by then is to be paid for, and nobody knows how much it is; of a refusal there is nothing."""
+    budgeted.arbitration = replace(budgeted.arbitration, per_session={"worker": Budget(tokens=100_000)})
+    if error.message == "broke off":
+        error.answered = True
+    budgeted.model = Answers(error)  # type: ignore[assignment]
+    gate, journal = budgeted.gate(), await budgeted.journal()
+    assert (await gate.perform_model(journal, budgeted.current("default"))).step is Step.FAILED
+    decided, failed = (await budgeted.published())[-2:]
+    assert told(failed, "spent").get("tokens", 0) == (told(decided, "reserved")["tokens"] if counted else 0)

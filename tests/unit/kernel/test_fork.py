@@ -433,3 +433,24 @@ async def test_a_caller_that_gives_up_leaves_no_copy(kernel: Many, monkeypatch: 
     with pytest.raises(asyncio.CancelledError):
         await task
     await ended.wait()
+
+
+async def test_a_fork_has_the_class_and_the_deadline_of_its_run(kernel: Many) -> None:
+    """Unless it is told others, the tenant may not use that class any more, or the deadline is over."""
+    sessions = kernel.sessions()
+    session = (await sessions.create("default", "worker", "work", None, "principal/op", priority="batch", due_in_ms=10**9)).id
+    await settled(sessions)
+    made = await kernel.forks(sessions).fork("default", session, "1", actor="principal/op")
+    parent = await sessions.state("default", session)
+    assert (made.state.priority, made.state.deadline_ms) == ("batch", parent.deadline_ms)
+    told = await kernel.forks(sessions).fork("default", session, "1", actor="principal/op", priority="interactive", due_in_ms=1)
+    assert told.state.priority == "interactive"
+    assert told.state.deadline_ms is not None
+    assert parent.deadline_ms is not None
+    assert told.state.deadline_ms < parent.deadline_ms
+    point = await read_point(kernel.log, "default", session, "1")
+    configuration = kernel.current("default")
+    barred = replace(configuration, arbitration=replace(configuration.arbitration, allowed=frozenset({"standard"})))
+    late = first_payload(point, point.now, configuration.agents["worker"], Copied((), 0), parent.deadline_ms, barred)
+    assert not {"priority", "deadline_ms"} & set(late)
+    await settled(sessions)

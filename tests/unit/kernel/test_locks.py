@@ -20,7 +20,7 @@ from agentos.abi.errors import DriverError, LogUnavailable, NotFound
 from agentos.drivers.locks import Freed, Grant, Holder, Lock, LockDeadlock, LockHeld, LockLost, LockUnreadable
 from agentos.drivers.port import CallContext
 from agentos.kernel.admission import Admissions, Request
-from agentos.kernel.locks import LockKeeper
+from agentos.kernel.locks import MOST_HELD, TIDY_MS, LockKeeper
 from agentos.kernel.seat import Displaced
 from agentos.scheduler.arbiter import Limits
 from agentos.scheduler.declared import Arbitration, Endpoint
@@ -558,3 +558,91 @@ async def test_who_waits_without_a_place_keeps_its_turn(desk: Desk, meanwhile: s
         again.cancel()
     if meanwhile != "lapsed":
         later.cancel()
+
+
+async def test_a_call_that_is_cancelled_twice_does_not_wait_as_a_ghost(desk: Desk) -> None:
+    """Its session may lock again, and nobody hands the lock to who is gone, over and over."""
+    mine = await desk.lock("s-1", "ledger")
+    read, go_on = desk.store.read, asyncio.Event()
+
+    async def slow(resource: str) -> Lock:
+        await go_on.wait()
+        return await read(resource)
+
+    desk.store.read = slow  # type: ignore[method-assign]
+    task = asyncio.create_task(desk.lock("s-2", "ledger", wait=10 * MINUTE))
+    for _ in range(2):
+        await settle()
+        task.cancel()
+    await settle()
+    assert task.cancelled()
+    go_on.set()
+    await settle()
+    assert [one.waiters for one in await desk.keeper.standing("acme")] == [()]
+    written = len(desk.store.written)
+    await desk.unlock("s-1", "ledger", mine.token)
+    assert (desk.holder("ledger"), len(desk.store.written)) == (None, written + 1)
+    await desk.lock("s-2", "ledger")
+
+
+async def test_a_lock_of_which_nobody_knows_ends_with_its_session(desk: Desk) -> None:
+    """The store kept it and did not say so; the session ended before it could ask again."""
+    write = desk.store.write
+
+    async def unanswered(lock: Lock) -> Lock:
+        await write(lock)
+        raise LogUnavailable("the store does not answer")
+
+    desk.store.write = unanswered  # type: ignore[method-assign]
+    with pytest.raises(LogUnavailable):
+        await desk.lock("s-1", "ledger")
+    desk.store.write = write  # type: ignore[method-assign]
+    assert desk.holder("ledger") == "s-1"
+    desk.keeper.ended("acme", "s-1")
+    await settle()
+    assert desk.holder("ledger") is None
+
+
+async def test_a_lock_that_cannot_be_read_keeps_no_other_one(desk: Desk) -> None:
+    """Of an ended session all that can be read is let go of."""
+    await desk.lock("s-1", "a")
+    await desk.lock("s-1", "b")
+    read = desk.store.read
+
+    async def torn(resource: str) -> Lock:
+        if resource == "a":
+            raise LockUnreadable("no record", revision=1)
+        return await read(resource)
+
+    desk.store.read = torn  # type: ignore[method-assign]
+    desk.keeper.ended("acme", "s-1")
+    await settle()
+    assert desk.holder("b") is None
+
+
+async def test_a_session_holds_a_bounded_number(desk: Desk) -> None:
+    """A flood of names is refused; what is held can be renewed, and one that was let go of makes room."""
+    grants = [await desk.lock("s-1", f"r{number}") for number in range(MOST_HELD)]
+    with pytest.raises(DriverError, match="holds 256 locks"):
+        await desk.lock("s-1", "one-more")
+    await desk.lock("s-1", "r0")
+    await desk.lock("s-2", "one-more")
+    await desk.unlock("s-1", "r1", grants[1].token)
+    await desk.lock("s-1", "another")
+
+
+async def test_what_nobody_holds_is_forgotten_while_the_runtime_runs(desk: Desk) -> None:
+    """Not only at its start: names that are made up as they go do not pile up."""
+    tidied = 0
+
+    async def tidy() -> int:
+        nonlocal tidied
+        tidied += 1
+        return 0
+
+    desk.store.tidy = tidy  # type: ignore[method-assign]
+    for _ in range(3):
+        grant = await desk.lock("s-1", "ledger")
+        await desk.unlock("s-1", "ledger", grant.token)
+        await desk.hands.move(TIDY_MS // 2 + 1)
+    assert tidied == 1

@@ -47,7 +47,12 @@ class Writer:
     def whole(self) -> None:
         """A session from its creation to its end."""
         inputs = [{"path": "input/a.md", "bytes": 3, "digest": "sha256:" + "0" * 64}] * self.draw(st.integers(0, 2))
-        self.add(ev.SESSION_CREATED, {"agent": "worker", "goal": "sort", "inputs": inputs}, "principal/op")
+        created: dict[str, Any] = {"agent": "worker", "goal": "sort", "inputs": inputs}
+        if self.chance(4):
+            created["deferred"] = {"not_before": 1, "after": ["s-0"]}
+        self.add(ev.SESSION_CREATED, created, "principal/op")
+        if "deferred" in created and not self.begins():
+            return
         for _ in range(self.draw(st.integers(0, 4))):
             if not self.model_call() or not self.tool_calls():
                 return
@@ -55,6 +60,17 @@ class Writer:
             self.add(ev.SESSION_CANCELLED, {"reason": "enough"}, PERSON)
         elif self.model_call(last=True):
             self.add(ev.SESSION_FINISHED, {"result": "done"})
+
+    def begins(self) -> bool:
+        """A deferred session begins, perhaps after it was paused for a while; or can never begin."""
+        paused = self.chance(3)
+        for kind in (ev.SESSION_PAUSED, ev.SESSION_RESUMED) if paused else ():
+            self.add(kind, {"reason": "wait"}, PERSON)
+        if self.chance(4):
+            self.add(ev.SESSION_FAILED, {"error": {"code": "precondition", "message": "session s-0 failed"}})
+            return False
+        self.add(ev.SESSION_BEGUN, {"outcomes": {"s-0": "finished"}})
+        return True
 
     def decided(self, call: str, tool: str, args: dict[str, Any], effect: str, approvals: Any = None) -> None:
         data = {

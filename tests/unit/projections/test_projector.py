@@ -8,6 +8,7 @@ import sqlite3
 import pytest
 
 from agentos.abi.errors import LogUnavailable, Unavailable
+from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.eventlog.port import Message
 from agentos.eventlog.subject import session_subject, stream_of
 from agentos.projections import read
@@ -237,3 +238,23 @@ def simple(record, name):
     chain = record.Chain(name)
     chain.created()
     return chain.stored
+
+
+async def test_a_log_that_fails_while_it_is_left_does_not_keep_the_projector(store):
+    """A failure at the moment of a cancellation takes its place: the projector stops all the same."""
+
+    followed = asyncio.Event()
+
+    class Failing(MemoryLog):
+        async def new_streams(self, known):
+            followed.set()
+            try:
+                return await super().new_streams(known)
+            except asyncio.CancelledError as error:
+                raise LogUnavailable("gone at this very moment") from error
+
+    projector = Projector(Failing(), store, pause_s=0.01)
+    await projector.start()
+    await followed.wait()
+    async with asyncio.timeout(20):
+        await projector.stop()

@@ -273,6 +273,31 @@ def test_a_paused_session_is_paused_until_it_is_resumed(fold, record):
     assert states == ["paused", "paused", "running"]
 
 
+def test_a_deferred_session_is_deferred_until_it_begins(fold, record):
+    """Its row says what it waits for, also while it is paused, which a beginning does not end."""
+    begun = {"agent": "clerk", "goal": "later", "inputs": []}
+    chain = record.Chain("s-a")
+    chain.add(ev.SESSION_CREATED, begun | {"deferred": {"after": ["s-0"], "not_before": 7}})
+    seen = []
+    for kind, data in (
+        (ev.SESSION_PAUSED, {"reason": "wait"}),
+        (ev.SESSION_RESUMED, {"reason": "go"}),
+        (ev.SESSION_BEGUN, {"outcomes": {"s-0": "finished"}}),
+    ):
+        row = fold(*chain.stored).sessions[("s-a",)]
+        seen.append((row["state"], row["deferred"]))
+        chain.add(kind, data)
+    waits = '{"after":["s-0"],"not_before":7}'
+    assert seen == [("deferred", waits), ("paused", waits), ("deferred", waits)]
+    rows = fold(*chain.stored)
+    assert (rows.sessions[("s-a",)]["state"], rows.sessions[("s-a",)]["deferred"], rows.faults) == ("running", None, [])
+    chain = record.Chain("s-a")
+    chain.add(ev.SESSION_CREATED, begun | {"deferred": {"not_before": 7}})
+    chain.add(ev.SESSION_PAUSED, {"reason": "wait"})
+    chain.add(ev.SESSION_BEGUN, {"outcomes": {}})
+    assert fold(*chain.stored).sessions[("s-a",)]["state"] == "paused"
+
+
 def test_a_session_moves_to_another_revision(fold, record):
     """The row names the revision in force."""
     chain = record.Chain("s-a")
