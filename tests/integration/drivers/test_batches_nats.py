@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 
 from agentos.abi.errors import LogUnavailable
-from agentos.drivers.adapters import batches_nats
-from agentos.drivers.adapters.batches_nats import PREFIX, STREAM, NatsBatches
+from agentos.drivers.adapters.batches_nats import BUCKET, NatsBatches
 from agentos.drivers.batching import Submission
 from agentos.drivers.port import ModelSpec
+from agentos.eventlog.adapters import bucket
+
+STREAM = f"KV_{BUCKET}"
+PREFIX = f"$KV.{BUCKET}."
 
 MADE = Submission("aa", ModelSpec("claude", "anthropic", {"model": "m"}), 7, (("id", "s-1"),))
 
@@ -69,7 +72,7 @@ async def test_a_bucket_that_was_removed_is_made_again(open_account: OpenAccount
 
 async def test_a_server_that_is_away(open_account: OpenAccount, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is taken for kept that was not acknowledged."""
-    monkeypatch.setattr(batches_nats, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(bucket, "PATIENCE_S", 0.3)
     async with open_account() as door:
         store = NatsBatches(door.client, SystemRandom())
         await door.client.close()

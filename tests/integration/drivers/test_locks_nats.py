@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from agentos.abi.errors import DriverError, LogUnavailable
-from agentos.drivers.adapters.locks_nats import KEPT_MS, PREFIX, STREAM, NatsLocks
+from agentos.drivers.adapters.locks_nats import BUCKET, KEPT_MS, NatsLocks
 from agentos.drivers.locks import Freed, Holder, Lock, LockUnreadable, Moved, key_of
 from agentos.drivers.port import CallContext
 from agentos.eventlog.adapters.connection import connect
@@ -23,6 +23,9 @@ from agentos.eventlog.adapters.nats_server import NatsServer
 from agentos.eventlog.adapters.server_config import Account, User
 from agentos.kernel.locks import LockKeeper
 from agentos.scheduler.declared import BUILT_IN
+
+STREAM = f"KV_{BUCKET}"
+PREFIX = f"$KV.{BUCKET}."
 
 
 class System:
@@ -96,7 +99,7 @@ async def test_tokens_grow_over_a_bucket_that_was_lost(store: NatsLocks, system:
     old = Lock("ledger")
     for number in range(20):
         old = await store.write(replace(old, holder=holder(f"s-{number}", system.now_ms())))
-    await store._link.api(f"STREAM.DELETE.{STREAM}", {})
+    await store._bucket._link.api(f"STREAM.DELETE.{STREAM}", {})
     assert await store.read("ledger") == Lock("ledger")
     system.ahead_ms = 1000  # time enough for its 20 changes
     fresh = await store.write(replace(Lock("ledger"), holder=holder("s-9", system.now_ms())))
@@ -116,7 +119,7 @@ async def test_of_many_that_write_at_once_one_wins(store: NatsLocks, system: Sys
 async def test_a_record_that_is_none_locks_the_resource_until_it_is_broken(store: NatsLocks, system: System) -> None:
     """It is refused to everybody, left out of the list, and a person can take it away."""
     await store.write(replace(Lock("stock"), holder=holder("s-1", system.now_ms())))
-    await store._client.request(PREFIX + key_of("ledger"), b"{}")
+    await store._bucket._client.request(PREFIX + key_of("ledger"), b"{}")
     keeper = keeper_on(store, system)
     with pytest.raises(LockUnreadable):
         await keeper.lock(place("s-2"), "ledger", wait_ms=1000, lease_ms=1000)
@@ -178,7 +181,7 @@ async def test_a_server_that_is_away_is_told_and_one_that_refuses_is_told_otherw
     client = await connect(server.url, key, name="test", reconnect=True)
     store = NatsLocks(client, system, system)
     await client.jetstream().add_stream(name="TAKEN", subjects=["$KV.LOCKS.>"])
-    with pytest.raises(DriverError, match="bucket of the locks"):
+    with pytest.raises(DriverError, match="bucket LOCKS cannot be used"):
         await store.write(replace(Lock("ledger"), holder=holder("s-1", system.now_ms())))
     await server.stop()
     with pytest.raises(LogUnavailable):
