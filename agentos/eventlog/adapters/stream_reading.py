@@ -177,9 +177,12 @@ class Page:
 
 async def _request(client: Client, subject: str, data: bytes, seconds: float) -> Msg:
     """Ask and be answered. Raises nats errors."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
     found = await client.request(subject, data, timeout=seconds)
-    # nats-py waits by `wait_for`, which on Python 3.11 swallows a cancellation that comes with the answer.
-    if (task := asyncio.current_task()) is not None and task.cancelling():
+    # nats-py waits by `wait_for`, which on Python 3.11 swallows a cancellation that comes with the answer. One that came before
+    # was heard: who asks nevertheless clears up, and is answered.
+    if task is not None and task.cancelling() > before:
         raise asyncio.CancelledError
     return found
 
