@@ -275,6 +275,8 @@ class Sessions:
             try:
                 # What was under way when it was stopped may be in the log.
                 last = await self._load(self._logs(tenant), tenant, session) if journal.stale else journal
+                # Whoever stood still meanwhile, and has read what another runtime wrote since, may not add to it.
+                await self._gate.tenure.hold(tenant)
                 return await self._end(last, ev.SESSION_CANCELLED, {"reason": reason}, actor)
             except BaseException as error:
                 # It was stopped without a word in the log: it runs on, unless the word was stored after all.
