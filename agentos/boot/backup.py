@@ -6,7 +6,7 @@ covers an event that is not in it, and an event never names a blob that is not. 
 events name revisions and principals of the registry. What came behind the last checkpoint is covered by the manifest, which says
 each stream's Merkle root up to the position that was archived.
 
-Never in it: keys (NATS, signing, payload), identities, workspaces, read models.
+Never in it: keys (NATS, signing, payload), identities, workspaces, read models, snapshots of sessions, and the buckets of locks and batches under way.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from agentos.control.backup_verbs import Progress
 from agentos.eventlog.adapters.snapshot import snapshot, stream_names
 from agentos.eventlog.subject import CHECKPOINT_STREAM, REGISTRY_STREAM, subjects_of
 
-LEFT_OUT: Final = ("keys", "identities", "workspaces", "read models")
+LEFT_OUT: Final = ("keys", "identities", "workspaces", "read models", "snapshots", "locks", "batches")
 """What a backup never holds, as the report says it."""
 
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK})

@@ -59,7 +59,8 @@ def create(
     """Save every tenant's log and the registry's in one signed file, while the runtime runs.
 
     The folder must be there, belong to the user that the runtime runs as, and be writable by nobody else; nothing is replaced.
-    Not in it: keys, identities, workspaces, read models. Keep a copy of the folder keys apart: without it payloads stay sealed.
+    Not in it: keys, identities, workspaces, read models, snapshots, locks, batches. Keep a copy of the folder keys apart: without
+    it payloads stay sealed.
     """
     params: dict[str, Json] = {} if to is None else {"to": str(to.expanduser().absolute())}
     answer = with_client(lambda client: _made(client, params))

@@ -79,16 +79,12 @@ class Acts:
         async def ask(_ruling: Ruling, still: Still, allowance: Allowance) -> Result:
             request = _request(journal, configuration, said, allowance.output)
             async with allowance.in_time():
-                try:
-                    if ticket is None:
-                        reply = await self._models.complete(spec, request)
-                    elif ticket.batched and self.batches is not None:
-                        reply = await self.batches.ask(batch_call(journal.state, configuration, model, request, still))
-                    else:
-                        reply = await self._stoppable(spec, request, ticket)
-                except Preempted as error:
-                    allowance.heard(error.partial)
-                    raise
+                if ticket is None:
+                    reply = await self._models.complete(spec, request)
+                elif ticket.batched and self.batches is not None:
+                    reply = await self.batches.ask(batch_call(journal.state, configuration, model, request, still))
+                else:
+                    reply = await self._stoppable(spec, request, ticket)
             allowance.saw(reply.input_tokens, reply.output_tokens)
             check_reply(reply, taken=journal.state.calls)
             body = {

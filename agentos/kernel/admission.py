@@ -373,7 +373,6 @@ class Admissions:
             pool.window,
             weights=self._weights,
             now_ms=now,
-            unbounded=UNBOUNDED,
             circuit=str(pool.breaker.state(now)) if pool.breaker is not None else "closed",
         )
 

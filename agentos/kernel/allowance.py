@@ -79,13 +79,6 @@ class Allowance:
             self.lost = self.lost or error.answered
             raise
 
-    def heard(self, text: str) -> None:
-        """Note that a model was stopped, having said `text`. What it thought, or wrote of a tool's arguments, is not in that:
-        nobody can say how much it was, so all that was reserved counts.
-        """
-        del text
-        self.lost = True
-
     def saw(self, input_tokens: int, output_tokens: int) -> None:
         """Note what the model has used, as it says itself; counts that no reply has are worth nothing."""
         if is_count(input_tokens) and is_count(output_tokens):

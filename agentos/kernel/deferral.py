@@ -23,6 +23,7 @@ from agentos.abi.errors import LogUnavailable, NotFound, Relieved, SequenceConfl
 from agentos.abi.record import header_of
 from agentos.eventlog.port import EventLog
 from agentos.eventlog.subject import session_subject
+from agentos.kernel.asking import class_of
 from agentos.kernel.ending import in_force
 from agentos.kernel.gate import SYSTEM
 from agentos.kernel.journal import Journal
@@ -147,13 +148,10 @@ class Deferrals:
             await asyncio.wait([self._task])
 
     def _priority(self, state: SessionState) -> str:
-        if state.priority:
-            return state.priority
         try:
-            agent = self._source.current(state.tenant).agents.get(state.agent)
+            return class_of(state, self._source.current(state.tenant))
         except NotFound:
-            agent = None
-        return STANDARD if agent is None else agent.priority
+            return STANDARD
 
     def _look_at(self, key: _Key) -> None:
         self._due[key] = None

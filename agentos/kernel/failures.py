@@ -21,10 +21,14 @@ MAX_WORDS: Final = 4096
 
 
 class Preempted(DriverError):
-    """A model call was stopped for one that had waited longer than its class has patience. `partial`: what was said by then."""
+    """A model call was stopped for one that had waited longer than its class has patience. `partial`: what was said by then.
+
+    What the model thought, or wrote of a tool's arguments, is not in that: nobody can say how much was used.
+    """
 
     code = PREEMPTED
     retryable = True
+    answered = True
 
     def __init__(self, message: str, *, partial: str = "", where: str | None = None, mend: str | None = None) -> None:
         super().__init__(message, where=where, mend=mend)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from agentos.abi.canonical import Json
 from agentos.scheduler.arbiter import Arbiter, PriorityClass
+from agentos.scheduler.declared import UNBOUNDED
 from agentos.scheduler.share import Path, prefixes
 from agentos.scheduler.window import Window
 
@@ -108,10 +109,9 @@ def endpoint_view(
     *,
     weights: Mapping[Path, int],
     now_ms: int,
-    unbounded: int,
     circuit: str = "closed",
 ) -> EndpointView:
-    """How `arbiter` stands. A limit of `unbounded` slots or more is shown as none."""
+    """How `arbiter` stands. A limit of UNBOUNDED slots or more is shown as none."""
     running = tuple(
         Running(turn.id, turn.session, turn.path, priority, now_ms - since, turn.tokens)
         for turn, priority, since in arbiter.running()
@@ -122,7 +122,7 @@ def endpoint_view(
     return EndpointView(
         kind=kind,
         name=name,
-        slots=limits.slots if limits.slots < unbounded else None,
+        slots=limits.slots if limits.slots < UNBOUNDED else None,
         running=running,
         queues=tuple(_queues(arbiter, window, running, now_ms)),
         shares=tuple(_shares(arbiter, window, running, weights, now_ms)),

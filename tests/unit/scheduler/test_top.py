@@ -35,7 +35,7 @@ def busy() -> EndpointView:
     window.admitted(first.priority, waited_ms=first.waited_ms, now_ms=0)
     window.ended(("acme", "desk", "x"), "standard", tokens=300, now_ms=10)
     window.ended(("globex", "ops", "y"), "standard", tokens=100, now_ms=10)
-    return endpoint_view("model", "default/large", arbiter, window, weights=WEIGHTS, now_ms=500, unbounded=UNBOUNDED)
+    return endpoint_view("model", "default/large", arbiter, window, weights=WEIGHTS, now_ms=500)
 
 
 def test_it_tells_who_runs_waits_deserves_and_is_next() -> None:
@@ -58,7 +58,7 @@ def test_looking_changes_nothing() -> None:
     arbiter = Arbiter("e", Limits(1), BUILT_IN)
     arbiter.enqueue(turn("one", "a/p/x"))
     arbiter.enqueue(turn("two", "b/p/x", "interactive"))
-    views = [endpoint_view("model", "e", arbiter, Window(1), weights={}, now_ms=0, unbounded=UNBOUNDED) for _ in range(2)]
+    views = [endpoint_view("model", "e", arbiter, Window(1), weights={}, now_ms=0) for _ in range(2)]
     assert views[0] == views[1]
     admitted = arbiter.next(0)
     assert admitted is not None
@@ -83,8 +83,6 @@ def test_a_tenant_sees_of_others_that_they_are_and_nothing_else() -> None:
 
 
 def test_the_document_is_what_its_schema_says() -> None:
-    idle = endpoint_view(
-        "tool", "t/x", Arbiter("x", Limits(UNBOUNDED), BUILT_IN), Window(1), weights={}, now_ms=0, unbounded=UNBOUNDED
-    )
+    idle = endpoint_view("tool", "t/x", Arbiter("x", Limits(UNBOUNDED), BUILT_IN), Window(1), weights={}, now_ms=0)
     assert idle.slots is None
     jsonschema.validate(to_dict(Top(5, 60_000, (busy(), idle, only(busy(), "globex")))), SCHEMA)
