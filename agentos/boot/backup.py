@@ -6,7 +6,8 @@ covers an event that is not in it, and an event never names a blob that is not. 
 events name revisions and principals of the registry. What came behind the last checkpoint is covered by the manifest, which says
 each stream's Merkle root up to the position that was archived.
 
-Never in it: keys (NATS, signing, payload), identities, workspaces, read models, snapshots of sessions, and the buckets of locks and batches under way.
+Never in it: keys (NATS, signing, payload), identities, workspaces, read models, snapshots of sessions, and the buckets of the
+locks that are held and the batches that are under way.
 """
 
 from __future__ import annotations
