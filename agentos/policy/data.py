@@ -20,6 +20,10 @@ _STRICTNESS: Final = {"dryrun": 0, "warn": 1, "enforce": 2}
 _DEFAULT_SESSIONS: Final = 100
 DEFAULT_CALLS: Final = 200
 DEFAULT_TOKENS: Final = 1_000_000
+DEFAULT_DEPTH: Final = 1
+DEFAULT_CHILDREN: Final = 16
+_PATHLESS: Final = frozenset({"declassify", "lock", "unlock", "wait", "signal"})
+"""Primitives that name no file."""
 _TARGETS: Final = ("syscall", "admission", "approval")
 _PACKAGE: Final = re.compile(r"package\s+agentos\.(syscall|admission|approval)\.rules\.([A-Za-z_][A-Za-z0-9_]*)[ \t\r]*(?:#.*)?")
 
@@ -67,7 +71,16 @@ def _agent(spec: Mapping[str, Json], classes: Mapping[str, list[Json]]) -> Json:
         "tools": list(spec.get("tools", [])),
         "budget": {"calls": budget.get("calls", DEFAULT_CALLS), "tokens": budget.get("tokens", DEFAULT_TOKENS)},
         "governance": dict(spec["governance"]),
+        **_delegates(spec.get("delegates")),
     }
+
+
+def _delegates(spec: Mapping[str, Json] | None) -> dict[str, Json]:
+    """How an agent may delegate; without a declaration nothing, which is not at all."""
+    if spec is None:
+        return {}
+    depth, children = spec.get("maxDepth", DEFAULT_DEPTH), spec.get("maxChildren", DEFAULT_CHILDREN)
+    return {"delegates": {"max_depth": depth, "max_children": children}}
 
 
 def _tool(spec: Mapping[str, Json]) -> Json:
@@ -80,8 +93,13 @@ def _tool(spec: Mapping[str, Json]) -> Json:
     if "builtin" in driver:
         primitive = driver["builtin"]["primitive"]
         # Every file primitive names its place in the workspace by `path`.
-        paths = [] if primitive in {"declassify", "lock", "unlock"} else ["path"]
-        facts |= {"driver": "builtin", "primitive": primitive, "workspace_args": paths}
+        facts |= {"driver": "builtin", "primitive": primitive, "workspace_args": [] if primitive in _PATHLESS else ["path"]}
+        if "space" in driver["builtin"]:
+            facts["space"] = driver["builtin"]["space"]
+    elif "delegate" in driver:
+        facts |= {"driver": "delegate", "agents": list(driver["delegate"]["agents"]), "workspace_args": ["inputs"]}
+        if driver["delegate"].get("reduce") is not None:
+            facts["reduce"] = driver["delegate"]["reduce"]["agent"]
     else:
         facts |= {"driver": "mcp", "workspace_args": list(driver["mcp"].get("workspaceArgs", []))}
     return facts

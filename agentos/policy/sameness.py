@@ -5,8 +5,8 @@ rules are known better than a tree tells (a test holds them to it):
 
     COMPARED  the clock and the budget they only compare with numbers of the data. The key holds on which side of each number
               the value lies.
-    NAMED     of the arguments they read those that the data names: the constrained ones of the grants concerned, and those
-              that name files. The key holds these.
+    NAMED     of the arguments they read those that the data names: the constrained ones of the grants concerned, of the agent
+              and of those for whom it acts, and those that name files. The key holds these.
     APPROVED  the digests they only hold against approvals. A question with approvals has no key at all.
 
 A tenant's rule that reads such a part puts the value itself into the key. One that reaches into the shipped packages, whose
@@ -37,6 +37,9 @@ APPROVED: Final[frozenset[Path]] = frozenset({("syscall", "args_digest"), ("poli
 
 _NAMING: Final[frozenset[Path]] = frozenset({("agent", "name"), ("syscall", "tool")})
 """What tells which arguments are named."""
+
+_OPTIONAL: Final[frozenset[Path]] = frozenset({("session", "delegators"), ("session", "tools"), ("session", "children")})
+"""What most questions lack."""
 
 _TYPED: Final = 2
 """The version of `marshal` that writes equal bytes for equal values of equal types alone: no references, no interning."""
@@ -144,8 +147,14 @@ class _Names:
             names = tuple(sorted(files.get(tool, always).union(*(grant.get("args", ()) for grant in grants))))
             self._granted[agent, tool] = shared.setdefault(names, names)
 
-    def of(self, agent: Json, tool: Json) -> tuple[str, ...]:
-        """Raises TypeError for an agent or a tool that cannot be a name."""
+    def of(self, agent: Json, tool: Json, delegators: Sequence[Json]) -> Iterable[str]:
+        """Those of the agent and of all for whom it acts. Raises TypeError or KeyError for what cannot be one."""
+        own = self._of(agent, tool)
+        if not delegators:
+            return own
+        return sorted({*own, *(name for one in delegators for name in self._of(one["agent"], tool))})
+
+    def _of(self, agent: Json, tool: Json) -> tuple[str, ...]:
         found = self._granted.get((agent, tool))
         return found if found is not None else self._tools.get(tool, self._always)
 
@@ -198,23 +207,38 @@ class Sameness:
         args = syscall["args"]
         if type(args) is not dict:
             return args
-        return {name: args[name] for name in names.of(document["agent"]["name"], syscall["tool"]) if name in args}
+        delegators = _plain(document["session"]).get("delegators", ())
+        return {name: args[name] for name in names.of(document["agent"]["name"], syscall["tool"], delegators) if name in args}
 
 
-def _getters(tree: syntax.Paths) -> tuple[Callable[[Mapping[str, Json]], Json], ...]:
+def _getters(tree: syntax.Paths, above: Path = ()) -> tuple[Callable[[Mapping[str, Json]], Json], ...]:
     """One for each part of the input that is read. They raise KeyError or TypeError where something of it is absent."""
-    return tuple(itemgetter(name) if below is None else _inside(name, below) for name, below in tree.items())
+    return tuple(itemgetter(name) if below is None else _inside(name, below, (*above, name)) for name, below in tree.items())
 
 
-def _inside(name: str, below: syntax.Paths) -> Callable[[Mapping[str, Json]], Json]:
-    if all(deeper is None for deeper in below.values()):
+def _inside(name: str, below: syntax.Paths, path: Path) -> Callable[[Mapping[str, Json]], Json]:
+    optional = {leaf for leaf in below if (*path, leaf) in _OPTIONAL}
+    if optional:
+        return _perhaps(name, _inside(name, {leaf: below[leaf] for leaf in below if leaf not in optional}, path), optional)
+    if below and all(deeper is None for deeper in below.values()):
         take = itemgetter(*below)
         return lambda document: take(_plain(document[name]))
-    inner = _getters(below)
+    inner = _getters(below, path)
 
     def get(document: Mapping[str, Json]) -> Json:
         value = _plain(document[name])
         return [take(value) for take in inner]
+
+    return get
+
+
+def _perhaps(name: str, always: Callable[[Mapping[str, Json]], Json], optional: set[str]) -> Callable[[Mapping[str, Json]], Json]:
+    ordered = sorted(optional)
+
+    def get(document: Mapping[str, Json]) -> Json:
+        value = document[name]
+        told = always(document)
+        return told if optional.isdisjoint(value) else {"told": told, **{key: value[key] for key in ordered if key in value}}
 
     return get
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from agentos.abi.canonical import Json
+from agentos.policy.granting import settled_by_grant
 
 ARGS: Final = 200
 """Most characters of a call's arguments; the JSON form has them all."""
@@ -141,7 +142,7 @@ def _grants(answer: Mapping[str, Json]) -> Iterator[str]:
         return
     roles = " or ".join(answer["granters"]["roles"]) or "(none)"
     people = ", ".join(answer["granters"]["principals"]) or "nobody now"
-    others = [rule for rule in decision["rules"] if not rule.startswith("grants.")]
+    others = [rule for rule in decision["rules"] if not settled_by_grant(rule)]
     if others:
         yield f"a grant would not change it, {_plain(', '.join(others))} would have to"
         yield f"who could change a tenant's policy: role {roles} ({people})"

@@ -41,7 +41,7 @@ def question(
             "tenant": state.tenant,
             "actor": state.actor,
             "labels": sorted(state.labels),
-            "delegation": [],
+            **_delegation(state, call["call"]),
             "unknown": sorted({state.calls[one].tool for one in state.lost}),
         },
         "budget": {"calls": state.tool_calls, "tokens": state.input_tokens + state.output_tokens},
@@ -51,6 +51,20 @@ def question(
         "spent": list(spent),
         "now": now_ms,
     }
+
+
+def _delegation(state: SessionState, call: str) -> dict[str, Json]:
+    """For whom the session acts, and how many others it has set to work; of what there is not, only the empty `delegation`.
+
+    The children of this very call are not among those: one that is decided again, or after a crash, asks for no more of them.
+    """
+    begun = sum(len(children) for other, children in state.delegations.items() if other != call)
+    told: dict[str, Json] = {"delegation": []}
+    if state.delegated is not None:
+        told = {"delegation": list(state.delegated["lineage"]), "delegators": list(state.delegated["delegators"])}
+        if state.delegated["tools"] is not None:
+            told["tools"] = list(state.delegated["tools"])
+    return told | ({"children": begun} if begun else {})
 
 
 def approvals(state: SessionState, call: str, tool: str) -> Iterator[Mapping[str, Json]]:

@@ -96,17 +96,23 @@ elsewhere contains tail if {
 	beyond(data.agentos.policies[tail].scope)
 }
 
-# What is not known of a call puts it beyond no scope.
+# What is not known of a call puts it beyond no scope. A policy for an agent binds whoever acts for that agent.
 beyond(scope) if {
-	agent := input.agent.name
-	not agent in scope.agents
+	every caller in callers {
+		outside(scope, caller)
+	}
+}
+
+outside(scope, caller) if {
+	is_string(caller.agent)
+	not caller.agent in scope.agents
 	scope.agents
 }
 
-beyond(scope) if {
-	labels := input.agent.labels
+outside(scope, caller) if {
+	is_object(caller.labels)
 	some name, value in scope.agentLabels
-	not object.get(labels, name, null) == value
+	not object.get(caller.labels, name, null) == value
 }
 
 beyond(scope) if {
@@ -120,6 +126,13 @@ beyond(scope) if {
 	count({label | some label in scope.toolLabels} & {label | some label in labels}) == 0
 	scope.toolLabels
 }
+
+# Who calls, and for whom.
+callers := array.concat([{"agent": input.agent.name, "labels": input.agent.labels}], acting_for) if is_array(acting_for)
+
+default acting_for := []
+
+acting_for := input.session.delegators
 
 # Only the rule `grants` can allow, and name grants; a result that is none denies instead of being overlooked.
 checked(tail, candidate) := candidate if {

@@ -13,6 +13,7 @@ found := {
 call := {
 	"syscall": {"tool": "send", "args_digest": "sha256:1"},
 	"agent": {"name": "triage", "labels": {"team": "support"}},
+	"session": {"delegation": []},
 	"approvals": [],
 	"policy_digest": "sha256:p",
 	"now": 1000,
@@ -311,6 +312,45 @@ test_a_call_without_an_agent_is_beyond_no_scope if {
 		"scope": {"agents": ["triage"]},
 	}})
 	decision.effect == "deny"
+}
+
+# triage acts for lead, who is of another team.
+lead := {"agent": "lead", "labels": {"team": "sales", "region": "eu"}}
+
+acting_for(delegators, scope) := decision.effect if {
+	question := object.union(call, {"session": {"delegators": delegators}})
+	decision := decided(question, {found.allow}, {found.deny}, {"workspace": {"mode": "enforce", "name": "workspace", "scope": scope}})
+}
+
+test_a_policy_for_an_agent_binds_who_acts_for_it if {
+	every scope in [
+		{"agents": ["lead"]},
+		{"agents": ["triage"]},
+		{"agentLabels": {"team": "sales"}},
+		{"agentLabels": {"team": "support"}},
+		{"agents": ["lead"], "agentLabels": {"region": "eu"}},
+	] {
+		acting_for([lead], scope) == "deny"
+	}
+}
+
+test_a_policy_for_others_does_not_bind_a_chain_without_them if {
+	every scope in [
+		{"agents": ["other"]},
+		{"agentLabels": {"team": "sales", "region": "us"}},
+		{"agents": ["lead"], "agentLabels": {"team": "support"}},
+		{"agents": ["lead"], "tools": ["read"]},
+	] {
+		acting_for([lead], scope) == "allow"
+	}
+}
+
+test_a_delegator_that_cannot_be_read_is_beyond_no_scope if {
+	acting_for([{}], {"agents": ["other"]}) == "deny"
+	acting_for([{"agent": 1}], {"agents": ["other"]}) == "deny"
+	acting_for([{"agent": "lead", "labels": []}], {"agentLabels": {"team": "none"}}) == "deny"
+	acting_for([{"agent": "lead"}], {"agentLabels": {"team": "none"}}) == "deny"
+	acting_for("lead", {"agents": ["other"]}) == "deny"
 }
 
 listed(tails) := decision.effect if {

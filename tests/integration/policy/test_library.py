@@ -276,7 +276,10 @@ def valid_questions(draw: st.DrawFn) -> dict[str, Json]:
     }
     session["labels"] = draw(st.lists(WORDS, max_size=4, unique=True))
     session["actor"] = draw(st.sampled_from(["principal/ada", "principal/bo"]))
-    session["delegation"] = ["s-1", "s-2", "s-3"][: draw(st.integers(0, 3))]
+    chain = ["s-1", "s-2", "s-3"][: draw(st.integers(0, 3))]
+    desk = {"agent": "desk", "labels": {}, "tool": "ask-clerk", "tools": None}
+    session["delegation"] = chain
+    session["delegators"] = [{"session": one, **desk} for one in chain]
     session["unknown"] = draw(st.lists(st.sampled_from(["fetch", "pay", "ghost"]), max_size=2, unique=True))
     question["budget"] = {"calls": draw(st.integers(0, 120)), "tokens": draw(st.integers(0, 120_000))}
     question["now"] = draw(st.integers(0, 2**63))

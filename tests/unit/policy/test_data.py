@@ -81,13 +81,57 @@ def test_the_whole_document() -> None:
             "grants": {"a": {"git": [g, h], "read": [g]}, "b": {"git": [g], "read": [g]}},
             "policies": {},
             "rules": {
-                "syscall": ["budget", "declassify", "grants", "model", "workspace"],
+                "syscall": ["budget", "declassify", "delegation", "grants", "model", "workspace"],
                 "admission": ["high_risk", "model_key", "priority", "retention", "tenant"],
                 "approval": ["distinct", "requester"],
             },
             "roles": {},
         }
     }
+    assert Draft202012Validator(schema("policy-data")).is_valid(built)
+
+
+def test_what_delegation_is_decided_by() -> None:
+    """How an agent may delegate, with its defaults, and to whom a tool does; an agent that declares nothing has no such fact."""
+    spec = {"effect": "write", "driver": {"delegate": {"agents": ["a", "b"], "reduce": {"agent": "b", "goal": "sum up"}}}}
+    alone = {"effect": "write", "driver": {"delegate": {"agents": ["a"], "tools": ["read"]}}}
+    built = build_data(
+        [
+            resource("Agent", "a", AGENT),
+            resource("Agent", "b", {**AGENT, "delegates": {}}),
+            resource("Agent", "c", {**AGENT, "delegates": {"maxDepth": 3, "maxChildren": 5}}),
+            resource("Tool", "both", spec),
+            resource("Tool", "one", alone),
+        ],
+        "default",
+        granted_by={},
+    )
+    agents, tools = built["agentos"]["agents"], built["agentos"]["tools"]
+    assert {name: agent.get("delegates") for name, agent in agents.items()} == {
+        "a": None,
+        "b": {"max_depth": 1, "max_children": 16},
+        "c": {"max_depth": 3, "max_children": 5},
+    }
+    common = {"effect": "write", "labels": [], "idempotent": False, "driver": "delegate", "workspace_args": ["inputs"]}
+    assert tools == {"both": {**common, "agents": ["a", "b"], "reduce": "b"}, "one": {**common, "agents": ["a"]}}
+    assert Draft202012Validator(schema("policy-data")).is_valid(built)
+
+
+@pytest.mark.parametrize(
+    ("builtin", "paths", "space"),
+    [
+        ({"primitive": "read"}, ["path"], None),
+        ({"primitive": "write", "space": "reports"}, ["path"], "reports"),
+        ({"primitive": "wait"}, [], None),
+        ({"primitive": "signal"}, [], None),
+        ({"primitive": "lock"}, [], None),
+    ],
+)
+def test_what_a_primitive_acts_on(builtin: dict[str, str], paths: list[str], space: str | None) -> None:
+    """Files by `path`, in the workspace or in a shared space; the others name no file."""
+    built = build_data([resource("Tool", "t", {"effect": "read", "driver": {"builtin": builtin}})], "default", granted_by={})
+    tool = built["agentos"]["tools"]["t"]
+    assert (tool["workspace_args"], tool.get("space")) == (paths, space)
     assert Draft202012Validator(schema("policy-data")).is_valid(built)
 
 

@@ -126,6 +126,11 @@ def test_what_no_rule_can_tell_apart_has_one_key(path: str, value: Json) -> None
         ("agent/labels", {}),
         ("session/labels", []),
         ("session/labels", ...),
+        ("session/delegation", ["s-0"]),
+        ("session/delegators", []),
+        ("session/delegators", None),
+        ("session/tools", ["send"]),
+        ("session/children", 1),
         ("approvals", ...),
         ("now", 1000),
         ("budget/calls", 3),
@@ -154,6 +159,28 @@ def test_what_a_rule_can_tell_apart_has_keys_of_its_own(path: str, value: Json) 
 def test_some_questions_have_no_key(path: str, value: Json) -> None:
     """With approvals, without a number where one is compared, and with what is no JSON the engine is asked."""
     assert sameness().key(changed(path, value)) is None
+
+
+def test_what_the_grants_of_a_delegator_constrain_is_in_the_key() -> None:
+    """An argument that only a grant of somebody above constrains is told apart; one that nobody's does is not."""
+    document = changed("agent/name", "other")
+    document["session"] |= {"delegation": ["s-0"], "delegators": [LINK]}
+    keys = []
+    for name, value in (("n", 1), ("n", 2), ("body", "x"), ("body", "y")):
+        one = copy.deepcopy(document)
+        one["syscall"]["args"][name] = value
+        keys.append(sameness().key(one))
+    assert None not in keys
+    assert keys[0] != keys[1]
+    assert keys[2] == keys[3]
+
+
+def test_odd_delegators_are_told_apart() -> None:
+    """What names no agent is in the key as it is, with all arguments."""
+    odd: list[Json] = [[{}], ["triage"], [LINK | {"agent": []}], {"0": LINK}, 5, "x", [LINK, None]]
+    keys = [sameness().key(changed("session/delegators", one)) for one in odd]
+    assert None not in keys
+    assert len(set(keys)) == len(keys)
 
 
 def test_zeros_infinities_and_surrogates_keep_apart() -> None:
@@ -203,7 +230,7 @@ def test_modules_that_are_not_reached_read_nothing() -> None:
     told = reads(axioms(), SYSCALL)
     assert told is not None
     assert {path[0] for path in told.exact} <= {"agent", "session", "syscall", "approvals", "spent"}
-    assert told.named == {"labels", "model"}
+    assert told.named == {"labels", "model", "agent", "tasks", "tools"}
     control = reads(axioms("control"), CONTROL)
     assert control is not None
     assert {path[0] for path in control.exact} <= {"abi", "principal", "verb", "tenant"}
@@ -305,6 +332,8 @@ def mostly(*right: Json) -> st.SearchStrategy[Json]:
     return st.one_of(st.sampled_from(right), st.sampled_from(right), st.sampled_from(right), VALUES)
 
 
+LINK: dict[str, Json] = {"session": "s-0", "agent": "triage", "labels": {}, "tool": "hand-on", "tools": None}
+
 QUESTIONS = st.fixed_dictionaries(
     {
         "syscall": st.fixed_dictionaries(
@@ -318,7 +347,15 @@ QUESTIONS = st.fixed_dictionaries(
             optional={"effect": mostly("read", "external")},
         ),
         "agent": st.fixed_dictionaries({"name": mostly("triage", "other"), "labels": mostly({}, {"a": "b"})}),
-        "session": st.fixed_dictionaries({"labels": mostly([], ["pii"])}, optional={"id": mostly("s-1", "s-2")}),
+        "session": st.fixed_dictionaries(
+            {"labels": mostly([], ["pii"]), "delegation": mostly([], ["s-0"])},
+            optional={
+                "id": mostly("s-1", "s-2"),
+                "delegators": mostly([LINK], [LINK | {"agent": "other"}], []),
+                "tools": mostly(["read"], ["send"]),
+                "children": mostly(0, 1),
+            },
+        ),
         "budget": st.fixed_dictionaries({"calls": mostly(0, 2, 3, 4), "tokens": mostly(0, 99, 100)}),
         "now": mostly(0, 999, 1000, 1001),
     },

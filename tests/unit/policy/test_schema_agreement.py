@@ -76,8 +76,13 @@ def changed(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return copied
 
 
+LINK = {"session": "s-0", "agent": "lead", "labels": {"team": "ops"}, "tool": "hand-on", "tools": None}
+CHAIN = [LINK, LINK | {"session": "s-2", "tools": ["read"]}]
+
 CASES: list[tuple[str, dict[str, Any], bool]] = [
     ("policy-input", INPUT, True),
+    ("policy-input", changed(changed(INPUT, "session.delegators", CHAIN), "session.tools", ["read"]), True),
+    ("policy-input", changed(INPUT, "session.children", 3), True),
     *(
         ("policy-input", changed(INPUT, path, value), False)
         for path, value in [
@@ -91,6 +96,11 @@ CASES: list[tuple[str, dict[str, Any], bool]] = [
             ("agent.labels", {"a": 1}),
             ("session.labels", "pii"),
             ("session.delegation", [1]),
+            ("session.delegators", ["lead"]),
+            ("session.delegators", [LINK | {"tools": "read"}]),
+            ("session.delegators", [{key: value for key, value in LINK.items() if key != "tool"}]),
+            ("session.tools", None),
+            ("session.children", -1),
             ("budget.calls", -1),
             ("budget.calls", 1.5),
             ("approvals.0.by", ...),

@@ -209,3 +209,176 @@ holds("maxLength", want, value) if {
 	is_string(value)
 	count(value) <= want
 }
+
+# METADATA
+# title: chain
+# description: for whom the session acts is not told, or not in a way that can be checked
+results contains {"rule": "grants.chain", "effect": "deny", "reason": reason} if {
+	not chained
+	reason := "the session does not tell for whom it acts: session.delegation and session.delegators must name the same sessions"
+}
+
+# METADATA
+# title: delegator
+# description: an agent that the session acts for holds no grant that covers the call
+results contains {"rule": "grants.delegator", "effect": "deny", "reason": reason} if {
+	some one in input.session.delegators
+	not tool == "model-call"
+	count(lent(one.agent)) == 0
+	reason := sprintf(
+		"agent %s acts for agent %s, which no grant lets call tool %s with these arguments now; an operator can add or widen a ToolGrant",
+		[agent, one.agent, tool],
+	)
+}
+
+# METADATA
+# title: undelegated
+# description: an agent that the session acts for holds no grant any more for the tool by which it delegated
+results contains {"rule": "grants.undelegated", "effect": "deny", "reason": reason} if {
+	some one in input.session.delegators
+	not tool == "model-call"
+	not may_delegate(one)
+	reason := sprintf(
+		"agent %s acts for agent %s, which no grant lets call tool %s any more; an operator can renew the ToolGrant",
+		[agent, one.agent, one.tool],
+	)
+}
+
+# METADATA
+# title: narrowed
+# description: a delegation left this tool out
+results contains {"rule": "grants.narrowed", "effect": "deny", "reason": reason} if {
+	some names in narrowings
+	not tool == "model-call"
+	not within(tool, names)
+	reason := sprintf("agent %s was delegated to with tools %s, so it may not call tool %s", [agent, json.marshal(names), tool])
+}
+
+# METADATA
+# title: delegated
+# description: an agent that the session acts for has a grant that covers the call and asks nobody
+results contains {"rule": "grants.delegated", "effect": "allow", "reason": reason, "grants": [grant.name]} if {
+	some one in input.session.delegators
+	count(applicable) > 0
+	some grant in lent(one.agent)
+	not grant.approval
+	unlimited(grant)
+	reason := sprintf(
+		"grant %s lets agent %s, for which it acts, call tool %s (granted by %s)",
+		[grant.name, one.agent, tool, grant.by],
+	)
+}
+
+# METADATA
+# title: delegator counted
+# description: grants of an agent that the session acts for cover the call, each for so many uses; the first that has one left pays
+results contains {"rule": "grants.delegator-counted", "effect": "allow", "reason": reason, "obligations": [obligation], "grants": names} if {
+	some one in input.session.delegators
+	count(applicable) > 0
+	free := [grant | some grant in lent(one.agent); not grant.approval]
+	count(free) > 0
+	every grant in free {
+		not unlimited(grant)
+	}
+	obligation := paid_by(free)
+	names := [grant.name | some grant in free]
+	reason := sprintf(
+		"grant %s lets agent %s, for which it acts, call tool %s while it has uses left",
+		[concat(", ", names), one.agent, tool],
+	)
+}
+
+# METADATA
+# title: delegator approval
+# description: each grant that covers the call for an agent that the session acts for asks for a person's approval
+results contains {"rule": "grants.delegator-approval", "effect": "ask", "reason": reason, "grants": [grant.name]} if {
+	some one in input.session.delegators
+	some grant in lent(one.agent)
+	every other in lent(one.agent) {
+		other.approval
+	}
+	any_unlimited(lent(one.agent))
+	reason := sprintf(
+		"grant %s lets agent %s, for which it acts, call tool %s when a person approves",
+		[grant.name, one.agent, tool],
+	)
+}
+
+# METADATA
+# title: delegator approval counted
+# description: the grants of an agent that the session acts for all ask for a person's approval, each for so many uses
+results contains {
+	"rule": "grants.delegator-approval-counted",
+	"effect": "ask",
+	"reason": reason,
+	"obligations": [obligation],
+	"grants": names,
+} if {
+	some one in input.session.delegators
+	offered := lent(one.agent)
+	count(offered) > 0
+	every grant in offered {
+		grant.approval
+	}
+	not any_unlimited(offered)
+	obligation := paid_by(offered)
+	names := [grant.name | some grant in offered]
+	reason := sprintf(
+		"grant %s lets agent %s, for which it acts, call tool %s when a person approves, while it has uses left",
+		[concat(", ", names), one.agent, tool],
+	)
+}
+
+# Nobody, or whole links that are those of the sessions that the session says it descends from.
+chained if {
+	input.session.delegation == []
+	not input.session.delegators
+}
+
+chained if {
+	is_array(input.session.delegators)
+	every one in input.session.delegators {
+		is_string(one.agent)
+		is_string(one.tool)
+		is_object(one.labels)
+		type_name(one.tools) in {"null", "array"}
+	}
+	[one.session | some one in input.session.delegators] == input.session.delegation
+}
+
+# The grants of an agent that cover this call.
+lent(whose) := [grant |
+	some grant in data.agentos.grants[whose][tool]
+	not used_up(grant)
+	current(grant)
+	every name, constraint in grant.args {
+		satisfied(name, constraint)
+	}
+]
+
+# The use that paid for the delegation may have been the last one: only an end or a revocation takes it back.
+may_delegate(one) if {
+	some grant in data.agentos.grants[one.agent][one.tool]
+	current(grant)
+}
+
+any_unlimited(grants) if {
+	some grant in grants
+	unlimited(grant)
+}
+
+# What the tools were narrowed to on the way here, each time that they were.
+narrowings contains names if {
+	names := input.session.tools
+}
+
+narrowings contains names if {
+	some one in input.session.delegators
+	names := one.tools
+	names != null
+}
+
+within(name, names) if {
+	is_array(names)
+	name in names
+}
