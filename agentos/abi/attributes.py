@@ -28,7 +28,10 @@ commas.
 | inputtokens, outputtokens | outcomes of model calls | what it used |
 | spent | outcomes | what the call has used of its budgets, as JSON |
 | dataclasses | created, outcomes | labels that it brings into the session |
+| origin, trigger, firing | created | `delegated`, `trigger` or `standing`; which trigger began it, by which firing |
+| children | decided | the sessions that a delegation begins |
 | deferred | created | what has to hold before the session begins, as JSON: sessions by their ids, a time |
+| freeze | frozen | the kill switch that holds it |
 | epoch, revision | owned, revised | the take-over's number, the revision moved to |
 """
 
@@ -78,8 +81,19 @@ def names_of(attributes: Mapping[str, str | int], name: str) -> list[str]:
     return joined.split(",") if isinstance(joined, str) and joined else []
 
 
+_ORIGINS: Final = (("delegated", "delegated"), ("trigger", "firing"), ("standing", "standing"))
+"""Origins, and the fields of the payload that tell them."""
+
+
 def _created(data: Mapping[str, Json]) -> Attributes:
-    return {"dataclasses": _joined(data.get("labels")), "deferred": _deferred(data.get("deferred"))}
+    firing = _object(data, "firing")
+    return {
+        "dataclasses": _joined(data.get("labels")),
+        "deferred": _deferred(data.get("deferred")),
+        "origin": next((origin for origin, key in _ORIGINS if isinstance(data.get(key), dict)), ""),
+        "trigger": _text(firing, "trigger"),
+        "firing": _text(firing, "id"),
+    }
 
 
 def _owned(data: Mapping[str, Json]) -> Attributes:
@@ -101,6 +115,18 @@ def _ended(outcome: str) -> Callable[[Mapping[str, Json]], Attributes]:
     return made
 
 
+def _frozen(data: Mapping[str, Json]) -> Attributes:
+    return {"freeze": _text(data, "freeze")}
+
+
+def _signalled(data: Mapping[str, Json]) -> Attributes:
+    return {"dataclasses": _joined(data.get("labels"))}
+
+
+def _not_begun(data: Mapping[str, Json]) -> Attributes:
+    return {"call": _text(data, "call"), "children": _text(data, "child"), "errorcode": _text(data, "code")}
+
+
 def _refused(data: Mapping[str, Json]) -> Attributes:
     return {"call": _text(data, "call"), "outcome": "refused", "errorcode": _code(data)}
 
@@ -117,6 +143,7 @@ def _decided(data: Mapping[str, Json]) -> Attributes:
         "obligations": _joined(_each(decision.get("obligations"), "kind")),
         "approvals": _joined(_each(data.get("approvals"), "by")),
         "charged": _charges(data.get("charged")),
+        "children": _joined(data.get("children")),
         "reserved": _amounts(data.get("reserved")),
         "class": _text(admitted, "class"),
         **_whole(admitted, waitedms="waited_ms"),
@@ -267,6 +294,9 @@ _MAKERS: Final[dict[str, Callable[[Mapping[str, Json]], Attributes]]] = {
     ev.SESSION_OWNED: _owned,
     ev.SESSION_REVISED: _revised,
     ev.SESSION_WAITING: _waiting,
+    ev.SESSION_FROZEN: _frozen,
+    ev.SESSION_SIGNALLED: _signalled,
+    ev.DELEGATION_REFUSED: _not_begun,
     ev.SESSION_FINISHED: _ended("finished"),
     ev.SESSION_FAILED: _ended("failed"),
     ev.SESSION_CANCELLED: _ended("cancelled"),

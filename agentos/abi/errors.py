@@ -24,9 +24,18 @@
     │   ├── LockDeadlock         lock.deadlock        1    (`drivers.locks`) waiting for a lock would have closed a cycle
     │   ├── LockHeld             lock.held            1    (`drivers.locks`) a lock was not to be had in time
     │   ├── LockLost             lock.lost            1    (`drivers.locks`) the token is not that of the lock's holder
-    │   └── LockUnreadable       lock.unreadable      1    (`drivers.locks`) what is stored of a lock is no record of one
+    │   ├── LockUnreadable       lock.unreadable      1    (`drivers.locks`) what is stored of a lock is no record of one
+    │   ├── SpaceConflict        space.conflict       1    (`drivers.spaces`) a file of a space is not the one that was meant
+    │   ├── SpaceUnlabelled      space.unlabelled     1    (`drivers.spaces`) what the files of a space carry cannot be told
+    │   ├── ProgressUnreadable   trigger.unreadable   1    (`kernel.progress`) what is stored of a trigger is no record of one
+    │   ├── SignalLate           signal.late          1    (`drivers.signals`) a signal did not come in time
+    │   ├── SignalStopped        signal.stop          1    (`drivers.signals`) asked to stop while waiting for another signal
+    │   └── DelegationFailed     delegation           1    (`drivers.delegating`) nothing came of a delegation
+    │       ├── DelegationLate      delegation.late     1  (`drivers.delegating`) its children did not end in time
+    │       └── DelegationDeadlock  delegation.deadlock 1  (`drivers.delegating`) a child waits for whom it works for
     ├── Denied                   denied               3    policy said no (carries rules and reasons)
     ├── Conflict                 conflict             4    somebody else was first
+    │   ├── Frozen               frozen               4    a kill switch holds whoever this is for
     │   └── SequenceConflict     log.conflict         4    a subject has moved past the expected position
     │       └── Relieved         log.relieved         4    a newer runtime serves the tenant: this one lets go
     └── UsageError               usage               64    the command's words are off
@@ -162,6 +171,12 @@ class Denied(AgentOSError):
 class Conflict(AgentOSError):
     code = "conflict"
     exit_code = 4
+
+
+class Frozen(Conflict):
+    """A kill switch holds it: it can be asked for again once that is taken back. `where` is the freeze."""
+
+    code = "frozen"
 
 
 class SequenceConflict(Conflict):

@@ -27,7 +27,9 @@ from agentos.abi.chain import Head
 from agentos.abi.record import decode, header_of, join, make_opening
 
 # Session life.
-# agent, goal, inputs [{path, bytes, digest, labels?}], labels?, priority?, deadline_ms?, deferred?, parent?, forked?
+# agent, goal, inputs [{path, bytes, digest, labels?}], labels?, priority?, deadline_ms?, deferred?, parent?, and where it came
+# from: forked?, firing? {trigger, id, at_ms}, standing? {agent, number},
+# delegated? {parent, call, index, decided, tool, lineage, delegators, tools, budget}
 SESSION_CREATED: Final = "agentos.session.created"
 SESSION_BEGUN: Final = "agentos.session.begun"  # outcomes {session: state}: what a deferred session waited for holds
 SESSION_OWNED: Final = "agentos.session.owned"  # epoch: the runtime (re)took the session
@@ -35,6 +37,8 @@ SESSION_REVISED: Final = "agentos.session.revised"  # from, to: the session move
 SESSION_WAITING: Final = "agentos.session.waiting"  # call, args_digest, expires, needed, given: parked at no cost
 SESSION_PAUSED: Final = "agentos.session.paused"  # reason: a person keeps it from making another syscall
 SESSION_RESUMED: Final = "agentos.session.resumed"  # reason: and lets it go on
+SESSION_SIGNALLED: Final = "agentos.session.signalled"  # name, data?, labels?, id?: somebody has told it something
+SESSION_FROZEN: Final = "agentos.session.frozen"  # freeze, held?: it came to a kill switch, and stays there until that is lifted
 SESSION_FINISHED: Final = "agentos.session.finished"  # result
 SESSION_FAILED: Final = "agentos.session.failed"  # error {code, message}
 SESSION_CANCELLED: Final = "agentos.session.cancelled"  # reason
@@ -43,10 +47,13 @@ SESSION_HALTED: Final = "agentos.session.halted"  # rules, reasons: policy stopp
 # Syscalls. `decided` with effect `allow` is the record of intent: it is durable before the tool acts.
 SYSCALL_REFUSED: Final = "agentos.syscall.refused"  # call, tool, args, error: malformed, never reached policy
 SYSCALL_DECIDED: Final = "agentos.syscall.decided"  # call, tool, effect, args, args_digest, decision {...}
-SYSCALL_FINISHED: Final = "agentos.syscall.finished"  # call, tool, result {...}, result_digest, duration_us
+SYSCALL_FINISHED: Final = "agentos.syscall.finished"  # call, tool, result {...}, result_digest, duration_us, consumed?
 SYSCALL_FAILED: Final = "agentos.syscall.failed"  # call, tool, error {code, message, partial?}, duration_us
 SYSCALL_UNKNOWN: Final = "agentos.syscall.unknown"  # call, tool: a crash hid the outcome
 SYSCALL_RECONCILED: Final = "agentos.syscall.reconciled"  # call, tool, outcome, reason, result?: a person found out
+
+# Delegation. The children of a call are named by its `decided`; this is in the log of the session that delegates.
+DELEGATION_REFUSED: Final = "agentos.delegation.refused"  # call, child, code, message: the receiver did not begin it
 
 # Policy.
 POLICY_FAILED: Final = "agentos.policy.failed"  # call, tool, reason, engine: policy gave no decision, so the call is denied
@@ -68,6 +75,10 @@ AUDIT_HELD: Final = "agentos.audit.held"  # hold, session or agent or period, re
 AUDIT_RELEASED: Final = "agentos.audit.released"  # hold, reason
 AUDIT_EXPORTED: Final = "agentos.audit.exported"  # pack, sessions, events, ends, withheld: an evidence pack left the runtime
 AUDIT_UNLOCKED: Final = "agentos.audit.unlocked"  # lock (digest of its resource), session, token, reason: taken from its holder
+AUDIT_FROZEN: Final = "agentos.audit.frozen"  # freeze, scope {kind, name?}, reason, in_force_us: a kill switch was thrown
+AUDIT_THAWED: Final = "agentos.audit.thawed"  # freeze, reason: and taken back
+AUDIT_SWITCHED: Final = "agentos.audit.switched"  # what (agent or trigger), name, on, reason: enabled or disabled
+AUDIT_REFUSED: Final = "agentos.audit.refused"  # what, code, count, first_ms, last_ms: envelopes that named no decision of ours
 AUDIT_RETIRED: Final = "agentos.audit.retired"  # period, stream, size, root, packs, note, basis, overruled: dropped whole
 
 TERMINAL: Final = frozenset({SESSION_FINISHED, SESSION_FAILED, SESSION_CANCELLED, SESSION_HALTED})

@@ -5,6 +5,7 @@ Both are ports, handed in by the composition root, so that tests jump the clock 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Final, Protocol
 
@@ -42,6 +43,15 @@ def new_id(prefix: str, clock: Clock, random: Random) -> str:
     Shape: `<prefix>-` + 9 base-32 digits of milliseconds + 10 base-32 digits of randomness.
     """
     return f"{prefix}-{_base32(clock.now_ms(), 9)}{_base32(int.from_bytes(random.token(7), 'big'), 10)}"
+
+
+def derived_id(prefix: str, at_ms: int, *parts: str) -> str:
+    """An id of the shape of `new_id`, as of `at_ms`: always the same for the same parts, and hardly ever for others.
+
+    So whatever is begun under it is begun once, however often that is tried.
+    """
+    named = "".join(f"{len(part)}:{part}" for part in (prefix, str(at_ms), *parts)).encode()
+    return f"{prefix}-{_base32(at_ms, 9)}{_base32(int.from_bytes(hashlib.sha256(named).digest()[:7], 'big'), 10)}"
 
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"

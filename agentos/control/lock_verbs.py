@@ -22,6 +22,10 @@ from agentos.scheduler.waits import Wait
 MAX_REASON: Final = 2000
 
 
+PERSON: Final = "a person"
+"""Who a session waits for that waits for an approval."""
+
+
 class Reader(Protocol):
     """The read models, as these verbs need them; answers include everything that the log held when asked."""
 
@@ -39,10 +43,10 @@ class LockVerbs:
         chains: Callable[[str], AuditChain],
         revision: Callable[[str], int],
         clock: Clock,
-        deferred: Callable[[str], Sequence[Wait]] = lambda _: (),
+        waits: Callable[[str], Sequence[Wait]],
     ) -> None:
-        """`deferred` tells of a tenant which sessions wait for others before they begin."""
-        self._deferred = deferred
+        """`waits` tells of a tenant which sessions wait for which others."""
+        self._waits = waits
         self._locks = locks
         self._reader = reader
         self._chains = chains
@@ -60,17 +64,15 @@ class LockVerbs:
         """
         Params(params).end()
         standing = await self._locks.standing(caller.tenant)
-        deferred = self._deferred(caller.tenant)
-        concerned = {one.lock.holder.session for one in standing if one.lock.holder is not None} | {
-            one.holder for one in deferred
-        }
+        waits = self._waits(caller.tenant)
+        concerned = {one.lock.holder.session for one in standing if one.lock.holder is not None} | {one.holder for one in waits}
         rows = await self._reader.approvals(caller.tenant, waiting_only=True) if concerned else []
-        approvals = [(str(row["session"]), str(row["call"])) for row in rows if row["session"] in concerned]
-        waits = [*self._locks.waits(caller.tenant, approvals), *deferred]
+        asked = [(str(row["session"]), str(row["call"])) for row in rows if row["session"] in concerned]
+        people = [Wait(session, PERSON, f"approval of {call}") for session, call in asked]
         now = self._clock.now_ms()
         return {
             "locks": [_row(one, now) for one in standing],
-            "waits": [{"waiter": one.waiter, "holder": one.holder, "reason": one.reason} for one in waits],
+            "waits": [{"waiter": one.waiter, "holder": one.holder, "reason": one.reason} for one in [*waits, *people]],
         }
 
     async def break_open(self, caller: Caller, params: dict[str, Json]) -> Json:

@@ -53,6 +53,12 @@ def period_of(session: str) -> str:
     return TIMELESS if made is None else f"{datetime.fromtimestamp(made / 1000, UTC):%Y%m}"
 
 
+def period_start(time_ms: int) -> int:
+    """When the period began in which a moment is, in ms since the Unix epoch."""
+    first = datetime.fromtimestamp(time_ms / 1000, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return round(first.timestamp() * 1000)
+
+
 def session_subject(session: str) -> str:
     """`ev.202611.1.s-0k3v9…` for a session id."""
     return f"ev.{period_of(session)}.{zlib.crc32(session.encode('ascii')) % SHARDS}.{session}"

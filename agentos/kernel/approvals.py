@@ -17,6 +17,7 @@ from agentos.abi.errors import Conflict, Denied, UsageError
 from agentos.abi.event import rfc3339
 from agentos.abi.resource import API_VERSION
 from agentos.kernel.port import Configuration
+from agentos.policy.granting import settled_by_own_grant
 from agentos.projections.approval_question import approval_question
 from agentos.projections.session import Call, SessionState, State, Step
 
@@ -105,6 +106,11 @@ def asked_call(state: SessionState, call: str | None, digest: str | None, now_ms
     return asked
 
 
+def answer_to(asked: Call) -> dict[str, Json]:
+    """What the record of any answer says of the question."""
+    return {"call": asked.call, "args_digest": asked.args_digest, "decided": asked.decided}
+
+
 def question_ends(state: SessionState) -> int:
     """When the question that the session waits with ends, in milliseconds since the epoch."""
     return int(state.waiting["expires"]) if state.waiting is not None else 0
@@ -163,7 +169,7 @@ def standing_grant(state: SessionState, call: Call, yes: Terms, *, by: str, reas
     grant could not stand in for the approval: another rule than the grants' asks, or an argument cannot be held to its value.
     """
     decision = call.decision or {}
-    others = [rule for rule in decision.get("rules", ()) if not str(rule).startswith("grants.")]
+    others = [rule for rule in decision.get("rules", ()) if not settled_by_own_grant(str(rule))]
     if others:
         raise UsageError(
             f"a standing grant would not do: {', '.join(others)} stands in the way too, whatever is granted",

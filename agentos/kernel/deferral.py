@@ -27,14 +27,12 @@ from agentos.kernel.asking import class_of
 from agentos.kernel.ending import in_force
 from agentos.kernel.gate import SYSTEM
 from agentos.kernel.journal import Journal
-from agentos.kernel.lending import Lending
 from agentos.kernel.port import ConfigurationSource, Timer
-from agentos.kernel.waiting import Boosts
+from agentos.kernel.waits import Waits
 from agentos.projections.decoded import read_header
 from agentos.projections.session import SessionState, State
 from agentos.scheduler.declared import STANDARD
 from agentos.scheduler.precondition import Deferred, Impossible, Precondition, precondition
-from agentos.scheduler.waits import Wait
 
 log = logging.getLogger(__name__)
 
@@ -79,13 +77,13 @@ class Deferrals:
         logs: Callable[[str], EventLog],
         source: ConfigurationSource,
         timer: Timer,
-        boosts: Boosts,
+        waits: Waits,
     ) -> None:
         self._begins = begins
         self._logs = logs
         self._source = source
         self._timer = timer
-        self._lending = Lending(boosts)
+        self._waits = waits
         self._held: dict[_Key, Precondition] = {}
         self._behind: defaultdict[_Key, dict[_Key, None]] = defaultdict(dict)
         """By session: who named it."""
@@ -113,7 +111,7 @@ class Deferrals:
             for name in wanted.sessions:
                 self._behind[key[0], name][key] = None
             open_ = [name for name in wanted.sessions if (key[0], name) not in self._outcomes]
-            self._lending.waits(key[1], self._priority(state), open_)
+            self._waits.wait(key[1], open_, "to begin", self._priority(state))
             if wanted.not_before_ms is not None:
                 heapq.heappush(self._alarms, (wanted.not_before_ms, key))
         self._look_at(key)
@@ -129,16 +127,6 @@ class Deferrals:
         if key not in self._outcomes:
             for waiter in self._behind.get(key, ()):
                 self._look_at(waiter)
-
-    def waits(self, tenant: str) -> list[Wait]:
-        """Which session of a tenant waits for which one to end."""
-        return [
-            Wait(session, name, "to begin")
-            for (where, session), wanted in sorted(self._held.items())
-            if where == tenant
-            for name in wanted.sessions
-            if (tenant, name) not in self._outcomes
-        ]
 
     async def close(self) -> None:
         """See to nothing any more; after a restart each is held again."""
@@ -165,7 +153,7 @@ class Deferrals:
         if wanted is None:
             return
         self._due.pop(key, None)
-        self._lending.leaves(key[1])
+        self._waits.done(key[1])
         for name in wanted.sessions:
             behind = self._behind[key[0], name]
             behind.pop(key, None)
@@ -252,7 +240,7 @@ class Deferrals:
             if outcome is not None and key in self._behind:
                 self._outcomes[key] = outcome
                 for waiter in self._behind[key]:
-                    self._lending.stops(waiter[1], key[1])
+                    self._waits.stop(waiter[1], key[1])
                     # The end may be read here before it is told, and is not heard then.
                     self._look_at(waiter)
         return outcome

@@ -12,8 +12,23 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from typing import Protocol
 
-from agentos.kernel.waiting import Boosts
+Height = tuple[bool, int]
+"""What classes are compared by, as `PriorityClass.height`."""
+
+
+class Boosts(Protocol):
+    """What priority classes sessions count as. A class that is lent counts for as long as it is not taken back."""
+
+    def boost(self, session: str, priority: str) -> None:
+        """Somebody of class `priority` waits for `session`."""
+
+    def unboost(self, session: str, priority: str) -> None:
+        """Takes one `boost` back."""
+
+    def height(self, priority: str) -> Height:
+        """What classes are compared by. One that is not declared (any more) counts as the standard one."""
 
 
 class Lending:
@@ -47,6 +62,10 @@ class Lending:
             self.stops(waiter, target)
         for known in (self._own, self._lends, self._targets):
             known.pop(waiter, None)
+
+    def lent(self, session: str) -> str | None:
+        """The highest class that is lent to a session; None if nobody waits for it."""
+        return max(self._lent.get(session, ()), key=self._boosts.height, default=None)
 
     def _highest(self, waiter: str) -> str:
         lent: Iterable[str] = self._lent.get(waiter, ())

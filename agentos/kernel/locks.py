@@ -23,9 +23,9 @@ from agentos.drivers.locks import Freed, Grant, Holder, Lock, LockHeld, LockLost
 from agentos.drivers.port import CallContext
 from agentos.kernel.port import ConfigurationSource, Timer
 from agentos.kernel.seat import Displaced
-from agentos.kernel.waiting import Boosts, Victim, Waiter, Waiting
+from agentos.kernel.waiting import Victim, Waiter, Waiting
+from agentos.kernel.waits import Waits
 from agentos.scheduler.declared import STANDARD
-from agentos.scheduler.waits import Wait
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +56,11 @@ class Standing:
 class LockKeeper:
     """`drivers.locks.Locks`, for every tenant. `stores` gives a tenant's store; raises NotFound."""
 
-    def __init__(self, stores: Callable[[str], LockStore], source: ConfigurationSource, timer: Timer, boosts: Boosts) -> None:
+    def __init__(self, stores: Callable[[str], LockStore], source: ConfigurationSource, timer: Timer, waits: Waits) -> None:
         self._stores = stores
         self._source = source
         self._timer = timer
-        self._boosts = boosts
+        self._waits = waits
         self.idle: Callable[[str, asyncio.Future[Any]], Awaitable[None]] = _alone
         """How a session waits for something: in a place that may be needed by another one, by which Displaced is raised."""
         self._desks: dict[str, _Desk] = {}
@@ -127,10 +127,6 @@ class LockKeeper:
         found = [lock for lock in await desk.store.all() if lock.holder is not None or desk.waiting.first(lock.resource)]
         return [Standing(one, tuple((w.session, w.agent) for w in desk.waiting.queue(one.resource))) for one in found]
 
-    def waits(self, tenant: str, approvals: list[tuple[str, str]]) -> list[Wait]:
-        """Who waits for whom; `approvals` are the sessions that wait for a person, each with its call."""
-        return self._desk(tenant).waiting.waits(approvals)
-
     async def break_open(self, tenant: str, resource: str, record: Callable[[Lock], Awaitable[None]]) -> Lock:
         """Take a lock from whoever holds it; return what stood there. `record` is awaited first, and may refuse by raising.
 
@@ -151,7 +147,7 @@ class LockKeeper:
 
     def _desk(self, tenant: str) -> _Desk:
         if tenant not in self._desks:
-            waiting = Waiting(self._boosts)
+            waiting = Waiting(self._waits)
             self._desks[tenant] = _Desk(self._stores(tenant), waiting, self._timer, lambda: self._victim(tenant))
         return self._desks[tenant]
 

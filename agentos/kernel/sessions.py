@@ -8,6 +8,8 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from types import MappingProxyType
+from typing import Final
 
 from agentos.abi import event as ev
 from agentos.abi.canonical import Json, NotCanonical
@@ -24,7 +26,8 @@ from agentos.abi.errors import (
 from agentos.abi.ids import Random, new_id
 from agentos.drivers.port import Driver
 from agentos.eventlog.port import EventLog
-from agentos.kernel.approvals import Scope, asked_call, granted_yes, question_ends, terms
+from agentos.eventlog.subject import session_subject
+from agentos.kernel.answering import Answers
 from agentos.kernel.deferral import Deferrals
 from agentos.kernel.ending import in_force, lose_open_calls
 from agentos.kernel.gate import SYSTEM, Gate
@@ -32,10 +35,11 @@ from agentos.kernel.journal import Journal
 from agentos.kernel.live import Live
 from agentos.kernel.opening import admitted, opening, urgency
 from agentos.kernel.places import LONGEST_PAUSE_S, Places
-from agentos.kernel.port import AgentSpec, ConfigurationSource, Timer
+from agentos.kernel.port import AgentSpec, Configuration, ConfigurationSource, Timer
 from agentos.kernel.snapshot import Snapshots
 from agentos.kernel.turn import Runner
-from agentos.kernel.workspace import Workspaces
+from agentos.kernel.waits import Waits
+from agentos.kernel.workspace import InputFile, Workspaces
 from agentos.projections.session import SessionState, State
 from agentos.scheduler.precondition import Precondition
 
@@ -43,6 +47,8 @@ log = logging.getLogger(__name__)
 
 _Key = tuple[str, str]
 """Tenant and session."""
+
+_NO_ORIGIN: Final[Mapping[str, Json]] = MappingProxyType({})
 
 
 class Sessions:
@@ -59,7 +65,9 @@ class Sessions:
         timer: Timer,
         random: Random,
         snapshots: Snapshots | None = None,
+        waits: Waits | None = None,
     ) -> None:
+        """`waits` is the graph of all waits; None: one of its own."""
         self._logs = logs
         self._snapshots = snapshots
         self._load = partial(Journal.load, clock=timer, random=random, snapshots=snapshots)
@@ -76,9 +84,11 @@ class Sessions:
         self._stirred = asyncio.Event()
         self._closed = False
         self._places = Places(runner, source, runner.admissions, timer)
-        self.idle = self._places.idle
-        self.deferrals = Deferrals(self, logs, source, timer, runner.admissions)
+        self.idle, self.rests = self._places.idle, self._places.rests
+        self.deferrals = Deferrals(self, logs, source, timer, waits or Waits(runner.admissions))
         self.at_end(self.deferrals.ended)
+        answers = Answers(self, source, timer)
+        self.answer, self.expire = answers.answer, answers.expire
 
     async def create(
         self,
@@ -95,38 +105,65 @@ class Sessions:
         file_labels: Mapping[str, Sequence[str]] | None = None,
         fill: Callable[[str, AgentSpec], Awaitable[dict[str, Json]]] | None = None,
         prepare: Callable[[str], Awaitable[None]] | None = None,
+        session: str | None = None,
+        origin: Mapping[str, Json] = _NO_ORIGIN,
     ) -> SessionState:
         """Start a session of `agent`; return it as created. `fill` fills its workspace and gives its first payload, for a fork;
         `prepare` is told the session's id before anything is stored.
+
+        `session` is the id that it is to have: one that is in the log already is returned as it stands, and nothing is begun, so
+        that whatever has an id of its own is begun once. `origin` says where it comes from (`delegated`, `firing`, `standing`).
 
         `priority` and `due_in_ms` are the run's own class, and when it is due; before `begin` holds the session does not begin.
         `labels` are on it from its first event, `file_labels` on input files, by the folder or file below `input/` that they
         are in (`.`: all); what the Agent declares is added to both.
         Raises NotFound (no such agent or session), Conflict (too many live sessions of the tenant), UsageError (unusable input).
         """
-        if begin is not None:
-            await self.deferrals.check(tenant, begin)
-        configuration = self._source.current(tenant)
-        spec = admitted(configuration, agent, live=self._live.count(tenant))
-        own = urgency(configuration, spec, priority, None if due_in_ms is None else self._timer.now_ms() + due_in_ms, begin)
-        session = new_id("s", self._timer, self._random)
+        name = session or new_id("s", self._timer, self._random)
+        # Once stored it may be found by others before we hear of it: they wait for their turn.
+        async with self._turnstiles.setdefault((tenant, name), asyncio.Lock()):
+            if session is None or await self._logs(tenant).last(session_subject(session)) is None:
+                if begin is not None:
+                    await self.deferrals.check(tenant, begin)
+                if session is not None:
+                    # Of a try that a crash had ended before anything of it was stored.
+                    await asyncio.to_thread(self._workspaces.remove, tenant, session)
+                configuration = self._source.current(tenant)
+                spec = admitted(configuration, agent, live=self._live.count(tenant))
+                self._gate.freezes.check_run(tenant, spec)
+                due = None if due_in_ms is None else self._timer.now_ms() + due_in_ms
+                own = {**urgency(configuration, spec, priority, due, begin), **origin}
+
+                async def first(inputs: Sequence[InputFile]) -> dict[str, Json]:
+                    if prepare is not None:
+                        await prepare(name)
+                    told = await fill(name, spec) if fill else opening(spec, goal, inputs, labels, file_labels or {})
+                    return {**told, **own}
+
+                return await self._begin(configuration, name, archive, first, actor)
+        return await self.state(tenant, name)
+
+    async def _begin(
+        self,
+        configuration: Configuration,
+        session: str,
+        archive: bytes | None,
+        first: Callable[[Sequence[InputFile]], Awaitable[dict[str, Json]]],
+        actor: str,
+    ) -> SessionState:
+        """Make the workspace, record the `first` payload, and have the session run."""
+        tenant = configuration.tenant
         journal = Journal(self._logs(tenant), tenant, session, self._timer, self._random, self._snapshots)
         self._live.add((tenant, session))
-        # Once stored it may be found by others before we hear of it: they wait for their turn.
-        turn = self._turnstiles.setdefault((tenant, session), asyncio.Lock())
-        await turn.acquire()
         try:
             inputs = await asyncio.to_thread(self._workspaces.create, tenant, session, archive)
             try:
-                if prepare is not None:
-                    await prepare(session)
-                first = await fill(session, spec) if fill else opening(spec, goal, inputs, labels, file_labels or {})
-                first = {**first, **own}
+                payload = await first(inputs)
             except AgentOSError:
                 await asyncio.to_thread(self._workspaces.remove, tenant, session)
                 raise
             try:
-                return await journal.record_under(configuration, ev.SESSION_CREATED, first, actor)
+                return await journal.record_under(configuration, ev.SESSION_CREATED, payload, actor)
             except (NotCanonical, PayloadErased, TooLarge) as error:
                 await asyncio.to_thread(self._workspaces.remove, tenant, session)
                 if isinstance(error, PayloadErased):
@@ -140,7 +177,6 @@ class Sessions:
                 self._later((tenant, session))
             else:
                 self._live.discard((tenant, session))
-            turn.release()
 
     def at_end(self, tell: Callable[[str, str], None]) -> None:
         """Have `tell` told of each session that is over (tenant, session), perhaps more than once."""
@@ -182,74 +218,6 @@ class Sessions:
         await self._gate.settle(journal, configuration)
         if journal.state.state is State.RUNNING:
             self._start(journal)
-
-    async def answer(
-        self,
-        tenant: str,
-        session: str,
-        *,
-        granted: bool,
-        reason: str,
-        actor: str,
-        roles: Sequence[str] = (),
-        call: str | None = None,
-        digest: str | None = None,
-        scope: Scope = Scope.ONCE,
-        valid_ms: int | None = None,
-        max_uses: int | None = None,
-        rehearse: bool = False,
-        meanwhile: Callable[[], Awaitable[None]] | None = None,
-    ) -> SessionState:
-        """A person's answer to the question that a session waits with; a yes and a no both wake it.
-
-        `roles` are those of `actor`; `digest` is of the arguments that the person looked at. `scope`, `valid_ms` and `max_uses`
-        say how far a yes goes (None: the default of the scope); a standing one is recorded as a yes to this call alone, the grant
-        is for the caller to make. `meanwhile` runs between the record and the waking; `rehearse` does everything but record.
-
-        Raises Conflict when the session does not wait (any more), waits for another call than `call` or with other arguments
-        than `digest`, or when its question has expired; UsageError for more than the tenant allows; Denied when policy says
-        that this yes does not count. That refusal is told to the person and not recorded: the session's log is what happened
-        to the session, and nothing did; whoever may not approve could otherwise fill it.
-        """
-        async with self.journal(tenant, session) as journal:
-            seen, state, now = journal.head.seq, journal.state, self._timer.now_ms()
-            asked = asked_call(state, call, digest, now)
-            configuration = self._source.current(tenant)
-            data: dict[str, Json] = {
-                "call": asked.call,
-                "args_digest": asked.args_digest,
-                "reason": reason,
-                "decided": asked.decided,
-            }
-            if granted:
-                yes = terms(configuration, asked, now, scope, valid_ms, max_uses)
-                data |= await granted_yes(configuration, state, asked, yes, actor, roles, reason, now)
-            if rehearse:
-                return state
-            kind = ev.APPROVAL_GRANTED if granted else ev.APPROVAL_DENIED
-            state = await journal.record_under(configuration, kind, data, actor, only_if_seq=seen)
-            try:
-                if meanwhile is not None:
-                    await meanwhile()
-            finally:
-                self.wake(journal)
-            return state
-
-    async def expire(self, tenant: str, session: str) -> bool:
-        """Answer the question that a session waits with by a no, if its time is over; return whether it was.
-
-        An answer that comes at the same moment is either before it, and stands, or finds nothing that waits.
-        """
-        async with self.journal(tenant, session) as journal:
-            state = journal.state
-            asked = state.calls.get(state.waiting_for or "")
-            if state.state is not State.WAITING or asked is None or self._timer.now_ms() < question_ends(state):
-                return False
-            configuration = self._source.current(tenant)
-            data: dict[str, Json] = {"call": asked.call, "args_digest": asked.args_digest, "decided": asked.decided}
-            await journal.record_under(configuration, ev.APPROVAL_EXPIRED, data, SYSTEM, only_if_seq=state.seq)
-            self.wake(journal)
-            return True
 
     def wake(self, journal: Journal) -> None:
         """Run a session on that does not run. While its harness is still leaving, its task goes on by itself: it runs again."""
@@ -363,6 +331,7 @@ class Sessions:
         key = (journal.tenant, journal.session)
         parked = False
         try:
+            await self._gate.freezes.park(journal, self._source)
             await self._places.run(journal)
             parked = True
         except SequenceConflict as error:

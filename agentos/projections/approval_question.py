@@ -41,7 +41,7 @@ def approval_question(
             "tenant": state.tenant,
             "actor": state.actor,
             "labels": sorted(state.labels),
-            "delegation": [],
+            "delegation": list(state.delegated["lineage"]) if state.delegated is not None else [],
         },
         "approvals": [{key: one[key] for key in _TOLD} for one in call.approvals if _same_question(one, call)],
         "now": now_ms,

@@ -10,7 +10,8 @@ not go over is dropped here, in the fold, so that nothing that a log says can ma
 - A call that was allowed and had no outcome yet may have acted, or may act still. It is never made again: its outcome is unknown.
 - That it waited, was paused, or is over says nothing of the fork.
 
-What was spent (calls, tokens, turns) and the labels stay, so that a fork is no way around a budget or a label.
+What was spent (calls, tokens, turns) and the labels stay, and for whom it acts, so that a fork is no way around a budget, a label
+or the grants of those who delegated.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ def inherited(forked: Mapping[str, Json]) -> dict[str, Json]:
         **counts(kept.values()),
         "labels": before.labels,
         "turn": before.turn,
+        "delegated": before.delegated,
+        "signals": before.signals,
         "tool_calls": before.tool_calls,
         "input_tokens": before.input_tokens,
         "output_tokens": before.output_tokens,

@@ -11,7 +11,7 @@ from agentos.projections.table import INTEGER, TEXT, Table
 APPLICATION_ID: Final = 0x41474F53
 """`AGOS`."""
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 
 SESSIONS: Final = Table(
     "sessions",
@@ -31,6 +31,10 @@ SESSIONS: Final = Table(
         "waiting_call": TEXT,
         "paused": INTEGER,
         "deferred": TEXT,
+        "parent": TEXT,
+        "origin": TEXT,
+        "trigger_name": TEXT,
+        "firing": TEXT,
         "ended": INTEGER,
         "seq": INTEGER,
         "head": TEXT,
@@ -38,8 +42,8 @@ SESSIONS: Final = Table(
     ["id"],
     rowid=True,
 )
-"""`deferred` says as JSON what has to hold before it begins, until it does; `ended` is the event that ended it; `seq` and `head`
-are its chain's tip."""
+"""`deferred` says as JSON what has to hold before it begins, until it does; `parent`, `origin`, `trigger_name` and `firing` say
+where it came from; `ended` is the event that ended it; `seq` and `head` are its chain's tip."""
 
 SYSCALLS: Final = Table(
     "syscalls",
@@ -162,6 +166,9 @@ LAYOUT: Final = Layout(
         "CREATE INDEX syscalls_actor ON syscalls (actor, started_ms)",
         "CREATE INDEX sessions_created ON sessions (created_ms)",
         "CREATE INDEX sessions_state ON sessions (state, created_ms)",
+        "CREATE INDEX sessions_parent ON sessions (parent) WHERE parent IS NOT NULL",
+        "CREATE INDEX sessions_trigger ON sessions (trigger_name, created_ms) WHERE trigger_name IS NOT NULL",
+        "CREATE INDEX sessions_origin ON sessions (origin, agent, created_ms) WHERE origin IS NOT NULL",
         "CREATE INDEX approvals_state ON approvals (state, asked_ms)",
         # What the runtime looks for every second: questions whose time is over.
         "CREATE INDEX approvals_expiry ON approvals (expires_ms) WHERE state = 'waiting'",

@@ -19,17 +19,35 @@ def sessions(
     *,
     state: str | None = None,
     agent: str | None = None,
+    parent: str | None = None,
+    origin: str | None = None,
+    trigger: str | None = None,
     live_only: bool = False,
     limit: int = 100,
 ) -> list[Row]:
-    """Rows of `sessions`, newest first, at most `limit`. `live_only`: those that have not ended."""
-    wanted = [(column, value) for column, value in (("state", state), ("agent", agent)) if value is not None]
+    """Rows of `sessions`, newest first, at most `limit`. `live_only`: those that have not ended.
+
+    `parent`: those that it was forked into or has delegated to; `origin`: one of delegated, trigger, standing; `trigger`: those
+    that this one began.
+    """
+    asked = {"state": state, "agent": agent, "parent": parent, "origin": origin, "trigger_name": trigger}
+    wanted = [(column, value) for column, value in asked.items() if value is not None]
     conditions = [f"{column} = ?" for column, _ in wanted]
     if live_only:
         conditions.append("state IN ('deferred', 'running', 'waiting', 'paused')")
     # Only the column names above get into the text.
     statement = f"SELECT * FROM sessions WHERE {' AND '.join(conditions) or '1'} ORDER BY created_ms DESC, id DESC LIMIT ?"  # noqa: S608
     return _rows(index, text, whole_session, statement, (*(value for _, value in wanted), limit))
+
+
+def ended(index: ReadModel, *, since_ms: int) -> list[tuple[str, str, str, int]]:
+    """Sessions that ended at `since_ms` or later, the oldest first: id, agent, state, when (ms since the epoch)."""
+    statement = (
+        "SELECT id, agent, state, updated_ms FROM sessions"
+        " WHERE state IN ('finished', 'failed', 'cancelled', 'halted') AND updated_ms >= ? ORDER BY updated_ms, id"
+    )
+    with index.reader() as connection:
+        return [tuple(row) for row in connection.execute(statement, (since_ms,))]
 
 
 def names(index: ReadModel, *, state: str) -> list[str]:

@@ -158,6 +158,12 @@ class ReadModel(ABC):
         finally:
             connection.close()
 
+    @contextmanager
+    def writer(self) -> Iterator[sqlite3.Connection]:
+        """The writing connection, while nobody else writes. Blocks; use it in a worker thread."""
+        with self._lock:
+            yield self._writer
+
     @abstractmethod
     def _fold(self, connection: sqlite3.Connection, new: New) -> None:
         """Write what the new events say."""

@@ -170,6 +170,8 @@ def _created(rows: Rows, session: Row, event: Header) -> None:
         raise ValueError("deferred tells nothing that could be waited for")
     session.update(agent=_text(told, "agent"), created_ms=event.time_ms, actor=told.get("onbehalfof", event.actor))
     session.update(state="running" if deferred is None else "deferred", deferred=deferred, config_revision=event.config_revision)
+    session.update(parent=told.get("parent"), origin=told.get("origin"))
+    session.update(trigger_name=told.get("trigger"), firing=told.get("firing"))
 
 
 def _begun(rows: Rows, session: Row, event: Header) -> None:
@@ -412,6 +414,9 @@ _STEPS: Final[Mapping[str, Callable[[Rows, Row, Header], None]]] = {
     ev.SESSION_REVISED: _revised,
     ev.SESSION_OWNED: _nothing,
     ev.SESSION_WAITING: _waiting,
+    ev.SESSION_SIGNALLED: _nothing,
+    ev.SESSION_FROZEN: _nothing,
+    ev.DELEGATION_REFUSED: _nothing,
     ev.SESSION_PAUSED: _paused,
     ev.SESSION_RESUMED: _paused,
     **dict.fromkeys(ev.TERMINAL, _over),

@@ -74,8 +74,8 @@ def _changes(state: SessionState, event: Event) -> Changes:
             return {"epoch": data["epoch"]}
         case ev.SESSION_WAITING:
             return {"state": State.WAITING, "waiting_for": data["call"], "waiting": data}
-        case ev.SESSION_PAUSED | ev.SESSION_RESUMED | ev.SESSION_BEGUN:
-            return _kept(state, event)
+        case ev.SESSION_PAUSED | ev.SESSION_RESUMED | ev.SESSION_BEGUN | ev.SESSION_SIGNALLED | ev.SESSION_FROZEN:
+            return _from_outside(state, event)
         case ev.SESSION_FINISHED | ev.SESSION_FAILED | ev.SESSION_CANCELLED | ev.SESSION_HALTED:
             return _ended(event)
         case ev.APPROVAL_GRANTED:
@@ -101,16 +101,29 @@ def _created(event: Event) -> Changes:
         "priority": data.get("priority", ""),
         "deadline_ms": data.get("deadline_ms"),
         "deferred": data.get("deferred"),
+        "delegated": data.get("delegated"),
+        "firing": data.get("firing"),
+        "standing": data.get("standing"),
         "state": State.DEFERRED if "deferred" in data else State.RUNNING,
     }
     if "forked" not in data:
         return begun
     before = inherited(data["forked"])
-    return before | begun | {"labels": before["labels"] | begun["labels"]}
+    return before | begun | {"labels": before["labels"] | begun["labels"], "delegated": before["delegated"]}
 
 
-def _kept(state: SessionState, event: Event) -> Changes:
-    """Kept from going on by a person, or no longer; or what it was deferred for holds. A session that waits goes on waiting."""
+def _signal(event: Event) -> dict[str, Json]:
+    data = event.data
+    sent = {"id": data["id"]} if "id" in data else {}
+    return {"name": data["name"], "data": data.get("data", ""), "by": event.actor, "at": event.time_ms, "seq": event.seq, **sent}
+
+
+def _from_outside(state: SessionState, event: Event) -> Changes:
+    """Kept from going on by a person, or no longer; told something; or no longer deferred. Who waits goes on waiting."""
+    if event.type == ev.SESSION_SIGNALLED:
+        return {"signals": (*state.signals, _signal(event)), "labels": state.labels | set(event.data.get("labels", ()))}
+    if event.type == ev.SESSION_FROZEN:
+        return {"frozen": (*state.frozen, event.data["freeze"]), "held": state.held | set(event.data.get("held", ()))}
     if event.type == ev.SESSION_BEGUN:
         return {"deferred": None, "state": State.RUNNING if state.state is State.DEFERRED else state.state}
     if event.type == ev.SESSION_RESUMED:
@@ -159,12 +172,18 @@ def _decided(state: SessionState, event: Event) -> Changes:
     )
     changes = _with(state, call)
     changes["turn"] = data["turn"]
+    if call.call in state.held:
+        changes["held"] = state.held - {call.call}
     labels = {label for one in bound if one["kind"] == "label" for label in one["labels"]}
     if not labels <= state.labels:
         changes["labels"] = state.labels | labels
     if step is Step.ALLOWED:
+        if earlier is not None and earlier.step is Step.ALLOWED:
+            changes["since"] = {earlier.call: earlier.decided_ms, **state.since}
         changes["tool_calls"] = state.tool_calls + (call.tool != MODEL_CALL)
         changes["approvals"] = _spent(state.approvals, data)
+        if "children" in data:
+            changes["delegations"] = {**state.delegations, call.call: list(data["children"])}
     return changes
 
 
@@ -219,9 +238,16 @@ def _finished(state: SessionState, data: Mapping[str, Json]) -> Changes:
         changes["input_tokens"] = state.input_tokens + usage["input_tokens"]
         changes["output_tokens"] = state.output_tokens + usage["output_tokens"]
         return changes
+    if "consumed" in data:
+        changes["signals"] = _consumed(state.signals, data["consumed"], data["call"])
     # What a declassification took off is gone before this call's own labels come.
     changes["labels"] = (state.labels - set(data.get("declassified", ()))) | set(result.get("labels", ()))
     return changes
+
+
+def _consumed(signals: tuple[Mapping[str, Json], ...], number: int, call: str) -> tuple[Mapping[str, Json], ...]:
+    """`signals` once `call` has got the one with this number (from 1) for which it had waited."""
+    return tuple({**one, "consumed": call} if at == number else one for at, one in enumerate(signals, 1))
 
 
 def _failed(state: SessionState, event: Event) -> Changes:
@@ -267,6 +293,8 @@ def _with(state: SessionState, call: Call) -> Changes:
         changes["model_calls"] = state.model_calls + model
     if barred:
         changes["barred"] = state.barred + barred
+    if call.call in state.since and call.step not in OPEN:
+        changes["since"] = {name: at for name, at in state.since.items() if name != call.call}
     if is_lost(call) != (call.call in state.lost):
         changes["lost"] = state.lost ^ {call.call}
     return changes

@@ -139,6 +139,38 @@ class SessionState:
     deferred: Mapping[str, Json] | None = None
     """What has to hold before it begins (`scheduler.precondition`); None once it has begun, and for one that was not deferred."""
 
+    delegated: Mapping[str, Json] | None = None
+    """Who delegated to it, on whose behalf it acts, and what it was narrowed to (`agentos.session.created`); None: nobody did."""
+    firing: Mapping[str, Json] | None = None
+    """What began it, `{trigger, id, at_ms}`, if a trigger did."""
+    standing: Mapping[str, Json] | None = None
+    """`{agent, number}` of the session of a standing agent: the number of its start."""
+    delegations: Mapping[str, Json] = field(default_factory=dict)
+    """By the call of a delegation that was allowed: the list of the sessions that it begins."""
+    signals: tuple[Mapping[str, Json], ...] = ()
+    """What it was told, in order: `{name, data, by, at, seq, id?, consumed?}`. `id` is the call of another session that sent it,
+    `consumed` the call of this one that had waited for it."""
+    since: Mapping[str, int] = field(default_factory=dict)
+    """Of calls that were allowed again and have no outcome yet: when they were first allowed."""
+    frozen: tuple[str, ...] = ()
+    """The freezes that it has come to, over or not."""
+    held: frozenset[str] = frozenset()
+    """Calls that were allowed and surely not begun: a freeze came in between. They are decided again."""
+
+    @property
+    def children(self) -> int:
+        """How many sessions it has delegated to."""
+        return sum(len(begun) for begun in self.delegations.values())
+
+    @property
+    def labelled(self) -> tuple[Mapping[str, Json], ...]:
+        """Files of its workspace whose labels are known, as in `inputs`: those it was given, and those that came back to it."""
+        if not self.delegations:
+            return self.inputs
+        results = [call.result for name in self.delegations if (call := self.calls.get(name)) is not None and call.result]
+        came = [child for result in results for child in (result.get("data") or {}).get("children", ())]
+        return (*self.inputs, *({**file, "labels": child["labels"]} for child in came for file in child["files"]))
+
     @property
     def over(self) -> bool:
         """Whether the session has ended for good."""

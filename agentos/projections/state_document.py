@@ -1,10 +1,10 @@
 """The canonical state document of a session: all that its events add up to, in bytes that are the same wherever they are made.
 
 It is what a replay must reach. In it stands every field of `SessionState` under its name, but those that only count its calls, as
-JSON (`priority`, `deadline_ms` and `deferred` where its run gave them): sets sorted, absent values as null, `calls` as a list in
-the order in which the session first knew them, each with its arguments, decision, outcome and approvals. Not in it: times at
-which the document is made, anything of the runtime that is not in the log. Its bytes are canonical JSON (RFC 8785) behind
-`{"abi": "agentos/v1", …}`, its digest is their SHA-256.
+JSON (what a run gave it, where it came from, whom it delegated to and what it was told only where there is such): sets sorted,
+absent values as null, `calls` as a list in the order in which the session first knew them, each with its arguments, decision,
+outcome and approvals. Not in it: times at which the document is made, anything of the runtime that is not in the log. Its bytes
+are canonical JSON (RFC 8785) behind `{"abi": "agentos/v1", …}`, its digest is their SHA-256.
 
     >>> read_state(state_document(SessionState())) == SessionState()
     True
@@ -25,8 +25,12 @@ ABI: Final = "agentos/v1"
 _COUNTED: Final = frozenset(counts(()))
 """Fields that only count what stands in `calls`."""
 
-_GIVEN: Final = frozenset({"priority", "deadline_ms", "deferred"})
-"""Fields that stand in it only where a run gave them, so that a document of a session without them never changes."""
+_MARKS: Final = ("since", "frozen", "held")
+"""What waits and freezes leave in a session."""
+
+_ORIGIN: Final = ("delegated", "firing", "standing")
+_GIVEN: Final = frozenset({"priority", "deadline_ms", "deferred", *_ORIGIN, "delegations", "signals", *_MARKS})
+"""Fields that stand in it only where a session has them, so that a document of one without them never changes."""
 
 _SESSION: Final = tuple(field.name for field in fields(SessionState) if field.name not in _COUNTED | _GIVEN)
 _CALL: Final = tuple(field.name for field in fields(Call))
@@ -63,6 +67,10 @@ def read_state(document: Mapping[str, Json]) -> SessionState:
             "inputs": tuple(body["inputs"]),
             "labels": frozenset(body["labels"]),
             "approvals": tuple(body["approvals"]),
+            "since": dict(body.get("since", {})),
+            "signals": tuple(body.get("signals", ())),
+            "frozen": tuple(body.get("frozen", ())),
+            "held": frozenset(body.get("held", ())),
             "calls": Grown({call.call: call for call in calls}),
             **counts(calls),
         }

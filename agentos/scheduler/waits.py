@@ -10,7 +10,7 @@ graph never holds one, and `behind` (whom a session holds up, through any number
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Set
 from dataclasses import dataclass
 
 
@@ -62,13 +62,22 @@ class WaitGraph:
             self._behind.setdefault(holder, set()).add(waiter)
         return None
 
+    def stop(self, waiter: str, holder: str) -> None:
+        """`waiter` waits for `holder` no longer, and still for the others. Does nothing when it did not."""
+        if holder in self._waits.get(waiter, {}):
+            del self._waits[waiter][holder]
+            self._left(waiter, holder)
+
     def done(self, waiter: str) -> None:
         """`waiter` waits no longer. Does nothing when it did not."""
         for holder in self._waits.pop(waiter, {}):
-            others = self._behind[holder]
-            others.discard(waiter)
-            if not others:
-                del self._behind[holder]
+            self._left(waiter, holder)
+
+    def _left(self, waiter: str, holder: str) -> None:
+        others = self._behind[holder]
+        others.discard(waiter)
+        if not others:
+            del self._behind[holder]
 
     def held_by(self, waiter: str) -> Iterator[str]:
         """Everybody that `waiter` waits for, directly or through others, each once, the nearest first."""
@@ -91,8 +100,16 @@ class WaitGraph:
     def waits(self) -> Iterator[Wait]:
         """Every wait, by waiter and holder."""
         for waiter in sorted(self._waits):
-            for holder, reason in sorted(self._waits[waiter].items()):
-                yield Wait(waiter, holder, reason)
+            yield from self.of(waiter)
+
+    def waiters(self) -> Set[str]:
+        """Who waits."""
+        return self._waits.keys()
+
+    def of(self, waiter: str) -> Iterator[Wait]:
+        """The waits of one session, by holder."""
+        for holder, reason in sorted(self._waits.get(waiter, {}).items()):
+            yield Wait(waiter, holder, reason)
 
     def _way(self, start: str, goal: str) -> tuple[Wait, ...] | None:
         """A shortest chain of waits from `start` to `goal`; empty when they are one."""

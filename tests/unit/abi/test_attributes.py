@@ -32,6 +32,7 @@ NAMES = {
     *("reserved/program", "reserved/day", "reserved/lineage"),
     *("rules/*", "rule", "approvals/*/by", "policy/data", "policy/engine", "error/code", "labels/*", "result/labels/*", "parent"),
     *("deferred/after/*", "deferred/after_any/*"),
+    *("children/*", "child", "code", "freeze", "firing/trigger", "firing/id"),
 }
 """Places of a payload that hold names, verdicts and labels of the runtime's own: what a header may say."""
 
@@ -105,7 +106,7 @@ def test_no_word_of_a_payload_reaches_the_header(kind: str, word: str) -> None:
 def test_the_schema_has_places_to_plant_in(kind: str) -> None:
     """The test above plants wherever the schema has free text; types whose payload is numbers alone have none."""
     free = set(places(SCHEMA["$defs"][kind])) - NAMES
-    assert free or kind in {ev.SESSION_OWNED, ev.SESSION_REVISED, ev.SYSCALL_UNKNOWN}
+    assert free or kind in {ev.SESSION_OWNED, ev.SESSION_REVISED, ev.SESSION_FROZEN, ev.SYSCALL_UNKNOWN}
 
 
 json_values = st.recursive(

@@ -26,16 +26,10 @@ class Keeper:
     def __init__(self, lock: Lock) -> None:
         self.lock = lock
         self.broken: list[str] = []
-        self.approvals: list[tuple[str, str]] = []
 
     async def standing(self, tenant: str) -> list[Standing]:
         assert tenant == "acme"
         return [Standing(self.lock, (("s-2", "packer"),))]
-
-    def waits(self, tenant: str, approvals: list[tuple[str, str]]) -> list[Wait]:
-        assert tenant == "acme"
-        self.approvals = approvals
-        return [Wait("s-2", "s-1", "lock ledger")]
 
     async def break_open(self, tenant: str, resource: str, record: Any) -> Lock:
         assert tenant == "acme"
@@ -62,8 +56,12 @@ def verbs(keeper: Keeper, chain: Chain) -> LockVerbs:
         assert (tenant, waiting_only) == ("acme", True)
         return [{"session": "s-1", "call": "call-2-1"}, {"session": "s-7", "call": "call-1-1"}]
 
+    def waits(tenant: str) -> list[Wait]:
+        assert tenant == "acme"
+        return [Wait("s-2", "s-1", "lock ledger")]
+
     reader: Any = SimpleNamespace(approvals=approvals)
-    doors: Any = (keeper, reader, lambda _: chain, lambda _: 12, SimpleNamespace(now_ms=lambda: NOW))
+    doors: Any = (keeper, reader, lambda _: chain, lambda _: 12, SimpleNamespace(now_ms=lambda: NOW), waits)
     return LockVerbs(*doors)
 
 
@@ -88,9 +86,11 @@ async def test_what_is_held_and_who_waits() -> None:
                 "waiters": [{"session": "s-2", "agent": "packer"}],
             }
         ],
-        "waits": [{"waiter": "s-2", "holder": "s-1", "reason": "lock ledger"}],
+        "waits": [
+            {"waiter": "s-2", "holder": "s-1", "reason": "lock ledger"},
+            {"waiter": "s-1", "holder": "a person", "reason": "approval of call-2-1"},
+        ],
     }
-    assert keeper.approvals == [("s-1", "call-2-1")]
 
 
 async def test_a_break_is_recorded_without_the_name_of_the_resource() -> None:

@@ -105,8 +105,11 @@ class Lent:
 
     @property
     def all(self) -> set[tuple[str, str]]:
-        """What is lent: session and class."""
-        return set(+self.now)
+        """Who counts as more than it is: session, and the highest class that is lent to it."""
+        lent = +self.now
+        return {
+            (session, max((own for one, own in lent if one == session), key=self.height)) for session in {one for one, _ in lent}
+        }
 
 
 @dataclass

@@ -22,8 +22,10 @@ from agentos.drivers.port import CallContext
 from agentos.kernel.admission import Admissions, Request
 from agentos.kernel.locks import MOST_HELD, TIDY_MS, LockKeeper
 from agentos.kernel.seat import Displaced
+from agentos.kernel.waits import Waits
 from agentos.scheduler.arbiter import Limits
 from agentos.scheduler.declared import Arbitration, Endpoint
+from agentos.scheduler.waits import Wait
 
 MINUTE = 60_000
 
@@ -37,11 +39,13 @@ class Desk:
     lent: Any = field(default_factory=Lent)
     victim: str = "requester"
     keeper: LockKeeper = field(init=False)
+    waits_all: Waits = field(init=False)
     calls: int = 0
 
     def __post_init__(self) -> None:
         configuration = SimpleNamespace(agents={}, lock_victim=self.victim)
-        self.keeper = LockKeeper(lambda _: self.store, Source(cast("Any", configuration)), self.hands, self.lent)
+        self.waits_all = Waits(self.lent)
+        self.keeper = LockKeeper(lambda _: self.store, Source(cast("Any", configuration)), self.hands, self.waits_all)
 
     def place(self, session: str, call: str = "", priority: str = "standard") -> CallContext:
         self.calls += 1
@@ -384,12 +388,12 @@ async def test_a_holder_goes_before_others_on_its_endpoint_while_somebody_urgent
     await admissions.close()
 
 
-async def test_people_are_waited_for_too(desk: Desk) -> None:
-    """A session that waits for an approval is shown, and whoever waits for its lock behind it."""
+async def test_who_waits_is_shown(desk: Desk) -> None:
+    """Of those that are asked about, who waits for whom, and who gets the lock next."""
     await desk.lock("s-1", "ledger")
     waiting = await desk.waits("s-2", "ledger")
-    told = [str(one.waiter) + " " + one.holder + " " + one.reason for one in desk.keeper.waits("acme", [("s-1", "call-2-1")])]
-    assert told == ["s-1 a person approval of call-2-1", "s-2 s-1 lock ledger"]
+    assert desk.waits_all.waits({"s-1", "s-2"}) == [Wait("s-2", "s-1", "lock ledger")]
+    assert desk.waits_all.waits({"s-1", "s-3"}) == []
     (standing,) = await desk.keeper.standing("acme")
     assert standing.waiters == (("s-2", "a-2"),)
     waiting.cancel()
@@ -479,7 +483,7 @@ async def _storm(dice: random.Random) -> None:
     assert all(task.done() for task in tasks.values()), "a wait was forgotten"
     _collect(tasks, tokens)
     assert desk.lent.all == set()
-    assert desk.keeper.waits("acme", []) == []
+    assert not desk.waits_all.waits(set(tasks))
     await desk.keeper.close()
     _check(desk.store.written)
 
