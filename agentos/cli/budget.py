@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from agentos.abi.canonical import Json
-from agentos.cli.command import Facts, call, emit_table, show
+from agentos.cli.command import Facts, call, emit, emit_table, say, show
 from agentos.cli.render.text import plain
 from agentos.cli.verb import examples
 
@@ -31,7 +31,8 @@ def budget(
     """Show budgets: limits, used, reserved and left.
 
     Of the tenant, its programs and its agents, in all and by day. The table has what is limited, and all of a session that is
-    named. Reserved is what calls under way may use at most.
+    named. Reserved is what calls under way may use at most. A second table says who used what: a session that is named and those
+    that it delegated to, which pay from its budget too.
     """
     answer = call("budget.list", {"days": days, "sessions": list(sessions or ())})
     show(answer, output, lambda: _print(answer, everything))
@@ -52,6 +53,29 @@ def _print(answer: Json, everything: bool = True) -> None:
     empty = f"tenant {answer['tenant']} has no budget"
     empty += "; what it has used: agentos budget --all" if answer["accounts"] else ", and has used nothing"
     emit_table(headers, rows, shrink=["account"], empty=empty)
+    for tree in answer.get("trees", ()):
+        _print_tree(tree)
+
+
+def _print_tree(tree: Json) -> None:
+    """Who used what, each below the one that delegated to it; nothing for a session that is at work and has delegated nothing."""
+    parts = tree["parts"]
+    if len(parts) == 1 and not tree["over"]:
+        return
+    rows = [
+        [
+            "  " * part["depth"] + plain(part["session"]),
+            plain(part["agent"]) or "-",
+            _DECIMALS.get(unit, (unit, 0))[0],
+            *(amount(unit, part[field].get(unit, 0)) for field in ("own", "total", "reserved")),
+        ]
+        for part in parts
+        for unit in (sorted({*part["total"], *part["reserved"]}) or ["calls"])
+    ]
+    emit("")
+    emit_table(["session", "agent", "unit", "used itself", "with all below", "reserved"], rows, shrink=["agent"])
+    if not tree["whole"]:
+        say(f"there are more sessions below {plain(tree['session'])}; these are the first {len(parts)}")
 
 
 def amount(unit: str, value: int | None) -> str:

@@ -15,7 +15,7 @@ from typing import Final
 from agentos.abi.canonical import Json, canonical
 from agentos.abi.errors import DriverError
 from agentos.abi.syscall import ToolEffect
-from agentos.drivers.port import ModelRequest, ToolSpec
+from agentos.drivers.port import ToolSpec
 from agentos.kernel.budgets import FREE, Held, Want
 from agentos.kernel.reply import is_count
 from agentos.scheduler.declared import Endpoint, Price
@@ -24,16 +24,20 @@ MODEL_MS: Final = 600_000
 """The most time that a model call is given where there is a budget."""
 
 
+def is_timeless(tool: ToolSpec) -> bool:
+    """Whether the time of a call is not charged: it only waits for others, who pay for theirs, or to be told something."""
+    return "delegate" in tool.driver or tool.driver.get("builtin", {}).get("primitive") == "wait"
+
+
 def want_of_tool(tool: ToolSpec, args: Mapping[str, Json]) -> Want:
     """What a call of a tool may use at most."""
     written = len(canonical(args)) if tool.effect is ToolEffect.WRITE else 0
-    return Want(calls=1, milliseconds=tool.timeout_ms, bytes=written)
+    return Want(calls=1, milliseconds=0 if is_timeless(tool) else tool.timeout_ms, bytes=written)
 
 
-def want_of_model(request: ModelRequest, endpoint: Endpoint) -> Want:
-    """What a call of a model may use at most: a token for every two bytes of the request, rounded up, and the longest answer."""
-    size = len(canonical([request.system, list(request.messages), list(request.tools), request.beginning]))
-    return Want(input=-(-size // 2), output=endpoint.max_output, price=endpoint.price, milliseconds=MODEL_MS)
+def want_of_model(tokens: int, endpoint: Endpoint) -> Want:
+    """What a call of a model may use at most whose request has at most so many tokens, and which gives the longest answer."""
+    return Want(input=tokens, output=endpoint.max_output, price=endpoint.price, milliseconds=MODEL_MS)
 
 
 @dataclass(slots=True)
@@ -47,7 +51,7 @@ class Allowance:
     lost: bool = False
     """The call went out, and nobody can say what it used: unless its tokens are known, all that were reserved count."""
     timeless: bool = False
-    """Whether the time that it takes is not charged, and not bounded: it waits in a batch."""
+    """Whether the time that it takes is not charged, and not bounded: it waits in a batch, for others, or for a signal."""
 
     @property
     def output(self) -> int | None:
@@ -61,7 +65,7 @@ class Allowance:
 
     def bounded(self, tool: ToolSpec) -> ToolSpec:
         """The tool, with the time-out that it may take."""
-        if self.milliseconds is None or self.milliseconds >= tool.timeout_ms:
+        if self.timeless or self.milliseconds is None or self.milliseconds >= tool.timeout_ms:
             return tool
         return replace(tool, timeout_ms=self.milliseconds)
 

@@ -4,15 +4,16 @@ the record of its outcome.
 Accounts of a call: its session and those above it in a delegation, its agent, its program, its tenant; the last three for all
 time and for the UTC day of its decision. Reserved is an upper bound of what it may use, in five units:
 
-    tokens          half a token per byte of the request, and the answer, which is cut to what is left
+    tokens          those of the request at most (`kernel.counted`), and the answer, which is cut to what is left
     microdollars    the same tokens at the declared price
     calls           1 of a tool, 0 of a model
     milliseconds    the time-out, which is cut to what is left
     bytes           the arguments of a tool that writes
 
 The books are a projection of the log (`kernel.booked`), read from it before the first reservation and whenever they may differ
-from it: of a session where only budgets of sessions are declared, of the whole tenant where any other is. Where a tenant declares
-no budget, nothing is read, reserved or recorded.
+from it: of a session where only budgets of sessions are declared, of the whole tenant where any other is, or where the session
+was delegated to or has delegated itself, as others then pay into its account. Where a tenant declares no budget, and a session
+was given none, nothing is read, reserved or recorded.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final
 
 from agentos.abi.errors import LogUnavailable
 from agentos.abi.event import SYSCALL_DECIDED, TERMINAL, Event
-from agentos.kernel.booked import DAY_MS, HEARD, Books, CallKey, Payer, Told, day_of, told_of
+from agentos.kernel.booked import DAY_MS, HEARD, Books, CallKey, History, Payer, Told, day_of, told_of
 from agentos.kernel.budget_texts import refusal
+from agentos.kernel.budget_tree import Branch, read_tree
 from agentos.kernel.journal import Journal
+from agentos.kernel.lineage import ALONE, Amounts, Paying
 from agentos.projections.session import Step
 from agentos.scheduler.budget import UNITS, Account, Exceeded, Reservation
 from agentos.scheduler.declared import Arbitration, Budget, Price
@@ -43,19 +46,10 @@ RULE_HELD: Final = "kernel.budget-held"
 FREE: Final = Price()
 
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
+_NOTHING: Final[Mapping[str, Amounts]] = MappingProxyType({})
 
 LEAST_MS: Final = 1000
 """A call that would have less time than this is not begun, unless its time-out is shorter anyhow."""
-
-
-class History(Protocol):
-    """Where the past of the books is."""
-
-    def __call__(self, tenant: str, session: str | None = None) -> AsyncIterator[Told]:
-        """Events of the types `HEARD` of a session, or of the whole tenant: those of one session in order.
-
-        Raises LogUnavailable, ChainBroken.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +205,14 @@ class _Book:
         return None
 
 
-def is_budgeted(arbitration: Arbitration) -> bool:
-    """Whether a tenant declares any budget."""
-    return bool(arbitration.per_session or arbitration.per_day or arbitration.in_all)
+def is_budgeted(arbitration: Arbitration, paying: Paying = ALONE) -> bool:
+    """Whether a tenant declares any budget, or a session has one that it was given, or that one above it was."""
+    return bool(arbitration.per_session or arbitration.per_day or arbitration.in_all or paying.given)
+
+
+def at_most(limits: Amounts, given: Amounts) -> dict[str, int]:
+    """The lower of two limits in each unit."""
+    return {unit: min(one[unit] for one in (limits, given) if unit in one) for unit in UNITS if unit in limits or unit in given}
 
 
 async def no_history(tenant: str, session: str | None = None) -> AsyncIterator[Told]:
@@ -238,17 +237,19 @@ class Budgets:
         arbitration: Arbitration,
         now_ms: int,
         *,
-        agents: Mapping[str, str] = _NONE,
+        paying: Paying = ALONE,
         first: bool = False,
+        shares: bool = False,
     ) -> Held | Refused | None:
         """Hold what a call may use, in all of its accounts or in none. None: the tenant declares no budget.
 
-        `agents`: of the sessions in `payer.lineage`, which agent they run. `first`: the session has made no call so far. Raises
+        `paying`: what is known of the sessions in `payer.lineage`, and what any of them and the session itself was given.
+        `first`: the session has made no call so far. `shares`: it has delegated, so others pay into its account. Raises
         LogUnavailable or ChainBroken when the past cannot be read; nothing is held then.
         """
-        if not is_budgeted(arbitration):
+        if not is_budgeted(arbitration, paying):
             return None
-        shared = bool(arbitration.per_day or arbitration.in_all or payer.lineage)
+        shared = bool(arbitration.per_day or arbitration.in_all or payer.lineage or shares)
         book = await self._read(tenant, None if shared else payer.session, now_ms, empty=first)
         # Nothing is awaited from here on, so nobody comes between the look and the reservation.
         if book.day != payer.day:
@@ -257,11 +258,10 @@ class Budgets:
         if book.declared is not arbitration:
             book.declared = arbitration
             ledger.unlimit()
-        running = {payer.session: payer.agent, **agents}
+        running = {payer.session: payer.agent, **paying.agents}
         for account in accounts:
-            budget = _budget(account, running, arbitration)
-            if budget is not None:
-                ledger.declare(account, _limits(budget))
+            if limits := _limits_of(account, running, paying.given, arbitration):
+                ledger.declare(account, limits)
         room = ledger.room(accounts)
         if (again := book.books.open.get(key)) is not None:
             room = {unit: left + again.amounts.get(unit, 0) for unit, left in room.items()}
@@ -271,7 +271,7 @@ class Budgets:
         exceeded = book.hold(held, accounts)
         if exceeded is None:
             return held
-        return Refused(RULE_HELD if exceeded.passing else RULE, refusal(exceeded, payer, tenant))
+        return Refused(RULE_HELD if exceeded.passing else RULE, refusal(exceeded, payer, tenant, paying))
 
     def release(self, held: Held | None) -> None:
         """Give back what is held for a call whose decision was surely not recorded; of one that was, nothing."""
@@ -302,14 +302,22 @@ class Budgets:
             book.become(Books(), whole=False)
 
     async def rows(
-        self, tenant: str, arbitration: Arbitration, now_ms: int, *, days: int = 1, sessions: Mapping[str, str] | None = None
+        self,
+        tenant: str,
+        arbitration: Arbitration,
+        now_ms: int,
+        *,
+        days: int = 1,
+        sessions: Mapping[str, str] = _NONE,
+        given: Mapping[str, Amounts] = _NOTHING,
     ) -> list[Row]:
         """The accounts of a tenant: those with a limit, and those in which something was used.
 
-        `days`: so many, today among them. `sessions`: those to be listed, with the agent that each runs. Raises as `reserve`.
+        `days`: so many, today among them. `sessions`: those to be listed that are not over, with the agent that each runs;
+        `given`: what of these was given when it was delegated to. Raises as `reserve`.
         """
         book = await self._read(tenant, None, now_ms)
-        ledger, agents = book.books.ledger, sessions or {}
+        ledger, agents = book.books.ledger, sessions
         dates = {day_of(max(0, now_ms - number * DAY_MS)) for number in range(days)}
         today = day_of(now_ms)
         declared: set[Account] = {*arbitration.in_all, *((*account, today) for account in arbitration.per_day)}
@@ -317,7 +325,7 @@ class Budgets:
         for account in sorted({*declared, *ledger.accounts(), *(("session", name) for name in agents)}):
             if (account[0] == "session" and account[1] not in agents) or (len(account) > 2 and account[2] not in dates):
                 continue
-            limits = _limits(_budget(account, agents, arbitration))
+            limits = _limits_of(account, agents, given, arbitration)
             for unit in UNITS:
                 used, reserved, limit = ledger.used(account, unit), ledger.reserved(account, unit), limits.get(unit)
                 if limit is None and not used and not reserved:
@@ -326,6 +334,10 @@ class Budgets:
                 day = account[2] if len(account) > 2 else None
                 found.append(Row(account[0], account[1] or tenant, day, unit, limit, used, reserved, left))
         return found
+
+    async def tree(self, tenant: str, session: str) -> tuple[list[Branch], bool]:
+        """A session and those that it has delegated to, directly or through others, what each used; whether these are all."""
+        return await read_tree(self._history, tenant, session)
 
     async def _read(self, tenant: str, session: str | None, now_ms: int, *, empty: bool = False) -> _Book:
         """The tenant's book, in which `session` is known (None: all of them); `empty`: there is nothing to read of it."""
@@ -382,12 +394,15 @@ def _cut(want: Want, tokens: int | None, microdollars: int | None, milliseconds:
     return max(output, min(1, want.output)), max(time, min(LEAST_MS, want.milliseconds))
 
 
-def _budget(account: Account, agents: Mapping[str, str], arbitration: Arbitration) -> Budget | None:
-    """What is declared for an account."""
+def _limits_of(
+    account: Account, agents: Mapping[str, str], given: Mapping[str, Amounts], arbitration: Arbitration
+) -> Mapping[str, int]:
+    """What is declared for an account, and of a session no more than it was given."""
     kind, name, *day = account
-    if kind == "session":
-        return arbitration.per_session.get(agents.get(name, ""))
-    return (arbitration.per_day if day else arbitration.in_all).get((kind, name))
+    if kind != "session":
+        return _limits((arbitration.per_day if day else arbitration.in_all).get((kind, name)))
+    limits = _limits(arbitration.per_session.get(agents.get(name, "")))
+    return at_most(limits, given[name]) if name in given else limits
 
 
 @lru_cache(maxsize=4096)

@@ -22,6 +22,7 @@ from agentos.abi.event import Event
 from agentos.kernel.booked import DAY_MS, HEARD, Payer, Told, day_of, told_of
 from agentos.kernel.budgets import RULE, RULE_HELD, Budgets, Held, Refused, Row, Want, no_history
 from agentos.kernel.journal import Journal
+from agentos.kernel.lineage import Paying
 from agentos.scheduler.declared import Arbitration, Budget, Price
 
 NOW = 1_795_000_000_000
@@ -145,13 +146,13 @@ async def test_an_answer_and_a_time_out_are_cut_to_what_is_left() -> None:
 
 async def test_a_child_pays_from_its_ancestors() -> None:
     """What several children of one session hold at the same time does not pass its budget."""
-    declared = Arbitration(per_session={"boss": Budget(tokens=100)})
+    declared, above = Arbitration(per_session={"boss": Budget(tokens=100)}), Paying(("top",), {"top": "boss"})
     past = Past()
     budgets = Budgets(past)
 
     async def child(number: int) -> Held | Refused | None:
         who = payer(f"s{number}", "a", lineage=("top",))
-        return await budgets.reserve("t", "c", who, Want(input=30), declared, NOW, agents={"top": "boss"})
+        return await budgets.reserve("t", "c", who, Want(input=30), declared, NOW, paying=above)
 
     answers = await asyncio.gather(*map(child, range(5)))
     held = [one for one in answers if isinstance(one, Held)]
@@ -160,7 +161,7 @@ async def test_a_child_pays_from_its_ancestors() -> None:
         past.decided(one)
     again = Budgets(past)
     assert isinstance(
-        await again.reserve("t", "d", payer("s9", lineage=("top",)), Want(input=11), declared, NOW, agents={"top": "boss"}),
+        await again.reserve("t", "d", payer("s9", lineage=("top",)), Want(input=11), declared, NOW, paying=above),
         Refused,
     )
 

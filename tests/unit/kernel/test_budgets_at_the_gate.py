@@ -22,8 +22,11 @@ from agentos.audit.findings import Roster, check_session
 from agentos.boot.budgets import budgeted_events
 from agentos.boot.charges import charged_events
 from agentos.drivers.port import ModelReply, ModelUnavailable, ReplyBroken
-from agentos.kernel.booked import day_of
-from agentos.kernel.budgets import Budgets, Row
+from agentos.kernel.admission import Admissions
+from agentos.kernel.admission import Request as AdmissionRequest
+from agentos.kernel.allowance import Allowance
+from agentos.kernel.booked import Payer, day_of
+from agentos.kernel.budgets import Budgets, Held, Row
 from agentos.kernel.charges import Charges
 from agentos.kernel.failures import Preempted
 from agentos.kernel.gate import Gate
@@ -307,3 +310,95 @@ async def test_a_reply_that_breaks_off_costs_all_that_was_reserved(budgeted: Bud
     assert (await gate.perform_model(journal, budgeted.current("default"))).step is Step.FAILED
     decided, failed = (await budgeted.published())[-2:]
     assert told(failed, "spent").get("tokens", 0) == (told(decided, "reserved")["tokens"] if counted else 0)
+
+
+def delegated(parent: str = "boss-1", agent: str = "worker", **given: int) -> dict[str, Any]:
+    """What the first event of a session says that `parent`, a session of `agent`, has delegated to."""
+    delegator: dict[str, Any] = {"session": parent, "agent": agent, "labels": {}, "tool": "delegate", "tools": None}
+    body = {"parent": parent, "call": "d1", "index": 0, "decided": 3, "tool": "delegate", "tools": None}
+    return {**body, "lineage": [parent], "delegators": [delegator], "budget": given or None}
+
+
+async def test_a_call_of_a_child_is_paid_by_its_parent(budgeted: Budgeted) -> None:
+    """The log names it, so the parent's sum is the same after a restart; and what is used up above is refused below."""
+    budgeted.arbitration = replace(budgeted.arbitration, per_session={"worker": Budget(calls=2)})
+    gate = budgeted.gate()
+    journals = [await budgeted.journal(f"s-{number}", delegated=delegated()) for number in range(2, 5)]
+    calls = [await budgeted.perform(gate, journal, "c1", "read", path="a") for journal in journals]
+    assert [call.step for call in calls] == [Step.FINISHED, Step.FINISHED, Step.DENIED]
+    asked = [event for event in await budgeted.published("s-2") if event.type == ev.SYSCALL_DECIDED]
+    assert told(asked[0], "reserved")["lineage"] == "boss-1"
+    for budgets in (budgeted.budgets, Budgets(budgeted_events(lambda _tenant: budgeted.log))):
+        assert budgets is not None
+        rows = await budgets.rows("default", budgeted.arbitration, budgeted.timer.now_ms(), sessions={"boss-1": "worker"})
+        assert [(row.used, row.left) for row in rows if row.kind == "session" and row.unit == "calls"] == [(2, 0)]
+
+
+async def test_what_a_child_was_given_bounds_it_where_nothing_else_does(budgeted: Budgeted) -> None:
+    """Also where its tenant declares no budget at all."""
+    gate, journal = budgeted.gate(), await budgeted.journal(delegated=delegated(calls=1))
+    assert (await budgeted.perform(gate, journal, "c1", "read", path="a")).step is Step.FINISHED
+    denied = await budgeted.perform(gate, journal, "c2", "read", path="a")
+    assert denied.decision is not None
+    assert denied.decision["rules"] == ["kernel.budget"]
+    assert "so much was given with the task" in denied.decision["reasons"][0]
+
+
+async def test_an_agent_above_that_is_not_declared_any_more_pays_for_nothing(budgeted: Budgeted) -> None:
+    """Nobody knows what it may use, so nothing is let through: the model neither."""
+    budgeted.arbitration = replace(budgeted.arbitration, per_session={"worker": Budget(calls=9)})
+    gate, journal = budgeted.gate(), await budgeted.journal(delegated=delegated(agent="gone"))
+    denied = await gate.perform_model(journal, budgeted.current("default"))
+    assert denied.decision is not None
+    assert denied.decision["rules"] == ["kernel.budget"]
+    assert "agent gone of session boss-1" in denied.decision["reasons"][0]
+
+
+async def test_who_waits_for_others_has_no_time_charged(budgeted: Budgeted) -> None:
+    """A parent would else hold the seconds that its children need; its call is as long as its Tool says."""
+    budgeted.arbitration = replace(budgeted.arbitration, per_session={"worker": Budget(milliseconds=5000)})
+    budgeted.tools = {
+        "hire": replace(budgeted.tools["send"], name="hire", driver={"builtin": {"primitive": "wait"}}, timeout_ms=3_600_000)
+    }
+    gate, journal = budgeted.gate(), await budgeted.journal()
+    assert (await budgeted.perform(gate, journal, "c1", "hire", path="a")).step is Step.FINISHED
+    decided, finished = (await budgeted.published())[-2:]
+    assert "milliseconds" not in told(decided, "reserved")
+    assert told(finished, "spent") == {"calls": 1}
+    hire = budgeted.tools["hire"]
+    assert Allowance(Held("t", ("s", "c"), Payer("s", "a", "p", ""), {}, 0, 0), timeless=True).bounded(hire) is hire
+
+
+async def test_a_request_that_was_counted_is_not_reserved_by_its_bytes_again(budgeted: Budgeted) -> None:
+    """The second call holds what the provider has counted and a token for each byte that has come since."""
+    budgeted.arbitration = replace(budgeted.arbitration, per_session={"worker": Budget(tokens=10**9)})
+    budgeted.model.replies = [calls(("c1", "read", {"path": "a"})), text("done")]
+    sessions = budgeted.sessions()
+    session = (await sessions.create("default", "worker", "work " * 1000, None, "principal/op")).id
+    await settled(sessions)
+    held = [told(event, "reserved") for event in await budgeted.published(session) if event.type == ev.SYSCALL_DECIDED]
+    first, second = (one["tokens"] for one in held if "tokens" in one)
+    assert first > 5000 + 500
+    assert 10 + 500 < second < 500 + 500
+
+
+@pytest.mark.parametrize(
+    ("answer", "billed", "lost"),
+    [
+        (ModelReply(({"type": "text", "text": "hi"},), "end_turn", 10, 5), (10, 5), False),
+        (ModelReply(({"type": "tool_use", "id": "model-1", "name": "read", "input": {}},), "tool_use", 10, 5), (10, 5), False),
+        (ModelReply(({"type": "text", "text": "hi"},), "end_turn", 10, -5), None, True),
+        (ReplyBroken("no JSON"), None, True),
+        (ModelUnavailable("refused"), None, False),
+    ],
+)
+async def test_what_is_billed_is_told_to_whoever_let_it_in(
+    budgeted: Budgeted, answer: Any, billed: tuple[int, int] | None, lost: bool
+) -> None:
+    """Also of a reply that cannot be kept: the share of who asked pays for it."""
+    budgeted.model = Answers(answer)  # type: ignore[assignment]
+    gate, journal, admissions = budgeted.gate(), await budgeted.journal(), Admissions(budgeted.timer)
+    admissions.declare("default", budgeted.arbitration)
+    with await admissions.admit(AdmissionRequest("default", "s-1", "c", "worker", "standard", (("default", "m"),))) as ticket:
+        await gate.perform_model(journal, budgeted.current("default"), "m", ticket)
+        assert (ticket.billed, ticket.lost) == (billed, lost)
