@@ -1,12 +1,16 @@
 """The audit chain of a tenant: what was done to its log itself, in a chain of its own that is never dropped.
 
-Six types of open events stand in it, each by the principal who did it:
+Ten types of open events stand in it, each by the principal who did it:
 
     agentos.audit.erased     payloads of sessions are gone for good, on this basis, with these keys (the tombstone)
     agentos.audit.held       a session, an agent's sessions or a period must be kept whatever else is asked (a legal hold)
     agentos.audit.released   that hold is over
     agentos.audit.exported   an evidence pack left the runtime: its digest, and what was in it (`audit.exported`)
     agentos.audit.unlocked   a lock was taken from the session that held it
+    agentos.audit.frozen     a kill switch was thrown: nothing of its scope decides or acts any more
+    agentos.audit.thawed     and taken back
+    agentos.audit.switched   an agent or a trigger was enabled or disabled
+    agentos.audit.refused    something came that no decision of ours had asked for, so many times
     agentos.audit.retired    a stream was exported and dropped whole
 
 `AuditRecord` is the fold of the chain. `append` decides on the newest record and stores behind exactly that one: what somebody
@@ -26,7 +30,8 @@ from agentos.abi.canonical import Json
 from agentos.abi.erased import erased_by
 from agentos.abi.errors import ChainBroken, SequenceConflict
 from agentos.abi.event import Event
-from agentos.abi.ids import Clock, Random, is_name, new_id
+from agentos.abi.freeze import Freeze, FreezeScope, ScopeKind, read_scope
+from agentos.abi.ids import FLEET, Clock, Random, is_name, new_id
 from agentos.audit.exported import Exported, read_exported
 from agentos.eventlog.keys import ID_BYTES
 from agentos.eventlog.port import EventLog, Message
@@ -81,6 +86,18 @@ class Hold:
         return {kind: name for kind, name in named.items() if name is not None}
 
 
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """An agent or a trigger that was enabled or disabled."""
+
+    what: str
+    name: str
+    on: bool
+    reason: str
+    actor: str
+    time_ms: int
+
+
 @dataclass(slots=True)
 class AuditRecord:
     """What the audit chain says. Changed by its chain alone."""
@@ -95,6 +112,12 @@ class AuditRecord:
     released: dict[str, Hold] = field(default_factory=dict)
     retired: dict[str, dict[str, int]] = field(default_factory=dict)
     """Period → its streams that were retired, and how many events each had. Whether that was signed is in `audit.retired`."""
+    frozen: dict[str, Freeze] = field(default_factory=dict)
+    """The freezes in force, by id, oldest first; those of the fleet among them."""
+    thawed: dict[str, Freeze] = field(default_factory=dict)
+    """Those that were taken back."""
+    switched: dict[tuple[str, str], Switched] = field(default_factory=dict)
+    """By kind (`agent`, `trigger`) and name: how it was switched last."""
     exported: dict[str, Exported] = field(default_factory=dict)
     """The evidence packs that this runtime made, by digest."""
 
@@ -128,6 +151,16 @@ class AuditRecord:
                 self.exported[pack.pack] = pack
             case ev.AUDIT_UNLOCKED:
                 _text(data, "lock"), _text(data, "reason")
+            case ev.AUDIT_FROZEN:
+                freeze = _freeze(event)
+                self.frozen[freeze.id] = freeze
+            case ev.AUDIT_THAWED:
+                self.thawed[data["freeze"]] = self.frozen.pop(data["freeze"])
+            case ev.AUDIT_SWITCHED:
+                switched = _switched(event)
+                self.switched[switched.what, switched.name] = switched
+            case ev.AUDIT_REFUSED:
+                _text(data, "what"), _text(data, "code")
             case ev.AUDIT_RETIRED:
                 period, size = _text(data, "period"), data["size"]
                 if PERIOD.fullmatch(period) is None or type(size) is not int:
@@ -253,6 +286,40 @@ def unlocked_entry(lock: str, session: str | None, token: int, reason: str) -> E
 def retired_entry(signed: Mapping[str, Json], period: str, basis: str, *, overruled: bool) -> Entry:
     """The end of a stream to be; `signed` is what `Prover.retire` says of it."""
     return ev.AUDIT_RETIRED, {**signed, "period": period, "basis": basis, "overruled": overruled}
+
+
+def frozen_entry(freeze: str, scope: FreezeScope, reason: str, in_force_us: int) -> Entry:
+    """A freeze, which holds in memory already since `in_force_us` after it was asked for."""
+    return ev.AUDIT_FROZEN, {"freeze": freeze, "scope": scope.to_dict(), "reason": reason, "in_force_us": in_force_us}
+
+
+def thawed_entry(freeze: str, reason: str) -> Entry:
+    """The end of a freeze to be."""
+    return ev.AUDIT_THAWED, {"freeze": freeze, "reason": reason}
+
+
+def switched_entry(what: str, name: str, reason: str, *, on: bool) -> Entry:
+    """An agent or a trigger that is to be on, or off, from now."""
+    return ev.AUDIT_SWITCHED, {"what": what, "name": name, "on": on, "reason": reason}
+
+
+def refused_entry(what: str, code: str, count: int, first_ms: int, last_ms: int) -> Entry:
+    """So many of something were refused between two times."""
+    return ev.AUDIT_REFUSED, {"what": what, "code": code, "count": count, "first_ms": first_ms, "last_ms": last_ms}
+
+
+def _freeze(event: Event) -> Freeze:
+    data = event.data
+    scope = read_scope(data["scope"])
+    tenant = FLEET if scope.kind is ScopeKind.FLEET else event.tenant
+    return Freeze(_text(data, "freeze"), tenant, scope, _text(data, "reason"), event.actor, event.time_ms)
+
+
+def _switched(event: Event) -> Switched:
+    data = event.data
+    if type(data["on"]) is not bool:
+        raise TypeError("`on` is true or false")
+    return Switched(_text(data, "what"), _text(data, "name"), data["on"], _text(data, "reason"), event.actor, event.time_ms)
 
 
 def _hold(event: Event) -> Hold:

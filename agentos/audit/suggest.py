@@ -12,6 +12,7 @@ from typing import Final
 
 from agentos.abi.canonical import Json
 from agentos.abi.event import rfc3339
+from agentos.policy.granting import settled_by_own_grant
 
 LONGEST: Final = 200
 """Most characters of a text that a condition names; a longer one is left open, and said so."""
@@ -49,7 +50,7 @@ def suggest(decisions: Sequence[Mapping[str, Json]], *, name: str, now_ms: int) 
 
 def _only_grants(item: Mapping[str, Json]) -> bool:
     rules = item["decision"]["rules"]
-    return item["decision"]["effect"] == "deny" and bool(rules) and all(rule.startswith("grants.") for rule in rules)
+    return item["decision"]["effect"] == "deny" and bool(rules) and all(map(settled_by_own_grant, rules))
 
 
 def _args(item: Mapping[str, Json]) -> Args:

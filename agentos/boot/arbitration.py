@@ -33,6 +33,9 @@ from agentos.scheduler.share import Path
 DEFAULT_PROGRAM: Final = "default"
 _MAX_OUTPUT: Final = 4096
 
+_ADDED: Final = {"anthropic": 1000}
+"""Tokens that a provider adds to any request of ours. Anthropic documents 530 at most: instructions, where there are tools."""
+
 Spec = Mapping[str, Json]
 
 
@@ -111,6 +114,7 @@ def endpoint(model: Resource) -> Endpoint:
         max_output=spec.get("maxOutputTokens", largest),
         continues=spec.get("continuesPartial", False),
         batch=_batch(spec["batch"], 100 if price is None else price.get("batchPercent", 100)) if "batch" in spec else None,
+        added_tokens=_ADDED.get(spec["provider"], 0),
     )
 
 

@@ -2,6 +2,12 @@
 
 One account per tenant (`T-<tenant>`) and one for the fleet (`AGENTOS`, with the registry). The runtime is one user in each; every
 principal is a user of its account that may publish below `ctl.<name>.` and subscribe below `_INBOX.<name>.`, nothing else.
+
+Delegations are sent by a user of their own: of each tenant the runtime holds a second key, and that user may publish below
+`task.<its key>.` and hear its own answers, nothing else. Nobody else may publish below `task.`, not the runtime's first user
+either.
+On a server of somebody else's the key signs, and the one user that there is sends: who else can publish in that account is for
+its operator to say, and what is not signed with the key begins nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +25,8 @@ from agentos.eventlog.adapters.connection import connect
 from agentos.eventlog.adapters.credentials import NKey, create_seed, read_seed, write_seed
 from agentos.eventlog.adapters.nats_server import ANY_PORT, NatsServer
 from agentos.eventlog.adapters.server_config import Account, ServerConfig, User
-from agentos.registry.principal import Principal
+from agentos.eventlog.adapters.tasks import SUBJECTS
+from agentos.registry.principal import PUBLISHER, Principal
 
 FLEET_ACCOUNT: Final = "AGENTOS"
 
@@ -28,6 +35,9 @@ MOST_REPLICAS: Final = 5
 
 INBOX: Final = "_INBOX.RUNTIME"
 """Where the runtime gets its own answers: no principal can have a name in capitals, and so none can listen there."""
+
+SENDER_INBOX: Final = "_INBOX.SENDER"
+"""Where the sender of delegations gets its answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,12 @@ class Backend(Protocol):
     async def connect(self, tenant: str) -> Client:
         """A connection of the runtime into the account of `tenant` (`*`: the fleet's)."""
 
+    def sender(self, tenant: str) -> NKey:
+        """The key that signs what is delegated in `tenant`. Raises IdentityError for one that cannot be read."""
+
+    async def connect_sender(self, tenant: str) -> Client:
+        """A connection that sends what is delegated in `tenant`: it can do nothing else where we say who may do what."""
+
     def user_stanza(self, principal: Principal) -> str | None:
         """What an operator of an external server must add for `principal`; None where we do it ourselves."""
 
@@ -79,8 +95,14 @@ def account_of(tenant: str) -> str:
 
 
 def user_of(principal: Principal) -> User:
-    """A principal as a user of the server: it may knock at its own door and hear its own answers."""
-    return User(principal.public_key, publish=(f"ctl.{principal.name}.>",), subscribe=(f"_INBOX.{principal.name}.>",))
+    """A principal as a user of the server: it may knock at its own door, as a publisher send events, and hear its own answers."""
+    events = (f"evt.{principal.name}.>",) if PUBLISHER in principal.roles and not principal.fleet else ()
+    return User(principal.public_key, publish=(f"ctl.{principal.name}.>", *events), subscribe=(f"_INBOX.{principal.name}.>",))
+
+
+def sender_of(key: NKey) -> User:
+    """The sender of delegations as a user of the server."""
+    return User(key.public_key, publish=(f"task.{key.public_key}.>",), subscribe=(f"{SENDER_INBOX}.>",))
 
 
 class Embedded:
@@ -122,6 +144,13 @@ class Embedded:
             reconnect=True,
         )
 
+    def sender(self, tenant: str) -> NKey:
+        return _key(self._keys / f"{account_of(tenant)}.sender.nk", self._random)
+
+    async def connect_sender(self, tenant: str) -> Client:
+        name = f"sender {account_of(tenant)}"
+        return await connect(self._server.url, self.sender(tenant), name=name, inbox_prefix=SENDER_INBOX, reconnect=True)
+
     def user_stanza(self, principal: Principal) -> str | None:
         return None
 
@@ -148,21 +177,29 @@ class Embedded:
         accounts = []
         for tenant in (FLEET, *sorted(tenants)):
             users = [user_of(one) for one in principals if one.valid and one.tenant == tenant]
-            accounts.append(Account(account_of(tenant), (User(self._key(tenant).public_key), *users)))
+            senders = [] if tenant == FLEET else [sender_of(self.sender(tenant))]
+            runtime = User(self._key(tenant).public_key, never=(SUBJECTS,))
+            accounts.append(Account(account_of(tenant), (runtime, *senders, *users)))
         return ServerConfig(tuple(accounts), sync_always=self._sync_always)
 
     def _key(self, tenant: str) -> NKey:
-        path = self._keys / f"{account_of(tenant)}.nk"
-        if not path.exists():
-            write_seed(path, create_seed(self._random))
-        return read_seed(path)
+        return _key(self._keys / f"{account_of(tenant)}.nk", self._random)
+
+
+def _key(path: Path, random: Random) -> NKey:
+    """The key in `path`, made if there is none."""
+    if not path.exists():
+        write_seed(path, create_seed(random))
+    return read_seed(path)
 
 
 class Remote:
     """A server that somebody else runs. The credentials lead into one account, so there is one tenant: `default`."""
 
-    def __init__(self, external: External) -> None:
+    def __init__(self, external: External, keys: Path, random: Random) -> None:
         self._external = external
+        self._keys = keys / "nats"
+        self._random = random
 
     @property
     def url(self) -> str:
@@ -192,10 +229,18 @@ class Remote:
             reconnect=True,
         )
 
+    def sender(self, tenant: str) -> NKey:
+        # It never opens a connection: a server that is not ours hears nothing signed with it but envelopes.
+        return _key(self._keys / f"{account_of(tenant)}.sender.nk", self._random)
+
+    async def connect_sender(self, tenant: str) -> Client:
+        return await self.connect(tenant)
+
     def user_stanza(self, principal: Principal) -> str | None:
         user = user_of(principal)
-        publish, subscribe = (user.publish or ())[0], (user.subscribe or ())[0]
-        return f'{{ nkey: {user.public_key}, permissions {{ publish: "{publish}", subscribe: "{subscribe}" }} }}'
+        words = [f'"{subject}"' for subject in user.publish or ()]
+        publish = words[0] if len(words) == 1 else f"[{', '.join(words)}]"
+        return f'{{ nkey: {user.public_key}, permissions {{ publish: {publish}, subscribe: "{(user.subscribe or ())[0]}" }} }}'
 
     async def facts(self) -> dict[str, str | bool]:
         client = await self.connect(FLEET)

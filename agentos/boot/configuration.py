@@ -11,6 +11,8 @@ from agentos.abi.errors import EngineUnavailable, NotFound, PolicyError
 from agentos.abi.ids import DEFAULT_TENANT
 from agentos.abi.resource import Key, Resource
 from agentos.boot.arbitration import DEFAULT_PROGRAM, arbitration, deadline_ms, usable_models
+from agentos.boot.standing_spec import standing_spec
+from agentos.boot.trigger_spec import trigger_spec
 from agentos.drivers.dispatch import model_spec, tool_spec
 from agentos.kernel.arguments import compile_check
 from agentos.kernel.port import AgentSpec, Configuration
@@ -69,6 +71,7 @@ async def configure(factory: PolicyEngineFactory, state: State, tenant: str) -> 
         decider=decider,
         approval_timeout_ms=approvals.get("timeoutSeconds", 86_400) * 1000,
         approval_valid_ms=approvals.get("validSeconds", 3_600) * 1000,
+        triggers={item.key.name: trigger_spec(item) for item in own if item.key.kind == "Trigger"},
         arbitration=arbitration(resources, tenant),
         lock_victim=locks.get("victim", "requester"),
     )
@@ -90,6 +93,7 @@ def _agent(resource: Resource) -> AgentSpec:
         priority=spec.get("priorityClass", STANDARD),
         deadline_ms=deadline_ms(spec),
         fail_fast=bool(spec.get("failFast", False)),
+        standing=standing_spec(spec),
     )
 
 

@@ -20,6 +20,7 @@ from agentos.audit.audit_chain import AuditChain
 from agentos.audit.erasure import Erasure
 from agentos.audit.retired import Retired, vouched
 from agentos.audit.retirement import Retirement
+from agentos.boot.budgets import spent_in
 from agentos.boot.checkpoints import Checkpoints, Notary
 from agentos.boot.tenants import Tenant, Tenants
 from agentos.eventlog.adapters.streams import drop_stream
@@ -238,7 +239,9 @@ class _Notary:
     async def retire(self, streams: Sequence[str], packs: Sequence[str]) -> Sequence[dict[str, Json]]:
         """See `audit.retirement.Notary.retire`."""
         await self._notary.now()
-        return [await self._notary.prover.retire(stream, packs) for stream in streams]
+        signed = [await self._notary.prover.retire(stream, packs) for stream in streams]
+        # Budgets for all time go on counting what is dropped with the log of it.
+        return [{**one, "spent": await spent_in(self._streams, str(one["stream"]))} for one in signed]
 
     async def vouched(self) -> Mapping[str, Retired]:
         """See `audit.retirement.Notary.vouched`."""

@@ -8,6 +8,8 @@
 | before-TYPE, after-TYPE | the same, of one type of event: `before-syscall.decided`, `after-session.owned` |
 | before-act, after-act | around each call of a tool |
 | before-model, after-model | around each call of a model |
+| before-firing.NAME, after-firing.NAME | around each write to the record of a trigger |
+| before-mark.NAME, after-mark.NAME | around what is kept of a firing of it that is done with |
 
 It is for tests alone. Without the variable nothing is wrapped; with it the runtime says so in its log as it starts.
 """
@@ -27,6 +29,7 @@ from agentos.abi.record import header_of
 from agentos.abi.syscall import Result
 from agentos.drivers.port import CallContext, Driver, Found, ModelProvider, ModelReply, ModelRequest, ModelSpec, ToolSpec
 from agentos.eventlog.port import EventLog, Message, Stored
+from agentos.kernel.progress import ProgressStore
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +77,10 @@ class Failpoints:
     def models(self, inner: ModelProvider) -> ModelProvider:
         """`inner`, with a point before and after each call."""
         return _Models(inner, self)
+
+    def records(self, inner: ProgressStore) -> ProgressStore:
+        """`inner`, with a point before and after each write."""
+        return _Records(inner, self)
 
 
 def _kill() -> None:
@@ -159,3 +166,26 @@ class _Models:
 
     async def close(self) -> None:
         await self._inner.close()
+
+
+class _Records:
+    def __init__(self, inner: ProgressStore, points: Failpoints) -> None:
+        self._inner = inner
+        self._points = points
+
+    async def read(self, key: str) -> tuple[bytes, int] | None:
+        return await self._inner.read(key)
+
+    async def write(self, key: str, data: bytes, *, expected: int | None) -> int:
+        kind, trigger = key.split(".")[:2]
+        name = f"{'firing' if kind == 'state' else kind}.{trigger}"
+        self._points.reach(f"before-{name}")
+        revision = await self._inner.write(key, data, expected=expected)
+        self._points.reach(f"after-{name}")
+        return revision
+
+    async def forget(self, key: str) -> None:
+        await self._inner.forget(key)
+
+    async def all(self) -> list[tuple[str, bytes]]:
+        return await self._inner.all()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -18,31 +17,27 @@ from nats.errors import Error as NatsError
 
 from agentos import __version__
 from agentos.abi.canonical import Json
-from agentos.abi.errors import AgentOSError, EngineUnavailable, Unavailable
+from agentos.abi.errors import AgentOSError, EngineUnavailable
 from agentos.abi.ids import DEFAULT_TENANT, FLEET
 from agentos.audit.keyring import KeyRing
 from agentos.boot.backend import Backend, Embedded, External, Remote
 from agentos.boot.backup import Backups
-from agentos.boot.batches import BatchEndpoints, make_batches
-from agentos.boot.budgets import budgeted_events
-from agentos.boot.charges import charged_events
 from agentos.boot.checkpoints import Checkpoints
-from agentos.boot.claim import Claim, make_claim
-from agentos.boot.configuration import Configurations, tenants_of
+from agentos.boot.claim import make_claim
+from agentos.boot.configuration import tenants_of
+from agentos.boot.daemons import schedule
 from agentos.boot.desired import Desired, validate
+from agentos.boot.doors import Listen
 from agentos.boot.engines import Engines, RemotePolicy, make_engines
 from agentos.boot.erasures import Erasures
 from agentos.boot.expiry import Expiry
-from agentos.boot.failpoints import Failpoints
 from agentos.boot.home import Home
 from agentos.boot.litestream import Litestream
 from agentos.boot.log_terms import log_terms, require_terms
+from agentos.boot.parts import Parts
 from agentos.boot.scheduling import arbitrate
-from agentos.boot.standing import Standing
 from agentos.boot.status import status_of
-from agentos.boot.strays import Strays
-from agentos.boot.system import LoopSpawner, SystemRandom, SystemTimer
-from agentos.boot.tenants import Tenants
+from agentos.boot.system import SystemRandom, SystemTimer
 from agentos.boot.verbs import Opened, verbs
 from agentos.boot.watch import keep_alive
 from agentos.control.adapters.nats_service import ControlService
@@ -50,24 +45,10 @@ from agentos.control.authorize import Authorize
 from agentos.control.backup_verbs import BackupVerbs
 from agentos.control.identity import Identity
 from agentos.control.principal import Caller
-from agentos.drivers.adapters.builtin import BuiltinDriver
-from agentos.drivers.adapters.locks_nats import NatsLocks
-from agentos.drivers.dispatch import Drivers, Providers
 from agentos.eventlog.adapters.credentials import create_seed
 from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
 from agentos.eventlog.subject import REGISTRY_STREAM
-from agentos.kernel.admission import Admissions
-from agentos.kernel.budgets import Budgets
-from agentos.kernel.charges import Charges
-from agentos.kernel.fork import Forks
-from agentos.kernel.gate import SYSTEM, Gate
-from agentos.kernel.life import Life
-from agentos.kernel.locks import LockKeeper
-from agentos.kernel.sessions import Sessions
-from agentos.kernel.snapshot import Snapshots
-from agentos.kernel.tenure import Alone, Watched
-from agentos.kernel.turn import Runner
-from agentos.kernel.workspace import Workspaces
+from agentos.kernel.gate import SYSTEM
 from agentos.policy.adapters.embedded import EmbeddedFactory
 from agentos.policy.decide import ControlDecider, Decider
 from agentos.policy.port import Place
@@ -85,58 +66,18 @@ KEEP_UP_S: Final = 1.0
 """Seconds until putting a revision in force is tried again."""
 
 
-class Runtime:
+class Runtime(Parts):
     """A runtime that serves. Made by `open_runtime`."""
 
     def __init__(self, home: Home, backend: Backend, engines: Engines) -> None:
-        self.home = home
-        self.backend = backend
-        self.timer = SystemTimer()
-        self.random = SystemRandom()
-        self.engines = engines
-        self.factory = engines.deciding
-        self.configurations = Configurations(self.factory)
-        self.tenants = Tenants(backend, home, self.random)
-        self.models = Providers()
-        self.workspaces = Workspaces(home.workspaces)
-        self.admissions = Admissions(self.timer)
-        self.locks = LockKeeper(self._lock_store, self.configurations, self.timer, self.admissions)
-        self.drivers = Drivers(builtin=BuiltinDriver(self.locks))
-        charges = Charges(charged_events(lambda tenant: self.tenants.get(tenant).streams))
-        self.budgets = Budgets(budgeted_events(lambda tenant: self.tenants.get(tenant).streams))
-        points = Failpoints.of_environment(os.environ)
-        drivers, models = (points.drivers(self.drivers), points.models(self.models)) if points else (self.drivers, self.models)
-        # A home of our own is locked; on a server of somebody else's another home may lead into the same account.
-        tenure = Alone() if isinstance(backend, Embedded) else Watched(self._serves, self.timer)
-        self.batch_endpoints = BatchEndpoints()
-        self.batches = make_batches(self.tenants, self.batch_endpoints, self.timer, self.random)
-        gate = Gate(drivers, models, self.workspaces, self.timer, charges, tenure, self.budgets, self.batches)
-        self.snapshots = Snapshots(lambda tenant: self.tenants.get(tenant).snapshots)
-        self.sessions = Sessions(
-            logs=(lambda tenant: points.log(self.tenants.log(tenant))) if points else self.tenants.log,
-            source=self.configurations,
-            gate=gate,
-            runner=Runner(gate, self.configurations, LoopSpawner(), self.timer, self.admissions),
-            drivers=self.drivers,
-            workspaces=self.workspaces,
-            timer=self.timer,
-            random=self.random,
-            snapshots=self.snapshots,
-        )
-        self.sessions.at_end(self.locks.ended)
-        self.sessions.at_end(self.batches.ended)
-        self.locks.idle = self.sessions.idle
-        self.standing = Standing(self.sessions, self.tenants, self.timer, self.locks, self.batches)
-        self._claim: Claim | None = None
-        self.life = Life(self.sessions, self.configurations, gate)
-        self.forks = Forks(self.sessions, self.configurations, self.tenants.log, self.workspaces, self.timer, self._join)
+        super().__init__(home, backend, engines)
+        self.listen: Listen | None = None
         self._stop = asyncio.Event()
         self._changing = asyncio.Lock()
         self._created: str | None = None
         self.facts: dict[str, str | bool] = {}
         self._control: ControlService | None = None
         self.checkpoints: Checkpoints | None = None
-        self.erasures: Erasures | None = None
         self.litestream: Litestream | None = None
         self.started_ms = self.timer.now_ms()
 
@@ -153,6 +94,8 @@ class Runtime:
             f"policy: {self.factory.version}",
             f"listening on {self.url}",
         ]
+        if self.doors.url:
+            lines.append(f"webhooks: {self.doors.url}/hooks/<tenant>/<path>")
         if self._created is not None:
             lines.append(f"created the first principal, {FIRST_OPERATOR}: {self._created}")
         return lines
@@ -162,8 +105,8 @@ class Runtime:
         waits: list[asyncio.Task[object]] = [asyncio.create_task(stop.wait()), asyncio.create_task(self._stop.wait())]
         if isinstance(self.backend, Embedded):
             waits.append(asyncio.create_task(keep_alive(self.backend, self.timer, self.home.nats)))
-        if self._claim is not None:
-            waits.append(asyncio.create_task(self._claim.lost(self.timer)))
+        if self.claim is not None:
+            waits.append(asyncio.create_task(self.claim.lost(self.timer)))
         try:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -178,7 +121,7 @@ class Runtime:
         registry_client = await self.backend.connect(FLEET)
         stack.push_async_callback(registry_client.close)
         if not isinstance(self.backend, Embedded):
-            self._claim = await make_claim(registry_client, self.random)
+            self.claim = await make_claim(registry_client, self.random)
         await ensure_streams(registry_client, (REGISTRY_STREAM,))
         registry_log = JetStreamLog(registry_client)
         registry = Registry(registry_log, self.timer, self.random)
@@ -196,13 +139,7 @@ class Runtime:
         ring = KeyRing.open(self.home.keys / "evidence.pem", self.random)
         checkpoints = self.checkpoints = Checkpoints(self.home.read, ring, self.timer, self.random)
         stack.push_async_callback(checkpoints.close)
-        stack.push_async_callback(self.models.close)
-        stack.push_async_callback(self.batch_endpoints.close)
-        stack.push_async_callback(self.batches.close)
-        stack.push_async_callback(self.drivers.close)
-        stack.push_async_callback(self.locks.close)
-        stack.push_async_callback(self.admissions.close)
-        stack.push_async_callback(self.sessions.close)
+        self.close_after(stack)
         erasures = self.erasures = Erasures(
             self.tenants, checkpoints, registry, self.sessions, self.workspaces, self.timer, self.random
         )
@@ -212,6 +149,7 @@ class Runtime:
             await self.tenants.open(name, terms)
             await checkpoints.open(name, self.tenants.get(name).client, self.tenants.get(name).streams, replicas=terms.replicas)
             await erasures.open(name)
+        await self.freezing.open(names)
 
         policy = await self._control_policy()
         stack.callback(policy.close)
@@ -263,31 +201,19 @@ class Runtime:
                 await self._control.serve(tenant.client, tenant.name)
         for tenant in self.tenants.all():
             await self.standing.take_over(tenant)
+            await self.deliveries.open(tenant)
+        schedule(self, checkpoints, erasures)
         for work, name in (
             (self.standing.run(), "take over what runs nowhere"),
+            (self.supervision.run(), "keep standing agents alive"),
+            (self.triggers.run(), "fire what is due"),
             (keep_up(), "keep up with the registry"),
             (Expiry(self.sessions, self.tenants, self.timer).run(), "end what nobody answers"),
-            (Strays(self.tenants, checkpoints, self.sessions, self.workspaces, self.timer).sweep(), "remove stray workspaces"),
         ):
             stack.push_async_callback(_cancel, asyncio.create_task(work, name=name))
+        await self.doors.open(stack, principals, self.listen)
         self.home.announce(self.url)
         stack.callback(self.home.withdraw)
-
-    def _lock_store(self, tenant: str) -> NatsLocks:
-        served = self.tenants.get(tenant)
-        return NatsLocks(served.client, self.timer, self.random, lambda: served.streams.replicas)
-
-    async def _join(self, tenant: str, session: str, other: str) -> None:
-        """Let a fork share the key of the session that it repeats."""
-        if self.erasures is None:
-            # A fork with a key of its own would outlive the erasure of what it repeats.
-            raise Unavailable("the runtime is not ready yet", mend="ask again in a moment")
-        await self.erasures.join(tenant, session, other)
-
-    async def _serves(self, tenant: str) -> bool:
-        """Whether this runtime's claim is the newest. There is one tenant where there is a claim."""
-        del tenant
-        return self._claim is not None and await self._claim.newest()
 
     async def _control_policy(self) -> ControlDecider:
         """Who may ask for what. Without an engine the runtime stands, and denies every command and says why."""
@@ -317,12 +243,17 @@ class Runtime:
                     await self.checkpoints.open(name, opened.client, opened.streams, replicas=terms.replicas)
                 if self.erasures is not None:
                     await self.erasures.open(name)
+                    await self.freezing.open((name,))
                 if self._control is not None and isinstance(self.backend, Embedded):
                     await self._control.serve(opened.client, name)
         await self.configurations.refresh(state)
         arbitrate(self.admissions, self.configurations)
+        self.freezing.stir()
         for tenant in fresh:
             await self.standing.take_over(tenant)
+            await self.deliveries.open(tenant)
+        self.supervision.stir()
+        self.triggers.changed()
 
     async def _first_operator(self, principals: Principals) -> None:
         if await principals.list():
@@ -366,6 +297,7 @@ async def open_runtime(
     policy: Place = Place.EMBEDDED,
     remote_policy: RemotePolicy | None = None,
     litestream: Path | None = None,
+    webhooks: Listen | None = None,
 ) -> AsyncIterator[Runtime]:
     """Start a runtime on `home`; it serves while the block runs and is stopped, in order, after it.
 
@@ -376,12 +308,16 @@ async def open_runtime(
     with home.own():
         async with AsyncExitStack() as stack:
             replication = Litestream(litestream, home, SystemTimer()) if litestream is not None else None
-            backend: Backend = Remote(external) if external else Embedded(home.nats, home.keys, SystemRandom(), port)
+            random = SystemRandom()
+            backend: Backend = Embedded(home.nats, home.keys, random, port)
+            if external is not None:
+                backend = Remote(external, home.keys, random)
             stack.push_async_callback(backend.stop)
             await backend.start((DEFAULT_TENANT,))
             engines = await make_engines(policy, remote=remote_policy, bundles=home.bundles)
             stack.callback(engines.close)
             runtime = Runtime(home, backend, engines)
+            runtime.listen = webhooks
             if replication is not None:
                 # Ended only after the read models were closed: what they wrote last is still sent.
                 stack.push_async_callback(replication.stop)

@@ -16,6 +16,7 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, NotFound, PayloadErased, Unavailable
 from agentos.boot.tenants import Tenant, Tenants
 from agentos.drivers.batch_desk import Batches
+from agentos.kernel.cascade import Cascade
 from agentos.kernel.locks import LockKeeper
 from agentos.kernel.port import Timer
 from agentos.kernel.sessions import Sessions
@@ -39,10 +40,13 @@ LEAVE_MS: Final = 300_000
 class Standing:
     """Takes over sessions of all tenants."""
 
-    def __init__(self, sessions: Sessions, tenants: Tenants, timer: Timer, locks: LockKeeper, batches: Batches) -> None:
+    def __init__(
+        self, sessions: Sessions, tenants: Tenants, timer: Timer, locks: LockKeeper, batches: Batches, cascade: Cascade
+    ) -> None:
         self._sessions = sessions
         self._locks = locks
         self._batches = batches
+        self._cascade = cascade
         self._tenants = tenants
         self._timer = timer
         self._seen: dict[str, frozenset[str]] = {}
@@ -66,6 +70,8 @@ class Standing:
             self._late.add(tenant.name)
             return
         self._late.discard(tenant.name)
+        found = await asyncio.to_thread(read.sessions, tenant.store, origin="delegated", live_only=True, limit=MANY)
+        await self._cascade.recover(tenant.name, [(row["id"], row["parent"]) for row in found if row["parent"]])
         for state in ("waiting", "paused"):
             self._sessions.adopt(tenant.name, await asyncio.to_thread(read.names, tenant.store, state=state))
         for row in await _to_run(tenant):

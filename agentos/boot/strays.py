@@ -1,7 +1,7 @@
 """Workspaces that no session has: a creation that never reached the log left its folder, with the input of a run in it.
 
 A runtime that dies between the folder and the first event leaves one, and so does a log that was away. Nobody would ever remove
-it: there is no session to erase, and no month to retire it with. So each start looks for them, in the background.
+it: there is no session to erase, and no month to retire it with. So somebody looks for them, every hour (`boot.daemons`).
 
 What may belong to a session is never removed. A stray is a folder with a name that `new_id` makes, both name and folder older
 than an hour, of a session that nobody runs or creates; the index does not know it; the log, which has just been found in order up
@@ -46,16 +46,19 @@ class Strays:
         self._workspaces = workspaces
         self._clock = clock
 
-    async def sweep(self) -> None:
-        """Look once. What goes wrong is told in the log of the runtime, and the next start looks again."""
+    async def sweep(self) -> int:
+        """Look once; return how many were removed. What goes wrong is told in the log of the runtime, until the next look."""
+        total = 0
         for tenant in self._tenants.all():
             try:
                 removed = await self._sweep(tenant)
             except (AgentOSError, OSError) as error:
                 log.warning("workspaces of tenant %s that no session has cannot be looked for: %s", tenant.name, error)
             else:
+                total += removed
                 if removed:
                     log.info("removed %d workspaces of tenant %s whose sessions never came to be", removed, tenant.name)
+        return total
 
     async def _sweep(self, tenant: Tenant) -> int:
         names = await asyncio.to_thread(aged, self._workspaces, tenant.name, self._clock.now_ms() - AGE_MS)

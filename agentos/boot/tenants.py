@@ -107,15 +107,25 @@ class Tenants:
         """The event log of a tenant. Raises NotFound."""
         return self.get(name).log
 
-    async def sessions(self, tenant: str, *, live_only: bool, limit: int) -> list[dict[str, Json]]:
+    async def sessions(
+        self, tenant: str, *, live_only: bool, limit: int, parent: str | None = None
+    ) -> list[dict[str, Json]]:
         """See `control.session_verbs.Reader`."""
         served = await self._caught_up(tenant)
-        return await asyncio.to_thread(lambda: read.sessions(served.store, served.text, live_only=live_only, limit=limit))
+        return await asyncio.to_thread(
+            lambda: read.sessions(served.store, served.text, parent=parent, live_only=live_only, limit=limit)
+        )
 
     async def approvals(self, tenant: str, *, waiting_only: bool) -> list[dict[str, Json]]:
         """See `control.session_verbs.Reader`."""
         served, state = await self._caught_up(tenant), "waiting" if waiting_only else None
         return await asyncio.to_thread(lambda: read.approvals(served.store, served.text, state=state))
+
+    async def live_of(self, tenant: str, agent: str) -> list[str]:
+        """The live sessions of an agent, oldest first, the newest thousand of them."""
+        served = await self._caught_up(tenant)
+        rows = await asyncio.to_thread(lambda: read.sessions(served.store, agent=agent, live_only=True, limit=1000))
+        return [row["id"] for row in reversed(rows)]
 
     async def _caught_up(self, tenant: str) -> Tenant:
         """The tenant once its read models hold all that the log holds now. Raises Unavailable when that takes too long."""

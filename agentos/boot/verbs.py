@@ -11,18 +11,21 @@ from agentos.abi.errors import AgentOSError, Unavailable
 from agentos.boot.checkpoints import Checkpoints
 from agentos.boot.erasures import Erasures
 from agentos.boot.scheduling import sched_handlers
+from agentos.boot.triggers import trigger_handlers
 from agentos.control import audit_verbs, registry_verbs
 from agentos.control.approval_verbs import ApprovalVerbs
 from agentos.control.authorize import Authorize
 from agentos.control.backup_verbs import BackupVerbs
 from agentos.control.budget_verbs import BudgetVerbs
 from agentos.control.erasure_verbs import ErasureVerbs
+from agentos.control.freeze_verbs import FreezeVerbs
 from agentos.control.lock_verbs import LockVerbs
 from agentos.control.policy_verbs import PolicyVerbs
 from agentos.control.principal import Caller, Handler
 from agentos.control.principal_verbs import PrincipalVerbs
 from agentos.control.session_life_verbs import SessionLifeVerbs
 from agentos.control.session_verbs import SessionVerbs
+from agentos.control.supervise_verbs import SuperviseVerbs
 from agentos.eventlog.port import EventLog
 from agentos.policy.decide import CacheStats
 from agentos.projections.projector import Projector
@@ -81,7 +84,7 @@ def verbs(runtime: Runtime, opened: Opened) -> dict[str, Handler]:
         **opened.backups.handlers(),
         **SessionVerbs(sessions, tenants.log, tenants, runtime.workspaces, timer, random, erasures.assign).handlers(),
         **ErasureVerbs(erasures, revision).handlers(),
-        **SessionLifeVerbs(runtime.life, runtime.forks).handlers(),
+        **SessionLifeVerbs(runtime.life, runtime.forks, runtime.signals).handlers(),
         **PrincipalVerbs(opened.principals, served, opened.principals_changed, runtime.backend.user_stanza).handlers(),
         **audit_verbs.handlers(
             projectors=projector,
@@ -97,7 +100,12 @@ def verbs(runtime: Runtime, opened: Opened) -> dict[str, Handler]:
         **PolicyVerbs(
             opened.registry, tenants.log, lambda: runtime.factory.version, policy_in_force, opened.principals
         ).handlers(),
-        **LockVerbs(runtime.locks, tenants, erasures.chain, revision, timer, sessions.deferrals.waits).handlers(),
+        **LockVerbs(
+            runtime.locks, tenants, erasures.chain, revision, timer, lambda tenant: runtime.waits.waits(sessions.live(tenant))
+        ).handlers(),
+        **FreezeVerbs(runtime.freezing, timer).handlers(),
+        **SuperviseVerbs(runtime.supervision, erasures.chain, revision).handlers(),
+        **trigger_handlers(runtime.triggers, tenants, sessions, erasures.chain, revision, timer, random),
         **sched_handlers(runtime.admissions, runtime.configurations),
         **BudgetVerbs(runtime.budgets, current, sessions.state, timer).handlers(),
         **ApprovalVerbs(sessions, current, tenants, opened.applier, opened.revision_changed, opened.may, timer).handlers(),

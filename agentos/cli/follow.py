@@ -107,8 +107,8 @@ def lines(event: Json, *, err: bool = False) -> list[str]:
         case "session.waiting":
             others = f", {data['given']} of {data['needed']} have approved" if data["needed"] > 1 else ""
             text = f"waits for a person until {rfc3339(data['expires'])[:19]}Z: call {data['call']}{others}"
-        case "session.paused" | "session.resumed" as word:
-            text = f"{word.removeprefix('session.')} by {event['actor']}: {data['reason']}"
+        case "session.paused" | "session.resumed" | "session.signalled" | "session.frozen" as word:
+            text = _steered(word.removeprefix("session."), event)
         case "session.finished":
             text = f"finished: {data['result']}"
         case "session.failed":
@@ -126,6 +126,18 @@ def lines(event: Json, *, err: bool = False) -> list[str]:
         case other:
             text = other
     return [f"{clock} #{event['seq']:<4} {plain(text)}"]
+
+
+def _steered(word: str, event: Json) -> str:
+    """What was done to a session from outside."""
+    data = event["data"]
+    match word:
+        case "signalled":
+            return f"told {data['name']} by {event['actor']}" + (f": {short(data['data'], ARGS)}" if "data" in data else "")
+        case "frozen":
+            return f"frozen by {data['freeze']}"
+        case _:
+            return f"{word} by {event['actor']}: {data['reason']}"
 
 
 def begins(deferred: Json) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agentos.abi.canonical import Json
+from agentos.cli.approvals import duration
 from agentos.cli.command import Facts, emit, say, show, with_client
 from agentos.cli.render.text import plain
 from agentos.cli.session import Session, Shape, ask, group
@@ -39,6 +40,14 @@ def fork(
         str | None, typer.Option("--goal", metavar="TEXT", help="what it is to do instead of what the session was to do")
     ] = None,
     reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="why; stands in the fork's log")] = None,
+    priority: Annotated[
+        str | None,
+        typer.Option("--priority", metavar="CLASS", help="the PriorityClass of its turns (default: as before)"),
+    ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option("--deadline", metavar="DURATION", help="when it is due, such as 10m (default: as before)"),
+    ] = None,
     output: Shape = Facts.TABLE,
 ) -> None:
     """Go on from a point of a session in a new one; print its id.
@@ -48,8 +57,10 @@ def fork(
     decided anew: nobody's yes goes over. The session itself is not touched, be it running or over. The fork's files are a copy
     of the session's as they are now.
     """
-    params: dict[str, Json] = {"at": at}
-    params |= {key: value for key, value in (("agent", agent), ("goal", goal), ("reason", reason)) if value is not None}
+    told = {"agent": agent, "goal": goal, "reason": reason, "priority": priority}
+    params: dict[str, Json] = {"at": at, **{key: value for key, value in told.items() if value is not None}}
+    if deadline is not None:
+        params["due_in_ms"] = duration(deadline)
 
     async def work(client: Client) -> Json:
         return await ask(client, "session.fork", session, **params)

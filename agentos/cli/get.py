@@ -48,6 +48,7 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         ("owner", "governance.owner"),
     ),
     "ToolGrant": (("agents", "agents"), ("tools", "tools"), ("approval", "approval"), ("until", "until")),
+    "Trigger": (("agent", "agent"), ("daemon", "daemon"), ("on", "on"), ("overlap", "overlap")),
     "Policy": (("target", "target"), ("mode", "mode"), ("modules", "modules")),
 }
 """What a table shows of each kind: the header and the field of `spec`."""
@@ -197,6 +198,8 @@ def _cell(spec: Mapping[str, Json], path: str) -> str:
     if path == "routes":
         return ",".join(dict.fromkeys(model for route in value for model in route["models"]))
     if path == "driver":
+        if "delegate" in value:
+            return f"delegate {','.join(value['delegate']['agents'])}"
         return f"builtin {value['builtin']['primitive']}" if "builtin" in value else f"mcp {value['mcp']['tool']}"
     return ",".join(str(part) for part in value) if isinstance(value, list) else str(value)
 

@@ -18,7 +18,7 @@ group = typer.Typer(
     rich_markup_mode=None,
 )
 
-ROLES_HELP = "operator, compliance, auditor or approver; repeat for several"
+ROLES_HELP = "operator, compliance, auditor, approver or publisher; repeat for several"
 
 
 def register(app: typer.Typer) -> None:

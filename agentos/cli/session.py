@@ -1,7 +1,8 @@
-"""`agentos session`: one session, looked at and steered: show, pause, resume, cancel, reconcile."""
+"""`agentos session`: one session, looked at and steered: show, pause, resume, signal, stop, cancel, reconcile."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from agentos.abi.canonical import Json
-from agentos.abi.errors import AgentOSError, Denied, NotFound, UsageError
+from agentos.abi.errors import AgentOSError, Conflict, Denied, NotFound, UsageError
 from agentos.abi.event import Event, rfc3339
 from agentos.abi.syscall import MODEL_CALL
 from agentos.cli.command import Facts, emit, say, show, with_client
-from agentos.cli.follow import begins, lines, pages
+from agentos.cli.follow import ENDS, WAIT_MS, begins, lines, pages
 from agentos.cli.render.text import arguments, clock, count, plain
 from agentos.cli.sessions import cancel as cancel_session
 from agentos.cli.verb import examples
@@ -219,6 +220,64 @@ def resume(session: Session, reason: Reason, output: Shape = Facts.TABLE) -> Non
     """Let a paused session go on from where it was."""
     body = with_client(lambda client: ask(client, "session.resume", session, reason=reason))
     show(body, output, lambda: say(f"session {session} goes on: agentos wait {session}"))
+
+
+@group.command(
+    "signal",
+    epilog=examples("agentos session signal SESSION go", "agentos session signal SESSION hint --data 'the file is in inbox/'"),
+)
+def signal_(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="the signal, such as go; stop asks the session to end")],
+    data: Annotated[str | None, typer.Option("--data", metavar="TEXT", help="what it says")] = None,
+    output: Shape = Facts.TABLE,
+) -> None:
+    """Tell a session something. Its model sees it at its next turn, or the call that waits for it gets it."""
+    params: dict[str, Json] = {"name": name, **({} if data is None else {"data": data})}
+    body = with_client(lambda client: ask(client, "session.signal", session, **params))
+    show(body, output, lambda: say(f"session {session} is told {name}; next: agentos logs {session}"))
+
+
+@group.command(epilog=examples("agentos session stop SESSION", "agentos session stop SESSION --timeout 300"))
+def stop(
+    session: Session,
+    timeout: Annotated[int, typer.Option("--timeout", metavar="SECONDS", help="how long it may take", min=0, max=86_400)] = 30,
+    output: Shape = Facts.TABLE,
+) -> None:
+    """Ask a session to come to an end, and cancel it if it does not in time.
+
+    It is told the signal stop; a call that waits for another one ends at once. A session that is parked is cancelled after the
+    time as well.
+    """
+    body = with_client(lambda client: _stop(client, session, timeout))
+    show(body, output, lambda: say(f"session {session} is {body['state']}"))
+
+
+async def _stop(client: Client, session: str, seconds: int) -> Json:
+    events = await history(client, session)
+    if events[-1]["type"] not in ENDS:
+        await ask(client, "session.signal", session, name="stop")
+        if not await _ended(client, session, seconds):
+            try:
+                await client.call("session.cancel", {"session": session, "reason": f"it did not stop within {seconds} s"})
+            except Conflict:
+                if not await _ended(client, session, 0):
+                    raise
+    return await client.call("session.get", {"session": session})
+
+
+async def _ended(client: Client, session: str, seconds: int) -> bool:
+    """Whether a session ends within that time."""
+    try:
+        async with asyncio.timeout(seconds or None):
+            async for events, more in pages(client, session, wait_ms=WAIT_MS if seconds else 0):
+                if any(event["type"] in ENDS for event in events):
+                    return True
+                if not more and not seconds:
+                    return False
+    except TimeoutError:
+        return False
+    return False
 
 
 @group.command(

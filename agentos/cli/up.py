@@ -23,6 +23,7 @@ from agentos.policy.port import Place
 
 if TYPE_CHECKING:
     from agentos.boot.backend import External
+    from agentos.boot.doors import Listen
     from agentos.boot.engines import RemotePolicy
     from agentos.boot.home import Home
 
@@ -41,11 +42,12 @@ def register(app: typer.Typer) -> None:
             "agentos up --nats nats://10.0.0.5:4222 --creds ./runtime.creds",
             "agentos up --policy managed",
             "agentos up --litestream auto",
+            "agentos up --webhooks 127.0.0.1:8080",
             "agentos up --policy remote --policy-url https://opa-{tenant}.internal:8181 --policy-token-file ./opa.token",
         )
     )(up)
     app.command(epilog=examples("agentos down"))(down)
-    app.command(epilog=examples("agentos status", "agentos status -o json"))(status)
+    app.command(epilog=examples("agentos status", "agentos status -o json", "agentos status mail-sorter"))(status)
 
 
 def up(
@@ -91,10 +93,15 @@ def up(
             "--litestream", metavar="FILE|auto", help="replicate the read models by this litestream.yml; auto: the home's own"
         ),
     ] = None,
+    webhooks: Annotated[
+        str | None,
+        typer.Option("--webhooks", metavar="HOST:PORT", help="take deliveries of webhooks here, over plain HTTP; else none"),
+    ] = None,
 ) -> int:
     """Start the runtime on this home. The first start creates the operator's identity."""
     from agentos.boot.home import Home
 
+    listen = _listen(webhooks)
     if (nats is None) != (creds is None):
         raise UsageError("--nats and --creds go together", mend="give both, or neither for a server of its own")
     files = {
@@ -116,13 +123,24 @@ def up(
             words += [word for name, path in files.items() if path for word in (name, str(path.expanduser().absolute()))]
         if replicated:
             words += ["--litestream", str(replicated)]
+        if listen is not None and webhooks is not None:
+            words += ["--webhooks", webhooks]
         return _detach(home, words)
     external = None
     if nats is not None and creds is not None:
         from agentos.boot.backend import External
 
         external = External(nats, creds)
-    return asyncio.run(_foreground(home, port, policy, remote, external, replicated or None))
+    return asyncio.run(_foreground(home, port, policy, remote, external, replicated or None, listen))
+
+
+def _listen(words: str | None) -> Listen | None:
+    """Where webhooks are to be taken. Raises UsageError."""
+    if words is None:
+        return None
+    from agentos.boot.doors import Listen
+
+    return Listen.parse(words)
 
 
 def _remote_policy(place: Place, url: str | None, files: dict[str, Path]) -> RemotePolicy | None:
@@ -154,7 +172,13 @@ def _remote_policy(place: Place, url: str | None, files: dict[str, Path]) -> Rem
 
 
 async def _foreground(
-    home: Home, port: int, policy: Place, remote: RemotePolicy | None, external: External | None, litestream: Path | None
+    home: Home,
+    port: int,
+    policy: Place,
+    remote: RemotePolicy | None,
+    external: External | None,
+    litestream: Path | None,
+    webhooks: Listen | None,
 ) -> int:
     from agentos.eventlog.adapters import nats_import
 
@@ -170,7 +194,7 @@ async def _foreground(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with open_runtime(
-        home, port=port, external=external, policy=policy, remote_policy=remote, litestream=litestream
+        home, port=port, external=external, policy=policy, remote_policy=remote, litestream=litestream, webhooks=webhooks
     ) as runtime:
         settle_heap()
         for line in runtime.greeting():
@@ -245,9 +269,17 @@ def down() -> int:
 
 
 def status(
+    agent: Annotated[str | None, typer.Argument(metavar="AGENT", help="a standing agent, to show that one")] = None,
     output: Annotated[Facts, typer.Option("--output", "-o", help="how to print")] = Facts.TABLE,
-) -> None:
-    """Show what runs, who you are, and what its guarantees rest on."""
+) -> int:
+    """Show what runs and what its guarantees rest on; or one agent.
+
+    Exit codes: 0; with AGENT 1 if it has failed or what it requires does not run.
+    """
+    if agent is not None:
+        from agentos.cli.supervise import show_status
+
+        return show_status(agent, output)
     facts = call("runtime.status", {})
     match output:
         case Facts.JSON:
@@ -259,6 +291,7 @@ def status(
             emit_table(_STREAM, [_stream(row) for row in facts["streams"]])
             for warning in facts["warnings"]:
                 say(f"{paint('warning', err=True, fg='yellow')}: {warning}")
+    return 0
 
 
 _STREAM: Final = ("stream", "messages", "bytes", "positions", "replicas", "atomic", "read model", "checkpoints")

@@ -11,7 +11,7 @@ from agentos.control.params import Params
 from agentos.control.principal import Caller, Handlers
 from agentos.registry.principal import Principal, Principals
 
-ROLES = ("operator", "compliance", "auditor", "approver")
+ROLES = ("operator", "compliance", "auditor", "approver", "publisher")
 
 
 class PrincipalVerbs:

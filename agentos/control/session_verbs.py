@@ -6,12 +6,13 @@ import asyncio
 import base64
 import binascii
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import NotFound, UsageError
+from agentos.abi.freeze import Freeze
 from agentos.abi.ids import Clock, Random, is_name
 from agentos.abi.record import decode
 from agentos.control.params import Params
@@ -52,6 +53,9 @@ MAX_NAMED: Final = 50
 MAX_TIME_MS: Final = 253_402_300_799_999
 """Latest time that has a date: the end of the year 9999."""
 
+MAX_ROWS: Final = 10_000
+"""Most sessions in one answer."""
+
 MAX_SUBJECT: Final = 512
 """Longest id of a data subject, in characters."""
 
@@ -59,8 +63,20 @@ MAX_SUBJECT: Final = 512
 class Reader(Protocol):
     """The read models, as these verbs need them; answers include everything that the log held when asked."""
 
-    async def sessions(self, tenant: str, *, live_only: bool, limit: int) -> list[dict[str, Json]]:
-        """Sessions, newest first."""
+    async def sessions(
+        self, tenant: str, *, live_only: bool, limit: int, parent: str | None = None
+    ) -> list[dict[str, Json]]:
+        """Sessions, newest first; `parent`: those that came of it."""
+
+
+class Holds(Protocol):
+    """What is frozen."""
+
+    def any(self, tenant: str) -> bool:
+        """Whether anything of a tenant is."""
+
+    def of(self, tenant: str, agents: Sequence[str]) -> Freeze | None:
+        """What holds work that is done for these agents; None: nothing."""
 
 
 class SessionVerbs:
@@ -75,9 +91,11 @@ class SessionVerbs:
         clock: Clock,
         random: Random,
         assign: Callable[[str, str, str], Awaitable[None]] | None = None,
+        holds: Holds | None = None,
     ) -> None:
-        """`assign` lets a session (tenant, session, data subject) that is being created share the key of a data subject."""
+        """`holds` tells what is frozen. `assign` lets a session (tenant, session, data subject) that is being created share the key of a data subject."""
         self._assign = assign
+        self._holds = holds
         self._sessions = sessions
         self._logs = logs
         self._reader = reader
@@ -192,18 +210,39 @@ class SessionVerbs:
         return Precondition(at or None, after, after_any) if at or after or after_any else None
 
     async def get(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """One session: {session} → the session."""
+        """One session: {session} → the session; `frozen` says what holds it."""
         take = Params(params)
         session = take_session(take)
         take.end()
-        return describe(await self._sessions.state(caller.tenant, session))
+        state = await self._sessions.state(caller.tenant, session)
+        above = () if state.delegated is None else state.delegated.get("delegators", ())
+        held = self._held(caller.tenant, (state.agent, *(str(one["agent"]) for one in above)))
+        if held is None or state.over:
+            return describe(state)
+        frozen = {"freeze": held.id, "scope": held.scope.to_dict(), "by": held.actor, "reason": held.reason}
+        return describe(state) | {"frozen": frozen}
 
     async def list(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """The tenant's sessions, newest first: {all?, limit?} → [row]."""
+        """The tenant's sessions, newest first: {all?, limit?, parent?} → [row]; with `parent` those that came of that one.
+
+        A row that something holds has `frozen`, the id of the freeze.
+        """
         take = Params(params)
-        everything, limit = take.flag("all"), take.number("limit", default=100, lowest=1, highest=10_000)
+        everything, limit = take.flag("all"), take.number("limit", default=100, lowest=1, highest=MAX_ROWS)
+        parent = take.text_or_none("parent", longest=63)
         take.end()
-        return await self._reader.sessions(caller.tenant, live_only=not everything, limit=limit)
+        rows = await self._reader.sessions(caller.tenant, live_only=not everything, limit=limit, parent=parent)
+        if self._holds is None or not self._holds.any(caller.tenant):
+            return rows
+        live = await self._reader.sessions(caller.tenant, live_only=True, limit=MAX_ROWS)
+        known = {row["id"]: row for row in live}
+        for row in rows:
+            if row["id"] in known and (held := self._held(caller.tenant, _agents(row, known))) is not None:
+                row["frozen"] = held.id
+        return rows
+
+    def _held(self, tenant: str, agents: Sequence[str]) -> Freeze | None:
+        return None if self._holds is None else self._holds.of(tenant, agents)
 
     async def events(self, caller: Caller, params: dict[str, Json]) -> Json:
         """The events of a session behind `position`: {session, seq?, position?, wait_ms?} → {events, seq, position, more}.
@@ -254,6 +293,15 @@ class SessionVerbs:
         take.end()
         await self._sessions.state(caller.tenant, session)
         return {"path": str(self._workspaces.path(caller.tenant, session))}
+
+
+def _agents(row: Mapping[str, Json], known: Mapping[str, Mapping[str, Json]]) -> tuple[str, ...]:
+    """For whom a session acts: its own agent, and those of the sessions above it, which live as long as it does."""
+    found = [str(row["agent"])]
+    while row["origin"] == "delegated" and row["parent"] in known:
+        row = known[row["parent"]]
+        found.append(str(row["agent"]))
+    return tuple(found)
 
 
 def take_session(take: Params) -> str:

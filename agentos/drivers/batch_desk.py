@@ -134,7 +134,8 @@ class _Desk:
         """Read what was submitted before, once. Raises LogUnavailable, DriverError."""
         async with self._loading:
             if not self._loaded:
-                for submission in await self._store.all():
+                # Of two records of one call the later counts, and before it one whose batch is known to have been made.
+                for submission in sorted(await self._store.all(), key=lambda one: (one.batch is not None, one.at_ms)):
                     self._take(Flight(submission, {identity for identity, _ in submission.members}))
                 self._loaded = True
 
@@ -230,14 +231,22 @@ class _Desk:
             await self._store.put(submission)
         except AgentOSError as error:
             self._end(flight, error)
+            # It may have been stored after all.
+            await self._delete(flight)
             return
         flight.task = asyncio.current_task()
         await self._look_after(flight, calls)
 
     def _take(self, flight: Flight) -> None:
         for identity, session in flight.submission.members:
+            earlier = self._flights.get(identity)
             self._flights[identity] = flight
             self.by_session[session].add(identity)
+            if earlier is not None:
+                # Its record outlived a store that was away. Nobody comes for the call there; what was made of it is cancelled.
+                earlier.open.discard(identity)
+                if not earlier.open:
+                    self._spawn(self._forget(earlier), f"forget batch {earlier.submission.batch}")
 
     def _follow(self, flight: Flight) -> None:
         """See to it that somebody looks after a batch."""

@@ -203,21 +203,24 @@ class Gathering:
         self.most = most
         self.calls: dict[str, BatchCall] = {}
         self._sizes: dict[str, int] = {}
+        self._size = 0
 
     @property
     def full(self) -> bool:
         """Whether it is to be submitted at once."""
-        return len(self.calls) >= self.most or sum(self._sizes.values()) >= MOST_BYTES
+        return len(self.calls) >= self.most or self._size >= MOST_BYTES
 
     def add(self, call: BatchCall) -> None:
         """Collect a call; one that is there already takes its own place."""
+        self.drop(call.identity)
         self.calls[call.identity] = call
-        self._sizes[call.identity] = call.size
+        size = self._sizes[call.identity] = call.size
+        self._size += size
 
     def drop(self, identity: str) -> None:
         """Its call is not to be made any more."""
         self.calls.pop(identity, None)
-        self._sizes.pop(identity, None)
+        self._size -= self._sizes.pop(identity, 0)
 
 
 def pauses(first_s: float, most_s: float) -> Sequence[float]:

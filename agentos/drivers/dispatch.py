@@ -16,12 +16,15 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import DriverError
 from agentos.abi.resource import Resource
 from agentos.abi.syscall import Result, ToolEffect
+from agentos.drivers import delegating
 from agentos.drivers.port import CallContext, Driver, Found, ModelProvider, ModelReply, ModelRequest, ModelSpec, ToolSpec
 from agentos.drivers.primitives import default_effect, input_schema
+from agentos.drivers.spaces import space_of, space_schema
 
 _DRIVERS: Final = {
     "builtin": ("agentos.drivers.adapters.builtin", "BuiltinDriver"),
     "mcp": ("agentos.drivers.adapters.mcp", "McpDriver"),
+    "delegate": ("agentos.drivers.adapters.delegate", "DelegateDriver"),
 }
 _PROVIDERS: Final = {
     "scripted": ("agentos.drivers.adapters.model_scripted", "ScriptedProvider"),
@@ -34,6 +37,7 @@ def tool_spec(resource: Resource) -> ToolSpec:
     """The ToolSpec of a validated Tool.
 
     A builtin tool gets the schema of its primitive, is idempotent (each of them is), and has at least the primitive's own effect.
+    So does one that delegates, which may be made again at any time, writes, and waits for long.
     """
     spec = resource.spec
     driver: Mapping[str, Json] = spec["driver"]
@@ -42,9 +46,15 @@ def tool_spec(resource: Resource) -> ToolSpec:
     schema = spec.get("inputSchema", {})
     if "builtin" in driver:
         primitive = str(driver["builtin"]["primitive"])
-        schema = input_schema(primitive)
+        space = space_of(driver)
+        schema = input_schema(primitive) if space is None else space_schema(primitive, space)
         effect = max(effect, default_effect(primitive), key=_STRICTNESS.index)
         idempotent = True
+    elif delegating.KEY in driver:
+        schema = delegating.input_schema(driver[delegating.KEY])
+        effect = max(effect, ToolEffect.WRITE, key=_STRICTNESS.index)
+        idempotent = True
+    longest = delegating.TIMEOUT_S if delegating.KEY in driver else 30
     return ToolSpec(
         name=resource.key.name,
         description=str(spec["description"]),
@@ -53,7 +63,7 @@ def tool_spec(resource: Resource) -> ToolSpec:
         input_schema=schema,
         driver=driver,
         labels=tuple(spec.get("labels", ())),
-        timeout_ms=int(spec.get("timeoutSeconds", 30)) * 1000,
+        timeout_ms=int(spec.get("timeoutSeconds", longest)) * 1000,
         commutes=bool(spec.get("commutes", False)),
     )
 
@@ -67,15 +77,15 @@ def model_spec(resource: Resource) -> ModelSpec:
 class Drivers:
     """All drivers as one: chooses by the single key of `tool.driver`, and puts the tool's labels on each result."""
 
-    def __init__(self, builtin: Driver | None = None, mcp: Driver | None = None) -> None:
+    def __init__(self, builtin: Driver | None = None, mcp: Driver | None = None, delegate: Driver | None = None) -> None:
         """Drivers that are left out are made when first needed."""
-        given = {"builtin": builtin, "mcp": mcp}
+        given = {"builtin": builtin, "mcp": mcp, "delegate": delegate}
         self._made: dict[str, Driver] = {name: driver for name, driver in given.items() if driver is not None}
         self._lock = asyncio.Lock()
 
     @property
     def profiles(self) -> frozenset[str]:
-        """None: neither driver can force a sandbox on what it starts."""
+        """None: no driver can force a sandbox on what it starts."""
         return frozenset()
 
     async def call(self, tool: ToolSpec, args: Mapping[str, Json], context: CallContext) -> Result:

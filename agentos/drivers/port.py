@@ -23,7 +23,8 @@ class ToolSpec:
     idempotent: bool
     input_schema: Mapping[str, Json] = field(hash=False)
     driver: Mapping[str, Json] = field(hash=False)
-    """Exactly one key: `builtin: {primitive}` or `mcp: {server: {command, env}, tool, workspaceArgs, reconcile}`."""
+    """Exactly one key: `builtin: {primitive}`, `mcp: {server: {command, env}, tool, workspaceArgs, reconcile}` or `delegate:
+    {agents, mode, …}`."""
     labels: tuple[str, ...] = ()
     """Labels that every result of this tool carries into the session, such as `untrusted`."""
     timeout_ms: int = 30_000
@@ -47,6 +48,13 @@ class CallContext:
     """The agent of the session."""
     priority: str = ""
     """The PriorityClass that its run was started with; empty: that of its agent."""
+    labels: tuple[str, ...] = ()
+    """What the session carries when the call is made; it stays with what the call writes for others."""
+
+    children: tuple[str, ...] = ()
+    """The sessions that the call begins, as its decision names them; none unless it delegates."""
+    decided: tuple[int, str] = (0, "")
+    """Number and hash of the event that decided it."""
 
     @property
     def key(self) -> str:

@@ -4,8 +4,9 @@
 `content` is for the model and whose `data` is for programs. They know nothing of sessions, policy or the event loop:
 `adapters/builtin.py` runs them in a thread. Every bound is a constant below, and whoever meets one is told.
 
-Three are no file primitives, and only have their shapes here: `declassify` acts on the labels of the session, which are the
-gate's; `lock` and `unlock` on what all sessions of a tenant share (`drivers.locks`).
+Some are no file primitives, and only have their shapes here: `declassify` acts on the labels of the session, which are the
+gate's; `lock` and `unlock` on what all sessions of a tenant share (`drivers.locks`); `wait` and `signal` on what sessions tell
+each other (`drivers.signals`).
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import hashlib
 import itertools
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from agentos.abi.canonical import Json, digest
 from agentos.abi.errors import DriverError, OutcomeUnknown
 from agentos.abi.syscall import Result, ToolEffect
-from agentos.drivers import confine
+from agentos.drivers import confine, signals
 from agentos.drivers.guard import Guard
 from agentos.drivers.locks import LEASE_S, LONGEST_NAME, MAX_LEASE_S, MAX_TOKEN, MAX_WAIT_S
 from agentos.drivers.walk import Walk, printable
@@ -67,6 +68,11 @@ _RESOURCE: Final[Mapping[str, Json]] = {
     "minLength": 1,
     "maxLength": LONGEST_NAME,
     "pattern": r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$",
+}
+_SIGNAL: Final[Mapping[str, Json]] = {
+    "type": "string",
+    "description": "The name of the signal, such as `go`; `stop` asks a session to come to an end.",
+    "pattern": rf"^[a-z][a-z0-9-]{{0,{signals.LONGEST_NAME - 1}}}$",
 }
 _SCHEMAS: Final[Mapping[str, tuple[str, Mapping[str, Mapping[str, Json]], tuple[str, ...]]]] = {
     "read": ("Read a text file of the workspace.", {"path": _PATH}, ("path",)),
@@ -148,6 +154,30 @@ _SCHEMAS: Final[Mapping[str, tuple[str, Mapping[str, Mapping[str, Json]], tuple[
         },
         ("resource", "token"),
     ),
+    "wait": (
+        "Wait until this session is told the signal of this name. One that came before, and was not waited for, counts.",
+        {
+            "signal": _SIGNAL,
+            "timeoutSeconds": {
+                "type": "integer",
+                "description": "How long to wait; as long as the tool may take if it is left out.",
+                "minimum": 1,
+                "maximum": signals.LONGEST_WAIT_S,
+            },
+        },
+        ("signal",),
+    ),
+    "signal": (
+        "Tell another session something, or all live sessions of an agent, or fire the triggers that wait for the signal.",
+        {
+            "session": {"type": "string", "description": "The session to tell.", "minLength": 1, "maxLength": 63},
+            "agent": {"type": "string", "description": "Tell all live sessions of this agent.", "minLength": 1, "maxLength": 63},
+            "triggers": {"description": "Fire the triggers that wait for a signal of this name.", "const": True},
+            "name": _SIGNAL,
+            "data": {"type": "string", "description": "What it says.", "maxLength": signals.LONGEST_DATA},
+        },
+        ("name",),
+    ),
 }
 
 PRIMITIVES: Final = tuple(_SCHEMAS)
@@ -156,7 +186,12 @@ PRIMITIVES: Final = tuple(_SCHEMAS)
 LOCK_PRIMITIVES: Final = ("lock", "unlock")
 """Those that act on locks."""
 
-FILE_PRIMITIVES: Final = tuple(name for name in PRIMITIVES if name not in ("declassify", *LOCK_PRIMITIVES))
+SIGNAL_PRIMITIVES: Final = ("wait", "signal")
+"""Those that wait for signals and send them."""
+
+_OF_SESSIONS: Final = ("declassify", *LOCK_PRIMITIVES, *SIGNAL_PRIMITIVES)
+
+FILE_PRIMITIVES: Final = tuple(name for name in PRIMITIVES if name not in _OF_SESSIONS)
 """Those that act on files."""
 
 
@@ -176,12 +211,12 @@ def input_schema(primitive: str) -> dict[str, Json]:
 
 
 def default_effect(primitive: str) -> ToolEffect:
-    """What `primitive` does to the world: `write`, `declassify`, `lock` and `unlock` change something, the others read.
+    """What `primitive` does to the world: `write`, and those that act on no file, change something; the others read.
 
     Raises DriverError if there is no such primitive.
     """
     _known(primitive)
-    return ToolEffect.WRITE if primitive in {"write", "declassify", *LOCK_PRIMITIVES} else ToolEffect.READ
+    return ToolEffect.WRITE if primitive in {"write", *_OF_SESSIONS} else ToolEffect.READ
 
 
 def perform(primitive: str, workspace: Path, args: Mapping[str, Json], guard: Guard) -> Result:
@@ -190,7 +225,7 @@ def perform(primitive: str, workspace: Path, args: Mapping[str, Json], guard: Gu
     if primitive == "declassify":
         # The gate records which labels went; a session has no other way to lose one.
         return Result(f"taken off this session: {', '.join(sorted(args['labels']))}")
-    if primitive in LOCK_PRIMITIVES:
+    if primitive in _OF_SESSIONS:
         raise DriverError(f"{primitive} acts on no file")
     path = _text(args, "path", "" if primitive in ("list", "search") else None)
     if primitive == "read":
@@ -260,8 +295,11 @@ def write(workspace: Path, path: str, content: str, guard: Guard) -> Result:
     return Result(f"wrote {len(body)} bytes to {shown}", data)
 
 
-def search(workspace: Path, pattern: str, path: str, guard: Guard) -> Result:
-    """Lines that contain `pattern` (literal, any case), file by file. `data` is `[{path, line, text}]`, lines from 1."""
+def search(workspace: Path, pattern: str, path: str, guard: Guard, seen: Callable[[str, bytes], None] | None = None) -> Result:
+    """Lines that contain `pattern` (literal, any case), file by file. `data` is `[{path, line, text}]`, lines from 1.
+
+    `seen` is told path and content of every file that was looked into.
+    """
     if not 0 < len(pattern) <= MAX_PATTERN or "\n" in pattern:
         raise DriverError(f"a pattern is one line of 1 to {MAX_PATTERN} characters")
     needle = pattern.casefold()
@@ -281,6 +319,8 @@ def search(workspace: Path, pattern: str, path: str, guard: Guard) -> Result:
         if text is None:
             skipped += 1
             continue
+        if seen is not None:
+            seen(shown, text.encode("utf-8"))
         matches += _matches(text, needle, shown, MAX_MATCHES - len(matches))
         if len(matches) == MAX_MATCHES:
             cut = f"only the first {MAX_MATCHES} matching lines are shown"

@@ -47,6 +47,11 @@ class Walk:
                 os.close(descriptor)
                 yield shown, parent, names[-1], size
 
+    @property
+    def full(self) -> bool:
+        """Whether there were more names than it looks at."""
+        return self._full
+
     def notes(self, cut: str) -> list[str]:
         """What the reader must know beside the entries."""
         found = [f"[{cut}]"] if cut else []

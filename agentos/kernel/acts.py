@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
 from agentos.abi.canonical import Json
 from agentos.abi.syscall import Result
 from agentos.drivers.batching import Batching
+from agentos.drivers.delegating import delegates
 from agentos.drivers.port import CallContext, Driver, ModelProvider, ModelReply, ModelRequest, ModelSpec, ToolSpec
 from agentos.kernel import obligations
 from agentos.kernel.admission import Ticket
@@ -20,6 +22,7 @@ from agentos.kernel.allowance import Allowance, want_of_model
 from agentos.kernel.asking import beginning, class_of, endpoint_of
 from agentos.kernel.batched import batch_call, want_in_batch
 from agentos.kernel.budgets import Want
+from agentos.kernel.counted import Counted, Sized
 from agentos.kernel.failures import Preempted
 from agentos.kernel.journal import Journal
 from agentos.kernel.port import Configuration
@@ -49,6 +52,7 @@ class Acts:
         self._drivers = drivers
         self._models = models
         self._workspaces = workspaces
+        self._counted = Counted()
 
     @property
     def profiles(self) -> frozenset[str]:
@@ -62,30 +66,49 @@ class Acts:
         async def act(ruling: Ruling, still: Still, allowance: Allowance) -> Result:
             folder = self._workspaces.path(journal.tenant, journal.session)
             box, state = obligations.sandbox(ruling), journal.state
-            place = CallContext(journal.tenant, journal.session, call, folder, box, still, state.agent, own)
+            labels = tuple(sorted(state.labels))
+            place = CallContext(journal.tenant, journal.session, call, folder, box, still, state.agent, own, labels)
+            if delegates(tool):
+                decided = (journal.decided.seq, journal.decided.hash)
+                place = replace(place, children=tuple(state.delegations.get(call, ())), decided=decided)
             return await self._drivers.call(allowance.bounded(tool), ruling.args, place)
 
         return act
 
-    def of_model(self, journal: Journal, configuration: Configuration, model: str, ticket: Ticket | None = None) -> Act:
-        """The act of a model call; the `data` of its result is the reply. A `ticket` that is stopped stops it.
+    def of_model(
+        self, journal: Journal, configuration: Configuration, model: str, ticket: Ticket | None = None
+    ) -> tuple[Act, Callable[[], Want]]:
+        """The act of a model call, and what it may use at most; the `data` of its result is the reply.
 
+        What is asked is what the log says now, at the head that the call's arguments name. A `ticket` that is stopped stops it.
         What the model had said when its last call was stopped is given to it as the beginning of the answer, where its provider
         goes on from one; then that is part of the reply.
         """
-        spec = configuration.models[model]
-        said = beginning(journal.state) if endpoint_of(model, configuration).continues else ""
+        spec, endpoint, state = configuration.models[model], endpoint_of(model, configuration), journal.state
+        said = beginning(journal.state) if endpoint.continues else ""
+        asked = _request(journal, configuration, said)
+        key, sized = (journal.tenant, journal.session), Sized(spec, asked)
+
+        def want() -> Want:
+            wanted = want_of_model(self._counted.most(key, sized, endpoint.added_tokens), endpoint)
+            return want_in_batch(wanted, endpoint) if ticket is not None and ticket.batched else wanted
 
         async def ask(_ruling: Ruling, still: Still, allowance: Allowance) -> Result:
-            request = _request(journal, configuration, said, allowance.output)
-            async with allowance.in_time():
-                if ticket is None:
-                    reply = await self._models.complete(spec, request)
-                elif ticket.batched and self.batches is not None:
-                    reply = await self.batches.ask(batch_call(journal.state, configuration, model, request, still))
-                else:
-                    reply = await self._stoppable(spec, request, ticket)
-            allowance.saw(reply.input_tokens, reply.output_tokens)
+            request = replace(asked, max_output=allowance.output)
+            try:
+                async with allowance.in_time():
+                    if ticket is None:
+                        reply = await self._models.complete(spec, request)
+                    elif ticket.batched and self.batches is not None:
+                        reply = await self.batches.ask(batch_call(state, configuration, model, request, still))
+                    else:
+                        reply = await self._stoppable(spec, request, ticket)
+                allowance.saw(reply.input_tokens, reply.output_tokens)
+            finally:
+                if ticket is not None:
+                    ticket.billed, ticket.lost = allowance.tokens, allowance.lost
+            if allowance.tokens is not None:
+                self._counted.counted(key, sized, reply.input_tokens)
             check_reply(reply, taken=journal.state.calls)
             body = {
                 "content": joined(said, [recordable(block) for block in reply.content]),
@@ -95,14 +118,7 @@ class Acts:
             }
             return Result(content="", data=body)
 
-        return ask
-
-    def want_of_model(self, journal: Journal, configuration: Configuration, model: str, *, batched: bool = False) -> Want:
-        """What the next call of `model` may use at most."""
-        endpoint = endpoint_of(model, configuration)
-        said = beginning(journal.state) if endpoint.continues else ""
-        want = want_of_model(_request(journal, configuration, said, None), endpoint)
-        return want_in_batch(want, endpoint) if batched else want
+        return ask, want
 
     async def _stoppable(self, model: ModelSpec, request: ModelRequest, ticket: Ticket) -> ModelReply:
         """Ask the model, until `ticket` is stopped. Raises Preempted then, with what it has said so far."""
@@ -124,13 +140,13 @@ class Acts:
         return asked.result()
 
 
-def _request(journal: Journal, configuration: Configuration, said: str, max_output: int | None) -> ModelRequest:
+def _request(journal: Journal, configuration: Configuration, said: str) -> ModelRequest:
     agent = configuration.agents[journal.state.agent]
+    narrowed = (journal.state.delegated or {}).get("tools")
     return ModelRequest(
         system=agent.instructions,
         messages=context.messages(journal.state),
-        tools=[offer(configuration.tools[name]) for name in agent.tools],
-        max_output=max_output,
+        tools=[offer(configuration.tools[name]) for name in agent.tools if narrowed is None or name in narrowed],
         beginning=said,
     )
 

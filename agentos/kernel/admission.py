@@ -105,6 +105,10 @@ class Ticket:
         """Done once somebody above has waited too long: what runs is to be stopped, and its place in the queue begins anew."""
         self.begun = False
         """Whether the endpoint was asked, so that it may have used something even if nobody says what."""
+        self.billed: tuple[int, int] | None = None
+        """Tokens of its request and its answer, once the provider has counted them, whatever came of the answer."""
+        self.lost = False
+        """Whether a model has begun to answer, and nobody has counted what it used."""
         self._ended = False
 
     @property
@@ -133,9 +137,9 @@ class Ticket:
             self._pool.breaker.succeeded()
         self._owner.look(self._pool)
 
-    def failed(self, retry_after_ms: int | None = None) -> None:
-        """The endpoint is to blame for its failure, and may ask to be left alone for a time."""
-        if self._end(0) and self._pool.breaker is not None:
+    def failed(self, retry_after_ms: int | None = None, used: int = 0) -> None:
+        """The endpoint is to blame for its failure; it may have used tokens, and may ask to be left alone for a time."""
+        if self._end(used) and self._pool.breaker is not None:
             now = self._owner.now_ms()
             self._pool.breaker.failed(now, tried=self.tried, retry_after_ms=retry_after_ms)
         self._owner.reroute(self._pool)
@@ -223,8 +227,10 @@ class Admissions:
         if self._declared.get(tenant) is arbitration:
             return
         self._declared[tenant] = arbitration
-        # One that is not declared any more stays as it was for those that came as of it.
-        self._classes = {**self._classes, **arbitration.priorities}
+        # One that is not declared any more stays as it was for those that came as of it, and no longer than they do.
+        used = {name for _, name in self._boosts}.union(*(pool.arbiter.held() for pool in self._pools.values()))
+        kept = {name: one for name, one in self._classes.items() if name in used}
+        self._classes = {**kept, **arbitration.priorities}
         for endpoint in arbitration.endpoints.values():
             self._limits[endpoint.key] = endpoint.limits, endpoint.circuit
         for key in [key for key in self._limits if key[:2] == ("tool", tenant) and len(key) == 3]:

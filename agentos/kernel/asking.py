@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agentos.abi.syscall import MODEL_CALL
-from agentos.drivers.port import ReplyBroken
-from agentos.kernel.admission import PoolKey, Request
+from agentos.kernel.admission import PoolKey, Request, Ticket
 from agentos.kernel.port import AgentSpec, Configuration
 from agentos.projections.session import BARRED, Call, SessionState, Step
 from agentos.scheduler.declared import STANDARD, Endpoint
@@ -109,17 +108,17 @@ def beginning(state: SessionState) -> str:
     return ""
 
 
-def used_by(call: Call, expected: Expected) -> int:
-    """The tokens that a model call has used, as far as it can be told."""
+def used_by(call: Call, expected: Expected, ticket: Ticket) -> int:
+    """The tokens that a model call has used, as far as it can be told: also one that failed, if the provider bills it."""
     if call.step is Step.FINISHED and call.result is not None:
         reply = call.result["data"]
         return int(reply["input_tokens"]) + int(reply["output_tokens"])
+    if ticket.billed is not None:
+        return sum(ticket.billed)
     if call.error is not None and call.error.get("code") == PREEMPTED:
         return expected.input + tokens_of(len(str(call.error.get("partial", "")).encode()))
-    if call.error is not None and call.error.get("code") == ReplyBroken.code:
-        # Answered, and of no use: whoever breaks replies pays for them as for others.
-        return expected.total
-    return 0
+    # Answered, and of no use: whoever breaks replies, or runs out of time, pays for them as for others.
+    return expected.total if ticket.lost else 0
 
 
 def _expected(state: SessionState, agent: AgentSpec, configuration: Configuration, most: int) -> Expected:

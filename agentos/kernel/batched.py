@@ -88,8 +88,9 @@ def batch_call(
 def identity_of(state: SessionState, model: ModelSpec, request: ModelRequest) -> str:
     """What a model call is known by, also when it is made again after a crash: 32 hex digits.
 
-    It names the session and what the view of the model is made of: calls by their numbers and what became of them, and what is
-    declared. It is made of no word of the session, so that nothing of that stays where no erasure comes.
+    It names the session and what the view of the model is made of: calls by their numbers and what became of them, what it was
+    told, by the events of that, and what is declared. It is made of no word of the session, so that nothing of that stays where
+    no erasure comes.
     """
     calls: list[Json] = [
         [call.call, str(call.step), call.decided]
@@ -104,5 +105,6 @@ def identity_of(state: SessionState, model: ModelSpec, request: ModelRequest) ->
         "tools": [dict(tool) for tool in request.tools],
         "calls": calls,
         "begun": len(request.beginning),
+        **({"signals": [one["seq"] for one in state.signals]} if state.signals else {}),
     }
     return digest_of(made)[_PREFIX : _PREFIX + IDENTITY]

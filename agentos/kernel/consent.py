@@ -18,7 +18,7 @@ APPROVED: Final = "syscall.approved"
 """The rule that says that people let a call through."""
 
 _GRANTS: Final = "grants."
-_ASKING_GRANTS: Final = "grants.approval"
+_ASKING_GRANTS: Final = ("grants.approval", "grants.delegator-approval")
 """Of the rules about grants, which alone can allow a call, those that begin so ask about it."""
 
 _KEPT: Final = ("call", "by", "reason", "scope")

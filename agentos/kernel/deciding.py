@@ -11,14 +11,17 @@ from dataclasses import dataclass, replace
 
 from agentos.abi.canonical import Json
 from agentos.abi.decision import Decision, Verdict, deny
+from agentos.abi.ids import derived_id
 from agentos.abi.syscall import MODEL_CALL, Syscall, ToolEffect
+from agentos.drivers.delegating import Terms, delegates
 from agentos.drivers.port import ToolSpec
 from agentos.kernel import booked, consent, obligations
 from agentos.kernel.acts import Act
-from agentos.kernel.budgets import Budgets, Held, Refused, Want, is_budgeted
+from agentos.kernel.budgets import RULE, Budgets, Held, Refused, Want, is_budgeted
 from agentos.kernel.charges import CHARGED, NOTHING, Charges, Payer, Receipt
 from agentos.kernel.journal import Journal
 from agentos.kernel.line import Place
+from agentos.kernel.lineage import paying_with
 from agentos.kernel.port import Configuration
 from agentos.kernel.ruling import Check, Ruling, rule
 from agentos.projections.question import question
@@ -144,16 +147,22 @@ class Deciding:
     async def _reserve(
         self, journal: Journal, configuration: Configuration, request: Request, ruling: Ruling, now: int
     ) -> Held | Refused | None:
-        arbitration = configuration.arbitration
-        if not is_budgeted(arbitration):
+        arbitration, state = configuration.arbitration, journal.state
+        paying = paying_with(state)
+        if not is_budgeted(arbitration, paying):
             return None
-        state = journal.state
+        for session, name in paying.agents.items():
+            if name not in configuration.agents:
+                gone = f"agent {name} of session {session}, which pays for the call, is not declared any more: it has no budget"
+                return Refused(RULE, gone)
         agent = configuration.agents.get(state.agent)
         program = agent.program if agent is not None else booked.DEFAULT_PROGRAM
-        payer = booked.Payer(journal.session, state.agent, program, booked.day_of(now))
-        call = request.syscall.call
-        first = not state.calls
-        return await self._budgets.reserve(journal.tenant, call, payer, request.want(ruling), arbitration, now, first=first)
+        payer = booked.Payer(journal.session, state.agent, program, booked.day_of(now), paying.lineage)
+        want, call = request.want(ruling), request.syscall.call
+        first, shares = not state.calls, state.children > 0
+        return await self._budgets.reserve(
+            journal.tenant, call, payer, want, arbitration, now, paying=paying, first=first, shares=shares
+        )
 
 
 def told(journal: Journal, configuration: Configuration, request: Request, deal: Deal, now: int) -> dict[str, Json]:
@@ -176,8 +185,21 @@ def told(journal: Journal, configuration: Configuration, request: Request, deal:
         body["charged"] = [dict(entry) for entry in deal.receipt.charged]
     if deal.held is not None:
         body["reserved"] = deal.held.told()
+    if delegates(request.spec) and ruling.decision.effect is Verdict.ALLOW:
+        body["children"] = _children(journal, request, ruling, now)
     if ruling.decision.effect is Verdict.ALLOW and consent.APPROVED in ruling.decision.rules:
         syscall, policy = request.syscall, configuration.policy_digest
         given = consent.counting(journal.state, syscall.call, syscall.tool, ruling.args_digest, policy, now)
         body["approvals"] = consent.relied_on(given, ruling.decision)
     return body
+
+
+def _children(journal: Journal, request: Request, ruling: Ruling, now: int) -> list[str]:
+    """The ids of the sessions that a delegation begins: the same ones when a call is decided again with the same arguments."""
+    call, state = request.syscall.call, journal.state
+    number = Terms.of(request.spec).children(ruling.args) if request.spec is not None else 0
+    known, named = state.calls.get(call), state.delegations.get(call, [])
+    if known is not None and known.args_digest == ruling.args_digest and len(named) == number:
+        return list(named)
+    parts = (journal.tenant, journal.session, call, journal.head.hash)
+    return [derived_id("s", now, *parts, str(index)) for index in range(number)]

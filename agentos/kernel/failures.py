@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from agentos.abi.canonical import Json
+from agentos.abi.canonical import Json, NotCanonical
 from agentos.abi.errors import DriverError
 from agentos.abi.obligation import Obligation
 from agentos.drivers.port import ModelUnavailable
@@ -35,11 +35,13 @@ class Preempted(DriverError):
         self.partial = partial
 
 
-def told(error: DriverError, hidden: Sequence[Obligation] = ()) -> dict[str, Json]:
+def told(error: DriverError | NotCanonical, hidden: Sequence[Obligation] = ()) -> dict[str, Json]:
     """A driver's error for the log and the model: what, where, how to mend it, and whether asking again can help.
 
-    Its words are left out where obligations hide what comes of the call.
+    Its words are left out where obligations hide what comes of the call. NotCanonical is of a result that cannot be told.
     """
+    if isinstance(error, NotCanonical):
+        return unfit(str(error), hidden)
     where, mend = f"{error.where}: " if error.where else "", f"; {error.mend}" if error.mend else ""
     words = f"{where}{error.message}{mend}".encode("utf-8", "replace").decode("utf-8")
     message = words if len(words) <= MAX_WORDS else words[:MAX_WORDS] + "…"

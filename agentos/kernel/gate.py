@@ -19,19 +19,21 @@ from typing import Final
 from agentos.abi import event as ev
 from agentos.abi.canonical import Json, NotCanonical, canonical, digest, digest_of
 from agentos.abi.decision import Decision, Verdict, parse_decision
-from agentos.abi.errors import Conflict, DriverError, LogUnavailable, OutcomeUnknown, SequenceConflict, TooLarge
+from agentos.abi.errors import Conflict, DriverError, Frozen, LogUnavailable, OutcomeUnknown, SequenceConflict, TooLarge
 from agentos.abi.syscall import MODEL_CALL, Result, Syscall, ToolEffect
 from agentos.drivers.batching import Batching
 from agentos.drivers.port import Driver, ModelProvider, ToolSpec
+from agentos.drivers.signals import consumed_by
 from agentos.kernel import consent, failures, obligations
 from agentos.kernel.acts import STILL_US, Acts, Still
 from agentos.kernel.admission import Ticket
-from agentos.kernel.allowance import Allowance, want_of_tool
+from agentos.kernel.allowance import Allowance, is_timeless, want_of_tool
 from agentos.kernel.batched import price_in_batch
 from agentos.kernel.budgets import FREE, Budgets, no_history
 from agentos.kernel.charges import Charges
 from agentos.kernel.deciding import Deal, Deciding, Request, told
-from agentos.kernel.journal import Journal
+from agentos.kernel.freeze import Freezes, not_begun
+from agentos.kernel.journal import Heard, Journal
 from agentos.kernel.line import Place
 from agentos.kernel.port import Configuration, Tenure, Timer
 from agentos.kernel.provenance import labels_field
@@ -67,6 +69,7 @@ class Gate:
         tenure: Tenure | None = None,
         budgets: Budgets | None = None,
         batches: Batching | None = None,
+        freezes: Freezes | None = None,
     ) -> None:
         """`budgets` None: the past of budgets cannot be read here, so whoever declares one has every call refused.
 
@@ -74,10 +77,11 @@ class Gate:
         """
         self._acts = Acts(drivers, models, workspaces, batches)
         self.batches = batches
+        self.freezes = freezes or Freezes()
         self._reconciler = Reconciler(drivers, workspaces)
         self._timer = timer
         self.budgets = budgets or Budgets(no_history)
-        self._hear = self.budgets.hear
+        self.hear: Heard = self.budgets.hear
         self._deciding = Deciding(charges, self.budgets, lambda: self._acts.profiles)
         self.tenure: Tenure = tenure or Alone()
         """Whether this runtime serves; by itself it is alone."""
@@ -138,8 +142,12 @@ class Gate:
         batched = ticket is not None and ticket.batched
         number = journal.state.model_calls + 1
         # The view is a pure function of the log, so the head of the chain names the whole input of the model.
-        args = {"model": model, "input_digest": journal.head.hash}
+        args: dict[str, Json] = {"model": model, "input_digest": journal.head.hash}
+        if journal.state.signals:
+            # How many of them the view shows: others may come before the decision is recorded.
+            args["signals"] = len(journal.state.signals)
         syscall = Syscall(f"{MODEL_IDS}{number}", MODEL_CALL, args)
+        act, want = self._acts.of_model(journal, configuration, model, ticket)
         request = Request(
             syscall,
             ToolEffect.EXTERNAL,
@@ -147,8 +155,8 @@ class Gate:
             once=False,
             check=lambda _: "a model call is made as it is, or not at all",
             admitted=ticket.told() if ticket is not None else None,
-            act=self._acts.of_model(journal, configuration, model, ticket),
-            want=lambda _: self._acts.want_of_model(journal, configuration, model, batched=batched),
+            act=act,
+            want=lambda _: want(),
             batched=batched,
         )
         return await self._decide_and_act(journal, configuration, request)
@@ -169,7 +177,7 @@ class Gate:
                 return
             if call.step is Step.ASKED and call.decision is not None and journal.state.state is State.RUNNING:
                 await self._ask(journal, configuration, call.call, parse_decision(call.decision), call.decided_ms)
-            if call.step is not Step.ALLOWED:
+            if call.step is not Step.ALLOWED or call.call in journal.state.held:
                 continue
             tool = configuration.tools.get(call.tool)
             if call.tool == MODEL_CALL or tool is None or not repeatable(tool):
@@ -186,7 +194,10 @@ class Gate:
                 await self._lose(journal, configuration, call, configuration.tools.get(call.tool))
 
     async def _lose(self, journal: Journal, configuration: Configuration, call: Call, tool: ToolSpec | None) -> None:
-        lost = {"call": call.call, "tool": call.tool, **labels_field(tool, call.args, journal.state.inputs)}
+        if call.call in journal.state.held:
+            await self._record(journal, configuration, ev.SYSCALL_FAILED, not_begun(call.call, call.tool))
+            return
+        lost = {"call": call.call, "tool": call.tool, **labels_field(tool, call.args, journal.state.labelled)}
         await self._record(journal, configuration, ev.SYSCALL_UNKNOWN, lost)
 
     async def _notify(self, journal: Journal, configuration: Configuration, call: str) -> None:
@@ -197,6 +208,7 @@ class Gate:
 
     async def _decide_and_act(self, journal: Journal, configuration: Configuration, request: Request) -> Call:
         await self.tenure.hold(journal.tenant)
+        self.freezes.check(journal.state, configuration)
         call, tool, state = request.syscall.call, request.syscall.tool, journal.state
         now = self._timer.now_ms()
         agent = configuration.agents.get(state.agent)
@@ -217,7 +229,8 @@ class Gate:
         if ruling.policy.failed:
             failure = {"call": call, "tool": tool, "reason": ruling.policy.reasons[0], "engine": configuration.decider.engine}
             await self._record(journal, configuration, ev.POLICY_FAILED, failure)
-        repeats, still = _allowed(state, call), partial(self._still_ours, journal, self._timer.monotonic_us())
+        repeats = _allowed(state, call) and call not in state.held
+        still = partial(self._still_ours, journal, configuration, self._timer.monotonic_us())
         try:
             await self._record_decided(journal, configuration, data, deal)
             await self._notify(journal, configuration, call)
@@ -232,12 +245,17 @@ class Gate:
                 outcome = {"call": call, "tool": tool, "duration_us": 0, "error": error}
                 await self._record(journal, configuration, ev.SYSCALL_FAILED, outcome)
             raise
+        except Frozen:
+            return await self._hold_back(journal, configuration, request, repeats=repeats)
         if request.place is not None and ruling.decision.effect in {Verdict.ASK, Verdict.HALT}:
             # A session waits, or is over, once what it had begun has its outcome.
             await request.place.others_ended()
         match ruling.decision.effect:
             case Verdict.ALLOW:
-                await self._act(journal, configuration, request, deal, still)
+                try:
+                    await self._act(journal, configuration, request, deal, still)
+                except Frozen:
+                    return await self._hold_back(journal, configuration, request, repeats=repeats)
             case Verdict.ASK:
                 await self._ask(journal, configuration, call, ruling.decision, now)
             case Verdict.HALT:
@@ -249,7 +267,8 @@ class Gate:
     async def _record_decided(self, journal: Journal, configuration: Configuration, data: dict[str, Json], deal: Deal) -> None:
         before = journal.head.seq
         try:
-            await self._record(journal, configuration, ev.SYSCALL_DECIDED, data, actor=f"agent/{journal.state.agent}")
+            with self.freezes.intent(journal.state, configuration):
+                await self._record(journal, configuration, ev.SYSCALL_DECIDED, data, actor=f"agent/{journal.state.agent}")
         except SequenceConflict:
             self._deciding.take_back(deal)
             raise
@@ -260,8 +279,23 @@ class Gate:
                 self._deciding.take_back(deal, recorded=known is not None and known.decided > before)
             raise
 
-    async def _still_ours(self, journal: Journal, sent: int) -> None:
-        """Return if nobody can have taken the session over since `sent`, when the intent went out. Raises SequenceConflict.
+    async def _hold_back(self, journal: Journal, configuration: Configuration, request: Request, *, repeats: bool) -> Call:
+        """A freeze came before the call acted, or before it was decided. Raises Frozen, but of a call of the model that was
+        decided: that one has failed, and another is made when the session goes on."""
+        call = request.syscall.call
+        known = journal.state.calls.get(call)
+        if known is not None and known.step is Step.ALLOWED and not repeats:
+            if request.spec is None:
+                await self._record(journal, configuration, ev.SYSCALL_FAILED, not_begun(call, MODEL_CALL))
+                return journal.state.calls[call]
+            self.freezes.hold_back(journal, call)
+        self.freezes.check(journal.state, configuration)
+        raise Frozen(f"call {call} was held back")
+
+    async def _still_ours(self, journal: Journal, configuration: Configuration, sent: int) -> None:
+        """Return if nobody can have taken the session over since `sent`, when the intent went out, and nothing holds it.
+
+        Raises SequenceConflict, Frozen.
 
         Between the disk and the act this process may have been stopped for a minute, and another runtime may have found the
         intent, said that its outcome is unknown, and gone on. So whoever was slow looks once more, and acts only on a fresh look.
@@ -271,6 +305,7 @@ class Gate:
         while self._timer.monotonic_us() - sent > STILL_US:
             sent = self._timer.monotonic_us()
             await journal.confirm()
+        self.freezes.check(journal.state, configuration)
 
     async def _ask(self, journal: Journal, configuration: Configuration, call: str, decision: Decision, now: int) -> None:
         """Park the session with its question to people."""
@@ -288,7 +323,7 @@ class Gate:
     async def _act(self, journal: Journal, configuration: Configuration, request: Request, deal: Deal, still: Still) -> None:
         ruling, allowance = deal.ruling, _allowance(configuration, request, deal)
         call, tool = request.syscall.call, request.syscall.tool
-        started, labels = self._timer.monotonic_us(), labels_field(request.spec, ruling.args, journal.state.inputs)
+        started, labels = self._timer.monotonic_us(), labels_field(request.spec, ruling.args, journal.state.labelled)
 
         def outcome(**fields: Json) -> dict[str, Json]:
             duration = self._timer.monotonic_us() - started
@@ -312,17 +347,17 @@ class Gate:
             data = outcome(**_kept(replace(result, labels=carried), request, ruling))
             size = len(canonical({"data": data}))  # as deep as it will stand in the event
         except asyncio.CancelledError:
-            await lost({"code": "cancelled", "message": "stopped before it had finished"})
+            # Who only waits goes on with that when the same call is made again; so do the children of a delegation.
+            if not allowance.timeless or request.spec is None:
+                await lost({"code": "cancelled", "message": "stopped before it had finished"})
             raise
-        except (Displaced, LogUnavailable, SequenceConflict):
+        except (Displaced, Frozen, LogUnavailable, SequenceConflict):
             raise  # it was still being prepared, and did not go out: the session is not ours any more, or nobody can tell
         except OutcomeUnknown as error:
             await lost(failures.told(error, ruling.in_result))
             await self.reconcile(journal, configuration)
-        except DriverError as error:
+        except (DriverError, NotCanonical) as error:
             await failed(failures.told(error, ruling.in_result))
-        except NotCanonical as error:
-            await failed(failures.unfit(str(error), ruling.in_result))
         except Exception:
             # A driver that breaks its contract: what it did is as unknown as after a crash. The session fails of it, visibly.
             await lost({"code": "internal", "message": "the driver failed in an unexpected way"})
@@ -362,7 +397,7 @@ class Gate:
         data: dict[str, Json],
         actor: str = SYSTEM,
     ) -> None:
-        journal.heard = self._hear
+        journal.heard = self.hear
         await journal.record(kind, data, actor=actor, revision=configuration.revision, policy=configuration.policy_digest)
 
 
@@ -383,6 +418,8 @@ def _kept(result: Result, request: Request, ruling: Ruling) -> dict[str, Json]:
     body: dict[str, Json] = {"result": kept.to_dict()}
     if redacted:
         body["redacted"] = redacted
+    if (signal := consumed_by(request.spec, result)) is not None:
+        body["consumed"] = signal
     if request.declassifies and not result.is_error:
         body["declassified"] = list(ruling.args["labels"])
     return body
@@ -390,7 +427,7 @@ def _kept(result: Result, request: Request, ruling: Ruling) -> dict[str, Json]:
 
 def _allowance(configuration: Configuration, request: Request, deal: Deal) -> Allowance:
     if request.spec is not None:
-        return Allowance(deal.held)
+        return Allowance(deal.held, timeless=is_timeless(request.spec))
     endpoint = configuration.arbitration.endpoints.get(deal.ruling.args["model"])
     if endpoint is None:
         return Allowance(deal.held, FREE, timeless=request.batched)

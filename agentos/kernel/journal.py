@@ -16,7 +16,7 @@ from agentos.abi.attributes import SESSION_LEVEL, attributes_of, session_attribu
 from agentos.abi.canonical import Json
 from agentos.abi.chain import Head, follow
 from agentos.abi.errors import ChainBroken, Conflict, LogUnavailable, NotFound, PayloadErased, SequenceConflict
-from agentos.abi.event import Event
+from agentos.abi.event import SYSCALL_DECIDED, Event
 from agentos.abi.ids import Clock, Random
 from agentos.abi.record import SALT_BYTES
 from agentos.eventlog.port import EventLog, Message, Stored
@@ -24,6 +24,9 @@ from agentos.eventlog.subject import session_subject
 from agentos.kernel.port import Configuration
 from agentos.kernel.snapshot import Snapshots, Standing
 from agentos.projections.session import SessionState, fold
+
+Heard = Callable[[Event], None]
+"""Who is told of events as they are recorded."""
 
 
 class Journal:
@@ -46,9 +49,11 @@ class Journal:
         self.stale = False
         """Whether the log may hold more than `state`: an append failed without telling, or somebody else has written."""
         self.head = Head.empty()
+        self.decided = Head.empty()
+        """The last decision about a call that was recorded here."""
         self.state = SessionState(id=session, tenant=tenant)
         self._of_session: dict[str, str | int] = {}
-        self.heard: Callable[[Event], None] | None = None
+        self.heard: Heard | None = None
         """Told of every event that is recorded from now on, once it is stored and folded."""
         self.inherited: frozenset[str] = frozenset()
         """Calls that are not the session's own: it was forked with them."""
@@ -178,6 +183,8 @@ class Journal:
                 raise
             self._of_session = of_session
             self.head = event.head(stored)
+            if kind == SYSCALL_DECIDED:
+                self.decided = self.head
             self._take(event)
             self._keep()
             if self.heard is not None:

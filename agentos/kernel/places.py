@@ -78,10 +78,28 @@ class Places:
             if seat.carried is not None:
                 await seat.carried.drop()
 
-    async def idle(self, session: str, done: asyncio.Future[Any]) -> None:
-        """Let a session that runs wait for `done`. Raises Displaced when its place is needed meanwhile."""
+    async def idle(self, session: str, done: asyncio.Future[Any], grace_s: float | None = None) -> None:
+        """Let a session that runs wait for `done`. Raises Displaced when its place is needed meanwhile; after `grace_s` seconds
+        also when nobody needs it, so that a long wait keeps no harness."""
         seat = next((one for one in self._seats if one.session == session), None)
-        await (asyncio.wait((done,)) if seat is None else seat.idle_until(done))
+        if seat is None:
+            await asyncio.wait((done,))
+            return
+        leaves = None if grace_s is None else asyncio.create_task(self._leave(seat, grace_s), name=f"grace of {session}")
+        try:
+            await seat.idle_until(done)
+        finally:
+            if leaves is not None:
+                leaves.cancel()
+
+    async def _leave(self, seat: Seat, grace_s: float) -> None:
+        await self._timer.sleep(grace_s)
+        seat.evict()
+
+    def rests(self, session: str) -> bool:
+        """Whether a session waits for something that others bring, with a place or without one."""
+        seat = next((one for one in self._seats if one.session == session), None)
+        return seat is None or seat.idle or seat.leaving
 
     def make_room(self) -> None:
         """Have as many of those that wait with a place give it up as others need one: the lowest class first, then the latest."""

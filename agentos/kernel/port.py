@@ -13,6 +13,8 @@ from agentos.abi.canonical import Json
 from agentos.abi.decision import Decision
 from agentos.abi.ids import Clock
 from agentos.drivers.port import ModelSpec, ToolSpec
+from agentos.kernel.firing import TriggerSpec
+from agentos.kernel.supervise import StandingSpec
 from agentos.scheduler.declared import STANDARD, Arbitration
 
 
@@ -79,6 +81,8 @@ class AgentSpec:
     """How long after it comes a turn of it is due; None: never."""
     fail_fast: bool = False
     """Whether turns of its sessions that are likelier to fail go first among those that are due at the same time."""
+    standing: StandingSpec | None = None
+    """How it is kept alive; None: it runs when it is told to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,8 @@ class Configuration:
     """How long a question waits for people; nobody's answer is a no."""
     approval_valid_ms: int = 3_600_000
     """How long an approval counts, unless the approver says less."""
+    triggers: Mapping[str, TriggerSpec] = field(default_factory=dict, hash=False)
+    """By name, those for daemons of the runtime among them."""
     arbitration: Arbitration = field(default_factory=Arbitration, hash=False)
     """Endpoints, classes, weights and budgets."""
     lock_victim: str = "requester"

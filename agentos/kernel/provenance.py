@@ -15,6 +15,7 @@ from agentos.abi.errors import DriverError
 from agentos.drivers import confine
 from agentos.drivers.port import ToolSpec
 from agentos.drivers.primitives import FILE_PRIMITIVES
+from agentos.drivers.spaces import space_of
 
 
 def input_labels(tool: ToolSpec, args: Mapping[str, Json], inputs: Sequence[Mapping[str, Json]]) -> tuple[str, ...]:
@@ -44,7 +45,7 @@ def place_holds(place: str, path: str) -> bool:
 
 
 def _paths(tool: ToolSpec, args: Mapping[str, Json]) -> Iterator[Json]:
-    if tool.driver.get("builtin", {}).get("primitive") in FILE_PRIMITIVES:
+    if tool.driver.get("builtin", {}).get("primitive") in FILE_PRIMITIVES and space_of(tool.driver) is None:
         yield args.get("path")
     server = tool.driver.get("mcp")
     if server is None:

@@ -84,7 +84,7 @@ def told_result(state: SessionState, call: Call, configuration: Configuration, t
     """The result of a lost call as it is told afterwards: with the labels that the tool would have put on it, and without what is
     to be withheld. Raises NotCanonical for text that cannot be recorded."""
     tool = configuration.tools.get(call.tool)
-    labels = outcome_labels(tool, call.args, state.inputs) if tool is not None else ()
+    labels = outcome_labels(tool, call.args, state.labelled) if tool is not None else ()
     in_result = [one for one in obligations.binding(call, "redact", "mask") if one.fields["in"] == "result"]
     result, _ = obligations.withhold(Result(text, labels=labels), in_result)
     return result.to_dict()

@@ -34,7 +34,12 @@ from agentos.projections.state_document import digest_of_state
 PROPOSALS: Final = frozenset({ev.SYSCALL_DECIDED, ev.SYSCALL_REFUSED, ev.SESSION_FINISHED})
 """Events that a harness's request led to; the others happen to the session."""
 
-_BESIDE: Final = frozenset({ev.POLICY_FAILED, ev.SESSION_PAUSED, ev.SESSION_RESUMED, ev.SYSCALL_RECONCILED})
+_BESIDE: Final = frozenset(
+    {
+        *(ev.POLICY_FAILED, ev.SYSCALL_RECONCILED, ev.DELEGATION_REFUSED),
+        *(ev.SESSION_PAUSED, ev.SESSION_RESUMED, ev.SESSION_SIGNALLED),
+    }
+)
 """Events that can come between the view that a model was shown and the decision about showing it."""
 
 
@@ -287,6 +292,9 @@ class _Again:
                 raise self._goes(Leave(rpc.PARKED, "the log ends here"))
             event = self._events[self.at]
             if event.type in PROPOSALS:
+                if event.data.get("call") == name:
+                    # It waited, for a lock or for children, and its session gave its place up: a fresh harness proposed it again.
+                    raise self._goes(Leave(rpc.PARKED, "the session had left its place"))
                 if waits and self._may_come(event):
                     return False
                 raise self._left(f"an outcome of call {name}")

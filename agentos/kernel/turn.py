@@ -16,7 +16,7 @@ from agentos.abi import event as ev
 from agentos.abi import rpc
 from agentos.abi.canonical import Json, canonical
 from agentos.abi.decision import FAILED
-from agentos.abi.errors import Conflict
+from agentos.abi.errors import Conflict, Frozen
 from agentos.abi.syscall import Syscall
 from agentos.drivers.port import ModelUnavailable
 from agentos.kernel.admission import Admissions, PoolKey, Request, Ticket
@@ -55,6 +55,7 @@ class Pause(StrEnum):
 
     ENDED = "ended"
     WAITING = "waiting"
+    FROZEN = "frozen"
     DISPLACED = "displaced"
     """It waits for an endpoint, and its place went to another session."""
 
@@ -77,10 +78,10 @@ class Runner:
 
         Raises LogUnavailable (the session can be loaded and run again when the log is back) and CancelledError.
         """
-        if journal.state.lost and _pause(journal) is None:
+        if journal.state.lost and self._pause(journal) is None:
             await self._gate.reconcile(journal, self._source.current(journal.tenant))
         lost = 0
-        while (pause := _pause(journal)) is None:
+        while (pause := self._pause(journal)) is None:
             before = journal.head.seq
             turns = _Turns(self._gate, self._source, self._timer, journal, seat)
             process = await self._spawner.spawn(journal.session)
@@ -90,20 +91,24 @@ class Runner:
                 problem = str(silent)
             finally:
                 code = await process.stop()
-            if _pause(journal) is None and turns.displaced:
+            if self._pause(journal) is None and turns.displaced:
                 return Pause.DISPLACED
-            if _pause(journal) is None:
+            if self._pause(journal) is None and turns.frozen:
+                return Pause.FROZEN
+            if self._pause(journal) is None:
                 log.warning("session %s: harness left early (%s, exit %s)", journal.session, problem, code)
                 lost = 1 if journal.head.seq > before else lost + 1
                 if lost == HARNESS_TRIES:
                     await turns.fail("harness", f"the harness ended without finishing the session: {problem}")
         return pause
 
-
-def _pause(journal: Journal) -> Pause | None:
-    if journal.state.over:
-        return Pause.ENDED
-    return None if journal.state.state is State.RUNNING else Pause.WAITING
+    def _pause(self, journal: Journal) -> Pause | None:
+        if journal.state.over:
+            return Pause.ENDED
+        if journal.state.state is not State.RUNNING:
+            return Pause.WAITING
+        held = self._gate.freezes.of(journal.state, self._source.current(journal.tenant))
+        return None if held is None else Pause.FROZEN
 
 
 class _Turns:
@@ -117,6 +122,8 @@ class _Turns:
         self.journal = journal
         self.displaced = False
         """Whether the harness was told to go because its place was needed."""
+        self.frozen = False
+        """Whether it was told to go because of a freeze, which may be over by now."""
         self._configuration: Configuration | None = None
         self._line = Line(seat.acts)
 
@@ -130,7 +137,10 @@ class _Turns:
             case "session.view":
                 return self._view(params)
             case "model.call":
-                return await self._model_call()
+                try:
+                    return await self._model_call()
+                except Frozen:
+                    raise self._leave_frozen() from None
             case "tool.call":
                 return await self._tool_call(params, self._line.join())
             case "finish":
@@ -177,7 +187,7 @@ class _Turns:
                 return {"content": content, "stop_reason": call.result["data"]["stop_reason"]}
             self._leave_if_stopped(call)
             error = call.error or {"code": "denied", "message": _denial(call), "retryable": _undecided(call)}
-            if error["code"] == PREEMPTED:
+            if error["code"] in {PREEMPTED, Frozen.code}:
                 continue
             if error["code"] == ModelUnavailable.code and self._another(asked | {model}):
                 asked |= {model}
@@ -217,11 +227,11 @@ class _Turns:
                     continue
                 done = await self._gate.perform_model(self.journal, configuration, model, ticket)
                 if done.step is Step.FINISHED:
-                    ticket.succeeded(used_by(done, wanted.expected))
+                    ticket.succeeded(used_by(done, wanted.expected, ticket))
                 elif done.error is not None and done.error["code"] == ModelUnavailable.code:
-                    ticket.failed(done.error.get("retry_after_ms"))
+                    ticket.failed(done.error.get("retry_after_ms"), used_by(done, wanted.expected, ticket))
                 else:
-                    ticket.release(used_by(done, wanted.expected))
+                    ticket.release(used_by(done, wanted.expected, ticket))
                 return model, done
 
     async def _ask_in_batch(
@@ -231,7 +241,7 @@ class _Turns:
         endpoint, admissions = endpoint_of(model, configuration), self._seat.admissions
         with await admissions.admit(replace(request, candidates=(batches_of(endpoint),))) as ticket:
             done = await self._gate.perform_model(self.journal, configuration, model, ticket)
-            used = used_by(done, expected)
+            used = used_by(done, expected, ticket)
             ticket.release(used)
             admissions.charge(endpoint.key, request, used)
         if self._gate.batches is not None:
@@ -260,9 +270,12 @@ class _Turns:
                 return await self._call_in(place, params)
         except Closed:
             raise Leave(rpc.PARKED, "the session stops: this call was not decided") from None
+        except Frozen:
+            raise self._leave_frozen() from None
         except Displaced:
             self.displaced = True
-            raise Leave(rpc.PARKED, "the session waits for a lock, and its place is needed") from None
+            what = "its children" if params.get("call") in self.journal.state.delegations else "a lock or a signal"
+            raise Leave(rpc.PARKED, f"the session waits for {what}, without a place") from None
 
     async def _call_in(self, place: Place, params: dict[str, Json]) -> dict[str, Json]:
         call_id, name, args = params.get("call"), params.get("tool"), params.get("args")
@@ -347,6 +360,12 @@ class _Turns:
     def _leave_if_paused(self) -> None:
         if self.journal.state.paused is not None:
             raise Leave(rpc.PARKED, "a person has paused the session")
+        if self._gate.freezes.of(self.journal.state, self._source.current(self.journal.tenant)) is not None:
+            raise self._leave_frozen()
+
+    def _leave_frozen(self) -> Leave:
+        self.frozen = True
+        return Leave(rpc.PARKED, "the session is frozen")
 
     def _leave_if_stopped(self, call: Call) -> None:
         if self.journal.state.over:
@@ -378,9 +397,9 @@ def view(state: SessionState, *, messages: bool = False) -> dict[str, Json]:
 
 
 def _final_text(state: SessionState) -> str | None:
-    """The model's closing words if its last reply called no tool, else None."""
+    """The model's closing words if its last reply called no tool, and it was told nothing since; else None."""
     reply = context.last_reply(state)
-    if reply is None or any(block.get("type") == "tool_use" for block in reply["content"]):
+    if reply is None or any(block.get("type") == "tool_use" for block in reply["content"]) or context.unseen(state):
         return None
     return "\n".join(str(block["text"]) for block in reply["content"] if block.get("type") == "text")
 

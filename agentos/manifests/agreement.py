@@ -8,12 +8,18 @@ from typing import Final
 
 from agentos.abi.canonical import Json
 from agentos.abi.event import parse_rfc3339
+from agentos.abi.ids import DEFAULT_TENANT
 from agentos.abi.retention import FLOORS, days_kept
 from agentos.abi.syscall import MODEL_CALL, ToolEffect
-from agentos.drivers.primitives import default_effect
+from agentos.drivers.delegating import MAX_TASKS, Mode
+from agentos.drivers.primitives import FILE_PRIMITIVES, default_effect
 from agentos.manifests.fault import Path, Problem, closest, listed, shown
 from agentos.manifests.inputschema import check_input_schema
 from agentos.manifests.regex import refused_glob, refused_pattern
+from agentos.scheduler.cron import schedule
+
+MAX_TIMEOUT_S: Final = 3600
+"""Seconds that a call may take that is no delegation."""
 
 CheckPlay = Callable[[Json], list[tuple[Path, str]]]
 """Checks the expressions of a play: gives (path in the play, what is wrong) for each fault."""
@@ -101,10 +107,13 @@ def _tool(body: Mapping[str, Json]) -> Iterator[Problem]:
         )
     schema = spec.get("inputSchema")
     yield from _commutes(spec)
-    if "builtin" in spec["driver"]:
+    yield from _space(spec)
+    yield from _delegate(spec)
+    if "mcp" not in spec["driver"]:
         if schema is not None:
+            kind = next(iter(spec["driver"]))
             yield Problem(
-                "tool.schema", ("spec", "inputSchema"), "a builtin tool has arguments of its own", "remove inputSchema", at="key"
+                "tool.schema", ("spec", "inputSchema"), f"a {kind} tool has arguments of its own", "remove inputSchema", at="key"
             )
         return
     if schema is None:
@@ -129,6 +138,34 @@ def _tool(body: Mapping[str, Json]) -> Iterator[Problem]:
                 f"{shown(name)} is no property of inputSchema",
                 mend,
             )
+
+
+def _space(spec: Mapping[str, Json]) -> Iterator[Problem]:
+    builtin = spec["driver"].get("builtin", {})
+    if "space" in builtin and builtin["primitive"] not in FILE_PRIMITIVES:
+        message = f"the primitive {builtin['primitive']} acts on no file, so on no space"
+        yield Problem("tool.space", ("spec", "driver", "builtin", "space"), message, "remove it", at="key")
+
+
+def _delegate(spec: Mapping[str, Json]) -> Iterator[Problem]:
+    """A quorum is of the tasks there may be, and only where the mode asks for one; only a delegation is waited for so long."""
+    path = ("spec", "driver", "delegate")
+    delegate, seconds = spec["driver"].get("delegate"), spec.get("timeoutSeconds", 0)
+    if delegate is None:
+        if seconds > MAX_TIMEOUT_S:
+            message = f"a call may take {MAX_TIMEOUT_S} s, and only a delegation longer"
+            yield Problem("tool.timeout", ("spec", "timeoutSeconds"), message, f"write at most {MAX_TIMEOUT_S}")
+        return
+    quorum, most = delegate.get("quorum"), delegate.get("maxTasks", MAX_TASKS)
+    if (quorum is not None) != (delegate.get("mode") == Mode.QUORUM):
+        message = "`quorum` is how many have to finish in the mode `quorum`, and is needed there"
+        yield Problem("tool.quorum", (*path, "quorum" if quorum is not None else "mode"), message, "write both, or neither")
+    elif quorum is not None and quorum > most:
+        message = f"of at most {most} tasks, {quorum} can never finish"
+        yield Problem("tool.quorum", (*path, "quorum"), message, f"write at most {most}")
+    if spec["effect"] == ToolEffect.READ:
+        message = "a delegation changes something: sessions begin, and files come back"
+        yield Problem("tool.effect", ("spec", "effect"), message, "write effect: write, or external")
 
 
 def _commutes(spec: Mapping[str, Json]) -> Iterator[Problem]:
@@ -225,6 +262,39 @@ def _model_class(body: Mapping[str, Json]) -> Iterator[Problem]:
                 yield Problem("class.never", path, message, "remove one of the two")
 
 
+def _trigger(body: Mapping[str, Json]) -> Iterator[Problem]:
+    spec = body["spec"]
+    if "daemon" in spec:
+        for field in ("agent", "goal", "priorityClass", "deadlineSeconds"):
+            if field in spec:
+                yield Problem("trigger.daemon", ("spec", field), f"a daemon takes no {field}", "remove it, or daemon", at="key")
+        if "cron" not in spec["on"]:
+            message = "a daemon goes by a schedule alone"
+            yield Problem("trigger.daemon", ("spec", "on"), message, "write `cron: {schedule: ...}`", at="key")
+        tenant = body["metadata"].get("tenant", DEFAULT_TENANT)
+        if tenant != DEFAULT_TENANT:
+            message = f"daemons are the runtime's, and tenant {tenant} may not schedule them"
+            yield Problem("trigger.daemon", ("spec", "daemon"), message, f"declare it in the tenant {DEFAULT_TENANT}")
+    else:
+        for field in ("agent", "goal"):
+            if field not in spec:
+                yield Problem("trigger.agent", ("spec",), f"needs the field `{field}`", f"add `{field}:`, or `daemon:`", at="key")
+    on = spec["on"]
+    if "cron" in on:
+        try:
+            schedule(on["cron"]["schedule"], on["cron"].get("timeZone", "UTC"))
+        except ValueError as error:
+            field = "timeZone" if "time zone" in str(error) else "schedule"
+            mend = "a name of the IANA list, such as Europe/Zurich" if field == "timeZone" else "for example `0 7 * * MON-FRI`"
+            yield Problem("trigger.schedule", ("spec", "on", "cron", field), str(error), mend)
+    for index, name in enumerate(on.get("run", {}).get("agents", ())):
+        if name == spec.get("agent"):
+            message = f"the end of each run of {name} would start another run of {name}"
+            yield Problem("trigger.cycle", ("spec", "on", "run", "agents", index), message, "name another agent")
+    if "workspace" in on and (reason := refused_glob(on["workspace"]["glob"])):
+        yield Problem("trigger.glob", ("spec", "on", "workspace", "glob"), reason, "for example invoices/*.pdf")
+
+
 _CHECKS: Final[Mapping[str, Callable[[Mapping[str, Json]], Iterator[Problem]]]] = {
     "Agent": _agent,
     "Model": _model,
@@ -232,5 +302,6 @@ _CHECKS: Final[Mapping[str, Callable[[Mapping[str, Json]], Iterator[Problem]]]] 
     "PriorityClass": _priority_class,
     "Tool": _tool,
     "ToolGrant": _grant,
+    "Trigger": _trigger,
     "Policy": _policy,
 }

@@ -180,6 +180,8 @@ def arguments(tool: Mapping[str, Json]) -> Mapping[str, Json] | None:
     driver = tool.get("driver")
     if isinstance(driver, dict) and isinstance(driver.get("builtin"), dict):
         return PRIMITIVES.get(str(driver["builtin"].get("primitive")))
+    if isinstance(driver, dict) and isinstance(driver.get("delegate"), dict):
+        return DELEGATED
     schema = tool.get("inputSchema")
     if not isinstance(schema, dict):
         return None
@@ -191,6 +193,13 @@ def arguments(tool: Mapping[str, Json]) -> Mapping[str, Json] | None:
 
 
 _TEXT: Final[Mapping[str, Json]] = {"type": "string"}
+DELEGATED: Final[Mapping[str, Json]] = {
+    **dict.fromkeys(("agent", "goal"), _TEXT),
+    **{name: {"type": "array"} for name in ("tasks", "inputs", "tools")},
+    **{name: {"type": "object"} for name in ("events", "budget")},
+}
+"""The arguments of a tool that delegates."""
+
 PRIMITIVES: Final[Mapping[str, Mapping[str, Json]]] = {
     "read": {"path": _TEXT},
     "write": {"path": _TEXT, "content": _TEXT},
@@ -199,5 +208,7 @@ PRIMITIVES: Final[Mapping[str, Mapping[str, Json]]] = {
     "declassify": {"labels": {"type": "array"}, "reason": _TEXT},
     "lock": {"resource": _TEXT, "waitSeconds": {"type": "integer"}, "leaseSeconds": {"type": "integer"}},
     "unlock": {"resource": _TEXT, "token": {"type": "integer"}},
+    "wait": {"signal": _TEXT, "timeoutSeconds": {"type": "integer"}},
+    "signal": {"session": _TEXT, "agent": _TEXT, "triggers": {"const": True}, "name": _TEXT, "data": _TEXT},
 }
 """The arguments of each builtin primitive."""

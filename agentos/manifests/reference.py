@@ -12,6 +12,7 @@ from agentos.abi.syscall import MODEL_CALL
 from agentos.manifests.document import Document
 from agentos.manifests.fault import Path, Problem, closest, listed, shown
 from agentos.manifests.inputschema import arguments
+from agentos.manifests.standing_order import ORDERS, check_standing
 from agentos.scheduler.declared import BUILT_IN
 
 Found = Iterator[tuple[Document, Problem]]
@@ -19,8 +20,19 @@ Found = Iterator[tuple[Document, Problem]]
 _REFERENCES: Final[Mapping[str, tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]]] = {
     "Tenant": ((("models",), ("Model",)), (("priorityClasses",), ("PriorityClass",))),
     "ModelClass": ((("routes", "models"), ("Model",)),),
-    "Agent": ((("model",), ("Model", "ModelClass")), (("tools",), ("Tool",)), (("priorityClass",), ("PriorityClass",))),
+    "Agent": (
+        (("model",), ("Model", "ModelClass")),
+        (("tools",), ("Tool",)),
+        (("priorityClass",), ("PriorityClass",)),
+        *((("standing", order), ("Agent",)) for order in ORDERS),
+    ),
+    "Tool": (
+        (("driver", "delegate", "agents"), ("Agent",)),
+        (("driver", "delegate", "reduce", "agent"), ("Agent",)),
+        (("driver", "delegate", "tools"), ("Tool",)),
+    ),
     "ToolGrant": ((("agents",), ("Agent",)), (("tools",), ("Tool",))),
+    "Trigger": ((("agent",), ("Agent",)), (("on", "run", "agents"), ("Agent",)), (("priorityClass",), ("PriorityClass",))),
     "Policy": ((("scope", "agents"), ("Agent",)), (("scope", "tools"), ("Tool",))),
 }
 """Per kind: (path below spec, kinds of what it may name). A Policy may also name the pseudo tool of model calls."""
@@ -37,6 +49,7 @@ def check_references(documents: Sequence[Document], existing: Collection[Key], u
     """
     yield from _check_names(documents)
     yield from _check_model_names(documents)
+    yield from check_standing(documents)
     known = {document.key for document in documents} | set(existing)
     known |= {Key("Tenant", "*", DEFAULT_TENANT), *(Key("PriorityClass", "*", name) for name in BUILT_IN)}
     names: dict[tuple[str, str], set[str]] = {}
@@ -53,6 +66,8 @@ def check_references(documents: Sequence[Document], existing: Collection[Key], u
                 here |= dict.fromkeys(lent.get(tenant, ()), "Model")
             if name not in here and unread is not None and name not in unread:
                 yield document, _dangling(kinds[0], tenant, path, name, here, names)
+    if unread is not None:
+        yield from _check_spaces(documents, existing, unread)
     tools = {(document.tenant, document.name): document for document in documents if document.kind == "Tool"}
     for document in documents:
         if document.kind == "ToolGrant":
@@ -91,6 +106,33 @@ def _check_model_names(documents: Sequence[Document]) -> Found:
                     document,
                     Problem("reference.taken", ("spec", *path), message, "take it off this list, or rename one of the two"),
                 )
+
+
+_SPACES: Final = {"Tool": ("driver", "builtin", "space"), "Trigger": ("on", "workspace", "space")}
+"""Where documents name a shared space of their tenant."""
+
+
+def _check_spaces(documents: Sequence[Document], existing: Collection[Key], unread: Collection[str]) -> Found:
+    """Spaces are declared once each, by the Tenant whose documents name them. One that is not in this set is not looked into."""
+    declared = {document.name: document for document in documents if document.kind == "Tenant"}
+    spaces: dict[str, list[str]] = {}
+    for tenant, document in declared.items():
+        known = spaces[tenant] = []
+        for path, name in _leaves(document.spec, ("spaces", "name")):
+            if name in known:
+                message = f"the space {shown(name)} stands twice"
+                yield document, Problem("reference.duplicate", ("spec", *path), message, "rename or remove one of the two")
+            known.append(name)
+    for document in documents:
+        tenant = document.tenant
+        if tenant not in declared and (Key("Tenant", "*", tenant) in existing or tenant in unread):
+            continue
+        for path, name in _leaves(document.spec, _SPACES[document.kind]) if document.kind in _SPACES else ():
+            if name not in spaces.get(tenant, ()):
+                meant = closest(name, spaces.get(tenant, ()))
+                mend = f"did you mean {meant}?" if meant else f"declare it in the Tenant {tenant}: `spaces: [{{name: {name}}}]`"
+                message = f"tenant {tenant} has no space {shown(name)}"
+                yield document, Problem("reference.unknown", ("spec", *path), message, mend)
 
 
 def _references(document: Document) -> Iterator[tuple[tuple[str, ...], str, Path, str]]:

@@ -26,11 +26,12 @@ FILES: Final[Mapping[str, str]] = {
     "Tool": "tool",
     "Agent": "agent",
     "ToolGrant": "tool-grant",
+    "Trigger": "trigger",
     "Policy": "policy",
 }
 """The schema file of each kind, without `.json`."""
 
-LATER: Final = ("Sandbox", "Secret", "Trigger", "Program", "Surface")
+LATER: Final = ("Sandbox", "Secret", "Program", "Surface")
 """Kinds of the design that nothing interprets yet."""
 
 

@@ -23,7 +23,10 @@ from agentos.registry.journal import Journal, Tip
 CHAIN: Final = "principals"
 """The subject inside the events of the chain of principals."""
 
-ROLES: Final = ("operator", "compliance", "auditor", "approver", "worker", "agent")
+PUBLISHER: Final = "publisher"
+"""Sends events that triggers wait for, to `evt.<its name>.>`, and may ask for nothing."""
+
+ROLES: Final = ("operator", "compliance", "auditor", "approver", "worker", "agent", PUBLISHER)
 """What a principal may be; the policy `agentos.control` says what each may do."""
 
 _PUBLIC_KEY: Final = re.compile(r"U[A-Z2-7]{55}", re.ASCII)
@@ -142,6 +145,8 @@ class Principals:
         odd = [role for role in roles if role not in ROLES]
         if odd or not roles:
             raise UsageError(f"unknown role {odd[0]!r}" if odd else "no role", mend=f"roles are {', '.join(ROLES)}")
+        if PUBLISHER in roles and tenant == FLEET:
+            raise UsageError("a publisher belongs to a tenant: its events do", mend="give the tenant's name")
         if not _PUBLIC_KEY.fullmatch(public_key):
             raise UsageError("the public key is no NKey of a user", mend="it starts with U and has 56 characters")
 

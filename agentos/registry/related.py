@@ -21,6 +21,8 @@ _USES: Final = (
     ("Agent", "priorityClass", ("PriorityClass",)),
     ("ToolGrant", "agents", ("Agent",)),
     ("ToolGrant", "tools", ("Tool",)),
+    ("Trigger", "agent", ("Agent",)),
+    ("Trigger", "priorityClass", ("PriorityClass",)),
 )
 """Which field of which kind names which kinds."""
 

@@ -125,9 +125,21 @@ def _agent(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) 
     lost = sorted(_input_labels(before) - _input_labels(after))
     if lost:
         yield f"its work no longer carries {_names([label for _, label in lost])}"
+    yield from _delegates(before.get("delegates"), after.get("delegates"))
     old_risk, new_risk = (side.get("governance", {}).get("risk") for side in (before, after))
     if _lowered(_RISKS, old_risk, new_risk):
         yield f"is declared as risk {new_risk} (was {old_risk})"
+
+
+def _delegates(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) -> Iterator[str]:
+    if after is None:
+        return
+    if before is None:
+        yield "may have others work for it"
+    for name, what, least in (("maxDepth", "levels below it", 1), ("maxChildren", "sessions that one of it begins", 16)):
+        old, new = (before or {}).get(name, least), after.get(name, least)
+        if before is not None and new > old:
+            yield f"may have {new} {what} (was {old})"
 
 
 def _input_labels(agent: Mapping[str, Json]) -> set[tuple[str, str]]:
@@ -155,6 +167,8 @@ def _tool(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) -
 
 
 def _driver(driver: Mapping[str, Json]) -> str:
+    if "delegate" in driver:
+        return f"delegate to {_names(driver['delegate'].get('agents', []))}"
     if "mcp" not in driver:
         return f"builtin {driver.get('builtin', {}).get('primitive')}"
     mcp = driver["mcp"]
@@ -252,6 +266,31 @@ def _tenant(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None)
             yield f"{what} {new} s (was {old})"
 
 
+def _trigger(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) -> Iterator[str]:
+    """A trigger starts runs that nobody asks for, so a new one, and one that waits for something else, is wider."""
+    if after is None or "daemon" in after:
+        return
+    if before is None or "daemon" in before:
+        yield f"starts runs of {after['agent']} by itself, on {_on(after)}"
+        return
+    if before["agent"] != after["agent"]:
+        yield f"starts runs of {after['agent']} instead of {before['agent']}"
+    if before["goal"] != after["goal"]:
+        yield f"gives {after['agent']} another goal"
+    if not same(before["on"], after["on"]):
+        yield f"starts runs on {_on(after)} instead of {_on(before)}"
+    gone = [label for label in before.get("labels", ()) if label not in after.get("labels", ())]
+    if gone:
+        yield f"its runs begin without the labels {_names(gone)}"
+    if after.get("overlap", "skip") == "allow" and before.get("overlap", "skip") != "allow":
+        yield "starts runs beside those that are not over"
+
+
+def _on(spec: Mapping[str, Json]) -> str:
+    kind, told = next(iter(spec["on"].items()))
+    return f"{kind} {json.dumps(told, ensure_ascii=False, sort_keys=True)}"
+
+
 _JUDGES: Final[dict[str, Callable[[Mapping[str, Json] | None, Mapping[str, Json] | None], Iterator[str]]]] = {
     "Tenant": _tenant,
     "Model": _model,
@@ -259,6 +298,7 @@ _JUDGES: Final[dict[str, Callable[[Mapping[str, Json] | None, Mapping[str, Json]
     "Tool": _tool,
     "Agent": _agent,
     "ToolGrant": _grant,
+    "Trigger": _trigger,
     "Policy": _policy,
 }
 

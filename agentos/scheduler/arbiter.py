@@ -121,16 +121,12 @@ class Arbiter:
         self._weights: dict[Path, int] = {}
 
     def reconfigure(self, limits: Limits, classes: Mapping[str, PriorityClass], *, now_ms: int) -> None:
-        """Limits and classes from now on. What waits and runs stays where it is, and so does what was charged.
-
-        With fewer slots than run nothing goes out until enough have ended. A class that is gone stays while a turn is of it.
-        """
+        """Limits and classes from now on; what waits, runs and was charged stays. A class that is gone stays while it is used."""
         self._requests = at_rate(self._requests, limits.requests_per_minute, now_ms)
         self._tokens = at_rate(self._tokens, limits.tokens_per_minute, now_ms)
         self.limits = limits
-        held = {name for place in self._places.values() for name in (place.priority, place.turn.priority)}
-        held.update(*self._boosts.values())
-        self._classes = {name: one for name, one in self._classes.items() if name in classes or name in held}
+        kept = {*classes, *self.held()}
+        self._classes = {name: one for name, one in self._classes.items() if name in kept}
         for name, declared in classes.items():
             if name in self._classes:
                 self._classes[name].declared = declared
@@ -144,6 +140,10 @@ class Arbiter:
         self._starts = head_starts({name: one.declared for name, one in self._classes.items()})
         for session in tuple(self._boosts):
             self._regrade(session)
+
+    def held(self) -> set[str]:
+        """The classes that turns came as of, or count as of."""
+        return {name for one in self._places.values() for name in (one.priority, one.turn.priority)}.union(*self._boosts.values())
 
     def weigh(self, path: Path, weight: int) -> None:
         """Give a tenant, program or agent a weight in every class."""

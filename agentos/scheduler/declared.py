@@ -73,6 +73,8 @@ class Endpoint:
     """Whether the provider goes on from the beginning of an answer that it is shown."""
     batch: Batch | None = None
     """How calls that are not urgent are submitted together; None: each is asked by itself."""
+    added_tokens: int = 0
+    """The most tokens that the provider puts around any request."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ was taken and not told of is the session's all the same: the next try is answere
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import DriverError, OutcomeUnknown
@@ -17,14 +18,18 @@ from agentos.abi.syscall import Result
 from agentos.drivers.guard import Guard, Stopped
 from agentos.drivers.locks import LEASE_S, Locks
 from agentos.drivers.port import CallContext, Found, ToolSpec
-from agentos.drivers.primitives import LOCK_PRIMITIVES, perform
+from agentos.drivers.primitives import LOCK_PRIMITIVES, SIGNAL_PRIMITIVES, perform
+from agentos.drivers.signals import Signals, target_of
+from agentos.drivers.spaces import Spaces, space_of
 
 
 class BuiltinDriver:
-    """Performs `builtin: {primitive}` tools in the session's workspace, and on `locks`. Keeps nothing warm."""
+    """Performs `builtin: {primitive}` tools in the session's workspace, in `spaces`, and on `locks`. Keeps nothing warm."""
 
-    def __init__(self, locks: Locks | None = None) -> None:
+    def __init__(self, locks: Locks | None = None, spaces: Spaces | None = None) -> None:
+        self.signals: Signals | None = None
         self._locks = locks
+        self._spaces = spaces
 
     @property
     def profiles(self) -> frozenset[str]:
@@ -36,10 +41,13 @@ class BuiltinDriver:
         primitive = str(tool.driver["builtin"]["primitive"])
         if primitive in LOCK_PRIMITIVES:
             return await self._on_locks(primitive, tool, args, context)
+        if primitive in SIGNAL_PRIMITIVES:
+            return await self._on_signals(primitive, tool, args, context)
         guard = Guard()
+        work = self._work(primitive, tool, args, context, guard)
         try:
             async with asyncio.timeout(tool.timeout_ms / 1000):
-                return await asyncio.to_thread(perform, primitive, context.workspace, args, guard)
+                return await asyncio.to_thread(work)
         except TimeoutError as error:
             if guard.stop():
                 raise DriverError(
@@ -62,6 +70,29 @@ class BuiltinDriver:
 
     async def close(self) -> None:
         """Nothing is kept."""
+
+    def _work(
+        self, primitive: str, tool: ToolSpec, args: Mapping[str, Json], context: CallContext, guard: Guard
+    ) -> Callable[[], Result]:
+        space = space_of(tool.driver)
+        if space is None:
+            return partial(perform, primitive, context.workspace, args, guard)
+        if self._spaces is None:
+            raise DriverError("there are no shared spaces here", where=tool.name)
+        return partial(self._spaces.perform, primitive, space, args, context, guard)
+
+    async def _on_signals(self, primitive: str, tool: ToolSpec, args: Mapping[str, Json], context: CallContext) -> Result:
+        if self.signals is None:
+            raise DriverError("there are no signals here", where=tool.name)
+        if primitive == "wait":
+            wait_ms = int(args["timeoutSeconds"]) * 1000 if "timeoutSeconds" in args else tool.timeout_ms
+            told = await self.signals.wait(context, str(args["signal"]), wait_ms=wait_ms)
+            text = f"the signal {told.name} came from {told.by}" + (f": {told.data}" if told.data else "")
+            return Result(text, {"number": told.number, "signal": told.name, "data": told.data, "by": told.by})
+        name, target = str(args["name"]), target_of(args)
+        sent = await self.signals.send(context, target, name, str(args.get("data", "")))
+        whom = "the triggers that wait for it" if target.triggers else ", ".join(sent.sessions) or "nobody"
+        return Result(f"told {name} to {whom}", {"signal": name, "sessions": list(sent.sessions), "left": list(sent.left)})
 
     async def _on_locks(self, primitive: str, tool: ToolSpec, args: Mapping[str, Json], context: CallContext) -> Result:
         if self._locks is None:

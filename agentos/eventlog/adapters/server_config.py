@@ -34,6 +34,8 @@ class User:
     public_key: str
     publish: tuple[str, ...] | None = None
     subscribe: tuple[str, ...] | None = None
+    never: tuple[str, ...] = ()
+    """Subjects that it may not publish to although `publish` is None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,8 @@ def _user(user: User) -> str:
         for verb, subjects in (("publish", user.publish), ("subscribe", user.subscribe))
         if subjects is not None
     ]
+    if user.never and user.publish is None:
+        rules.append(f"publish: {{ deny: {_subjects(user.never)} }}")
     permissions = f", permissions {{ {', '.join(rules)} }}" if rules else ""
     return f"{{ nkey: {user.public_key}{permissions} }}"
 

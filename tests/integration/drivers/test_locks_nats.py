@@ -22,6 +22,7 @@ from agentos.eventlog.adapters.credentials import NKey
 from agentos.eventlog.adapters.nats_server import NatsServer
 from agentos.eventlog.adapters.server_config import Account, User
 from agentos.kernel.locks import LockKeeper
+from agentos.kernel.waits import Waits
 from agentos.scheduler.declared import BUILT_IN
 
 STREAM = f"KV_{BUCKET}"
@@ -63,7 +64,7 @@ def holder(session: str, now: int, lease: int = 60_000) -> Holder:
 
 def keeper_on(store: NatsLocks, system: System) -> LockKeeper:
     configuration = SimpleNamespace(agents={}, lock_victim="requester")
-    return LockKeeper(lambda _: store, cast("Any", SimpleNamespace(current=lambda _: configuration)), system, Nobody())
+    return LockKeeper(lambda _: store, cast("Any", SimpleNamespace(current=lambda _: configuration)), system, Waits(Nobody()))
 
 
 def place(session: str) -> CallContext:

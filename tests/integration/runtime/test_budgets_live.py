@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from house import WORKER, Door, House, documents
+from test_delegation_live import manifests
 from test_obligations_live import events, of
+from test_retirement import days_ago, exported, finished, verified
 
 from agentos.boot.budgets import budgeted_events
+from agentos.eventlog.subject import period_of
 from agentos.kernel.budgets import Budgets
 
 SESSIONS = 20
@@ -119,3 +123,56 @@ async def test_a_session_that_is_named_is_shown(house: House) -> None:
         for _ in range(3):
             gate.go.release()
         await door.until(session)
+
+
+async def test_a_month_that_is_retired_is_counted_on(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its sessions used of a budget for all time stays used, before a restart and after it."""
+    async with days_ago(house, 62, monkeypatch) as door:
+        await door.apply(*documents(WORKER), tenant(total={"calls": 4}))
+        session = await finished(door)
+        period = period_of(session)
+        before = (await accounts(door))["tenant", "all", "calls"]
+        assert before["used"] == 3
+    async with house.open() as door:
+        plan = await door("audit.retirement", period=period)
+        pack, _ = await exported(door, [one["session"] for one in plan["sessions"]])
+        await door("audit.retire", period=period, packs=[pack], basis="retention has passed")
+        assert (await accounts(door))["tenant", "all", "calls"] == before
+        assert (await verified(door))["ok"]
+    async with house.open() as door:
+        assert (await accounts(door))["tenant", "all", "calls"] == before
+        await finished(door)
+        assert (await accounts(door))["tenant", "all", "calls"]["used"] == 4
+        assert await kept(door) == await read_again(door)
+
+
+async def test_children_get_what_their_parent_has_left_over_a_restart(house: House) -> None:
+    """The parent may make six calls: two are its own, and its three children make four together, stopped in the middle or not."""
+    spec = manifests()
+    boss = next(one for one in spec if one["kind"] == "Agent" and one["metadata"]["name"] == "boss")
+    boss["spec"]["budget"] = {"calls": 6}
+    async with house.open() as door, asyncio.timeout(60):
+        await door.apply(*spec)
+        gate = door.hold(lambda tool, args: tool.name == "write" and args["path"].startswith("output/"))
+        session = await door.run("boss", "a book")
+        await gate.begun.acquire()
+        row = (await accounts(door, sessions=[session]))["session", "all", "calls"]
+        assert row["used"] + row["reserved"] <= 6
+        assert row["reserved"] >= 2  # the parent's, which waits, and that of a child
+        assert await kept(door) == await read_again(door)
+    async with house.open() as door, asyncio.timeout(60):
+        assert (await door.until(session))["state"] == "finished"
+        (tree,) = (await door("budget.list", sessions=[session]))["trees"]
+        top, *below = tree["parts"]
+        assert (tree["over"], tree["whole"], top["own"]["calls"], top["total"]["calls"]) == (True, True, 2, 6)
+        assert [(one["parent"], one["depth"], one["agent"]) for one in below] == [(session, 1, "writer")] * 3
+        assert top["total"]["tokens"] == top["own"]["tokens"] + sum(one["own"]["tokens"] for one in below)
+        denied = [
+            data["decision"]
+            for one in below
+            for data in of(await events(door, one["session"]), "syscall.decided")
+            if data["decision"]["effect"] == "deny"
+        ]
+        assert len(denied) == 2
+        assert all("of Agent boss, which session" in decision["reasons"][0] for decision in denied)
+        assert await kept(door) == await read_again(door)

@@ -74,7 +74,7 @@ def test_an_endpoint_is_what_its_model_says() -> None:
     }
     found = arbitration([declared("Model", "m", spec)], "default").endpoints["m"]
     assert found == Endpoint(
-        ("default", "m"), Limits(2, 50, 40_000), Price(3_000_000, 1), Circuit(5, 60_000), 200_000, 8192, continues=True
+        ("default", "m"), Limits(2, 50, 40_000), Price(3_000_000, 1), Circuit(5, 60_000), 200_000, 8192, True, None, 1000
     )
     smaller = declared("Model", "m", {**HOSTED, "maxOutputTokens": 100})
     assert arbitration([smaller], "default").endpoints["m"].max_output == 100

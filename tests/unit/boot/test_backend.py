@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agentos.abi.errors import UsageError
-from agentos.boot.backend import Embedded, External, Remote, account_of, user_of
+from agentos.boot.backend import Embedded, External, Remote, account_of, sender_of, user_of
 from agentos.eventlog.adapters.credentials import create_seed
 from agentos.registry.principal import Principal
 
@@ -39,26 +39,45 @@ def test_a_principal_may_knock_at_its_own_door_only() -> None:
 
 
 def test_the_server_knows_valid_principals_in_their_own_account(tmp_path: Path) -> None:
-    """The runtime is the first user of each account; a revoked principal is none; keys are made once and are private."""
+    """The runtime is the first user of each account, its sender of delegations the next; a revoked principal is none; keys are
+    made once and are private."""
     made = Embedded(tmp_path / "nats", tmp_path / "keys", Seeded(), 0)
     bob = replace(ANN, name="bob", tenant="*", public_key=create_seed(Seeded()).public_key)
     gone = replace(ANN, name="gone", revoked_ms=1)
     config = made._config(["globex", "acme"], [ANN, bob, gone])
     users = {account.name: [user.publish for user in account.users] for account in config.accounts}
-    assert users == {"AGENTOS": [None, ("ctl.bob.>",)], "T-acme": [None, ("ctl.ann.>",)], "T-globex": [None]}
+    acme, globex = ((f"task.{made.sender(name).public_key}.>",) for name in ("acme", "globex"))
+    assert users == {
+        "AGENTOS": [None, ("ctl.bob.>",)],
+        "T-acme": [None, acme, ("ctl.ann.>",)],
+        "T-globex": [None, globex],
+    }
+    assert {account.users[0].never for account in config.accounts} == {("task.>",)}
     assert made._config(["globex", "acme"], [ANN, bob, gone]) == config
     keys = list((tmp_path / "keys" / "nats").iterdir())
-    assert len(keys) == 3
+    assert len(keys) == 5
     assert {path.stat().st_mode & 0o777 for path in keys} == {0o600}
     assert made.user_stanza(ANN) is None
 
 
 def test_an_external_server_has_one_tenant_and_is_told_by_hand(tmp_path: Path) -> None:
     """More tenants are refused before anything happens; the line for its operator holds exactly the rights."""
-    remote = Remote(External("nats://there:4222", tmp_path / "creds"))
+    remote = Remote(External("nats://there:4222", tmp_path / "creds"), tmp_path / "keys", Seeded())
     remote.require(["default"])
     with pytest.raises(UsageError, match="tenant acme has no walls there"):
         remote.require(["default", "acme"])
     assert remote.user_stanza(ANN) == (
         f'{{ nkey: {ANN.public_key}, permissions {{ publish: "ctl.ann.>", subscribe: "_INBOX.ann.>" }} }}'
     )
+
+
+def test_the_sender_of_delegations_may_send_as_itself_and_do_nothing_else(tmp_path: Path) -> None:
+    """Publish below its own key, hear its own answers; each tenant has another one, on whichever server, and keeps it."""
+    made = Embedded(tmp_path / "nats", tmp_path / "keys", Seeded(), 0)
+    key = made.sender("acme")
+    user = sender_of(key)
+    assert (user.publish, user.subscribe) == ((f"task.{key.public_key}.>",), ("_INBOX.SENDER.>",))
+    assert made.sender("acme") == key
+    assert made.sender("globex") != key
+    remote = Remote(External("nats://there:4222", tmp_path / "creds"), tmp_path / "keys", Seeded())
+    assert remote.sender("acme") == key

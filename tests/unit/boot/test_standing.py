@@ -68,8 +68,8 @@ class World:
 def _index(monkeypatch: pytest.MonkeyPatch) -> None:
     """The index is what the tenant says."""
 
-    def named(store: Tenant, *, state: str, limit: int = 0) -> list[str]:
-        del limit
+    def named(store: Tenant, *, state: str = "", origin: str = "", live_only: bool = False, limit: int = 0) -> list[str]:
+        del limit, origin, live_only
         if store.broken is not None:
             raise store.broken
         return sorted(name for name, at in store.states.items() if at == state)
@@ -79,7 +79,7 @@ def _index(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def made(world: Any) -> Standing:
-    return Standing(world, world, world, world, world)
+    return Standing(world, world, world, world, world, world)
 
 
 async def test_at_the_start_everything_that_was_left_is_taken_over() -> None:

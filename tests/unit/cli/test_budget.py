@@ -32,3 +32,23 @@ def test_a_row_says_whose_when_and_how_much(capsys: pytest.CaptureFixture[str]) 
     _print({"tenant": "acme", "accounts": []})
     said = capsys.readouterr()
     assert (said.out, said.err.strip()) == ("", "tenant acme has no budget, and has used nothing")
+
+
+def test_who_used_what_is_shown_below_the_one_that_delegated(capsys: pytest.CaptureFixture[str]) -> None:
+    """A session that is at work and has delegated nothing has its account, and needs no second table."""
+    own, none = {"microdollars": 500_000}, dict[str, int]()
+    parts = [
+        {"session": "s-1", "depth": 0, "agent": "boss", "own": own, "total": {"microdollars": 1_500_000}, "reserved": none},
+        {"session": "s-2", "depth": 1, "agent": "", "own": none, "total": {}, "reserved": none},
+    ]
+    accounts = [{"kind": "session", "name": "s-1", "day": None, "unit": "calls", "limit": 9, "used": 0, "reserved": 0, "left": 9}]
+    _print({"tenant": "t", "accounts": accounts, "trees": [{"session": "s-1", "over": False, "whole": False, "parts": parts}]})
+    said = capsys.readouterr()
+    _, _, empty, headers, first, second = said.out.splitlines()
+    assert (empty, headers.lower().split()[:3]) == ("", ["session", "agent", "unit"])
+    assert first.split() == ["s-1", "boss", "dollars", "0.5", "1.5", "0"]
+    assert second.startswith("  s-2")
+    assert second.split() == ["s-2", "-", "calls", "0", "0", "0"]
+    assert "more sessions below s-1" in said.err
+    _print({"tenant": "t", "accounts": accounts, "trees": [{"session": "s-1", "over": False, "whole": True, "parts": parts[:1]}]})
+    assert len(capsys.readouterr().out.splitlines()) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -403,6 +403,23 @@ async def test_nothing_goes_out_that_could_not_be_kept(world: World) -> None:
     with pytest.raises(LogUnavailable):
         task.result()
     assert world.provider.made == []
+
+
+async def test_of_two_records_of_a_call_the_one_that_was_made_counts(world: World) -> None:
+    """A record that was stored although nobody heard so does not hide the batch that came after it; it is forgotten."""
+    await world.ask(world.runtime(), "a", most=1)
+    [kept] = world.store.kept.values()
+    made = Submission.from_bytes(kept)
+    await world.kill()
+    for token, at in (("00", made.at_ms - 1000), ("ff", made.at_ms + 1000)):
+        world.store.kept[token] = replace(made, token=token, at_ms=at, batch=None).to_bytes()
+    [task] = await world.ask(world.runtime(), "a", most=1)
+    world.provider.end(world.provider.made[0])
+    await world.clock.ahead(300)
+    assert said(task) == "a"
+    assert len(world.provider.made) == 1
+    assert world.provider.cancelled == []
+    assert set(world.store.kept) == {made.token}
 
 
 async def test_an_endpoint_that_is_away_is_waited_for(world: World) -> None:

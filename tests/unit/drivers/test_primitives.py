@@ -206,7 +206,7 @@ def test_schemas(primitive: str) -> None:
     assert schema["additionalProperties"] is False
     assert all(shape["description"] for shape in schema["properties"].values())
     assert default_effect(primitive) is (
-        ToolEffect.WRITE if primitive in {"write", "declassify", "lock", "unlock"} else ToolEffect.READ
+        ToolEffect.WRITE if primitive in {"write", "declassify", "lock", "unlock", "wait", "signal"} else ToolEffect.READ
     )
 
 

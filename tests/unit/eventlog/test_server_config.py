@@ -34,6 +34,13 @@ def test_permissions_may_be_all_or_nothing():
     assert "publish" not in text
 
 
+def test_a_user_may_be_kept_from_a_few_subjects():
+    """Everything but those: only of a user that may publish everything, or it would say two things."""
+    text = rendered(Account("A", (User(ONE, never=("task.>",)), User(TWO, publish=("a",), never=("task.>",)))))
+    assert 'permissions { publish: { deny: ["task.>"] } }' in text
+    assert text.count("deny") == 1
+
+
 @pytest.mark.parametrize(
     "account",
     [

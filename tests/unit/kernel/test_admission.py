@@ -186,6 +186,22 @@ async def test_a_new_declaration_counts_for_those_that_wait() -> None:
     assert names([waiting[3], late]) == ["late"]
 
 
+async def test_a_class_that_is_gone_keeps_its_rank_no_longer_than_it_is_used() -> None:
+    """Who waits as of it goes on as it came; once nobody does, its name counts as the standard class, without a restart."""
+    made = Admissions(ManualClock())
+    urgent = {**BUILT_IN, "urgent": replace(BUILT_IN["interactive"], name="urgent")}
+    made.declare("default", replace(declared(one=Limits(1)), priorities=urgent))
+    running = await made.admit(request("s-1", ONE))
+    waiting = made.ask(request("s-2", ONE, priority="urgent"))
+    made.declare("default", declared(one=Limits(1)))
+    assert made.height("urgent") == BUILT_IN["interactive"].height
+    waiting.withdraw()
+    running.release()
+    made.declare("default", declared(one=Limits(2)))
+    assert made.height("urgent") == BUILT_IN["standard"].height
+    await made.close()
+
+
 async def test_weights_hold_between_tenants_that_share_an_endpoint() -> None:
     """Two tenants that always have somebody waiting get slots of a shared endpoint by their weights."""
     made = Admissions(ManualClock())

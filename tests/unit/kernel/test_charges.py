@@ -104,6 +104,27 @@ async def test_a_refusal_says_when_it_ends() -> None:
     assert refusal.reason.endswith(": none")
 
 
+async def test_each_of_several_payers_pays_or_none_does() -> None:
+    """Child and delegator each pay a use; without one of them nobody pays; a grant that is both's pays once for a call."""
+    charges, mine, theirs = Charges(Past()), uses(("mine", 3)), uses(("theirs", 1))
+    receipt = await charges.charge(payer("c1"), [mine, theirs], 0)
+    assert isinstance(receipt, Receipt)
+    assert [entry["grant"] for entry in receipt.charged] == ["mine", "theirs"]
+    refusal = await charges.charge(payer("c2"), [mine, theirs], 0)
+    assert isinstance(refusal, Refusal)
+    assert refusal.spent == ("sha256:theirs",)
+    for call in ("c3", "c4"):
+        assert await paid(charges, payer(call), mine)
+    assert not await paid(charges, payer("c5"), mine)
+    shared = uses(("shared", 2))
+    first = await charges.charge(payer("c1"), [shared, shared], 0)
+    assert isinstance(first, Receipt)
+    charges.refund(first)
+    for call in ("c2", "c3"):
+        assert isinstance(await charges.charge(payer(call), [shared, shared], 0), Receipt)
+    assert not await paid(charges, payer("c4"), shared)
+
+
 async def test_the_first_grant_with_a_use_left_pays() -> None:
     """In order; then it says which are used up; a changed grant (another digest) counts anew."""
     charges = Charges(Past())

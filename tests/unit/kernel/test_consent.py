@@ -38,6 +38,8 @@ def test_a_yes_counts_only_for_all_rules_that_ask(scope: str) -> None:
     some, whole = yes(ALICE, "two.a", scope=scope), yes(BOB, "two.a", "two.b", scope=scope)
     assert people([some, whole], allowed("grants.allowed", "two.a", "two.b")) == [BOB]
     assert people([some, whole], allowed("grants.counted", "two.a")) == [ALICE]
+    assert people([some, whole], allowed("grants.counted", "grants.delegated", "grants.delegator-counted", "two.a")) == [ALICE]
+    assert people([some, whole], allowed("grants.allowed", "grants.delegator-approval", "two.a")) == []
     assert people([some], allowed("two.a", "two.b")) == []
     assert relied_on([some], Decision(allowed().effect, ("two.a",))) == []
 
