@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import append, commands, decision, query, restart, resume, scheduling, syscall
+from benchmarks import append, commands, decision, delegation, freeze, query, restart, resume, scheduling, syscall
 
 REPORT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 
@@ -28,12 +28,15 @@ def main() -> int:
         appends = asyncio.run(append.run(Path(folder) / "append"))
         seconds = commands.run(Path(folder) / "commands")
         queries = query.run(Path(folder) / "query")
+        figures_frozen, decided, late = asyncio.run(freeze.run(Path(folder) / "freeze"))
+        delegations = delegation.lines(*asyncio.run(delegation.run(Path(folder) / "delegation")))
         resumed = asyncio.run(resume.run(Path(folder) / "resume"))
         starts = asyncio.run(restart.run(Path(folder) / "restart"))
     chosen = scheduling.lines(scheduling.run())
     by_name = {figure.name: figure for figure in figures}
     publishes, evaluation = by_name["floor: two publishes"].p50, by_name["floor: OPA evaluates the decision"].p50
-    sums = {"syscall, decision not cached": publishes + evaluation, "syscall, decision cached": publishes}
+    cached = ("syscall, decision cached", "the same, paid from budgets", "the same, of a child, with its parent's session")
+    sums = {"syscall, decision not cached": publishes + evaluation, **dict.fromkeys(cached, publishes)}
     lines = [
         "# Benchmarks",
         "",
@@ -65,6 +68,9 @@ def main() -> int:
     lines += ["| command | s |", "| --- | ---: |"]
     lines += [f"| {name} | {value:.2f} |" for name, value in seconds.items()]
     lines += ["", "## Durable appends", "", *appends]
+    lines += ["", "## Delegation", "", "`python -m benchmarks.delegation`", "", *delegations]
+    lines += ["", "## A kill switch", "", "`python -m benchmarks.freeze`", ""]
+    lines += freeze.lines(figures_frozen, freeze.SESSIONS, decided, late)
     lines += ["", "## Read models of a million events", "", "`python -m benchmarks.query`", "", *queries]
     lines += ["", f"## Resume of a session of {resume.EVENTS:,} events", "", "`python -m benchmarks.resume`", "", *resumed]
     lines += ["", "## Start with a long history", "", "`python -m benchmarks.restart`: `100000` is a million events.", ""]

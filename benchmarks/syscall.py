@@ -11,12 +11,15 @@ from typing import Any
 from agentos.abi.resource import Resource
 from agentos.abi.syscall import Result, Syscall
 from agentos.boot.backend import Embedded
+from agentos.boot.budgets import budgeted_events
 from agentos.boot.charges import charged_events
 from agentos.boot.configuration import configure
 from agentos.boot.system import SystemRandom, SystemTimer
 from agentos.drivers.dispatch import Providers
 from agentos.drivers.port import CallContext, ToolSpec
 from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
+from agentos.kernel.admission import Admissions, Request
+from agentos.kernel.budgets import Budgets
 from agentos.kernel.charges import Charges
 from agentos.kernel.gate import Gate
 from agentos.kernel.journal import Journal
@@ -46,13 +49,15 @@ class Nothing:
         return
 
 
-def fleet(grants: int) -> list[Resource]:
-    """One agent with one tool, among `grants` grants of other agents."""
+def fleet(grants: int, *, budgets: bool = False) -> list[Resource]:
+    """One agent with one tool, among `grants` grants of other agents; `budgets`: bounded in every unit, and by the day."""
+    most = {"calls": 10**9, "tokens": 10**9}
+    more = {"dollars": "1000000.00", "seconds": 10**9, "bytes": 10**12, "perDay": most} if budgets else {}
     agent = {
         "instructions": "work",
         "model": "m",
         "tools": ["write"],
-        "budget": {"calls": 10**9, "tokens": 10**9},
+        "budget": {**most, **more},
         "governance": {"owner": "bench", "purpose": "bench", "risk": "minimal"},
     }
     tool = {"description": "write", "effect": "write", "driver": {"builtin": {"primitive": "write"}}}
@@ -87,8 +92,14 @@ async def run(folder: Path) -> tuple[list[Figure], dict[str, float]]:
         factory = EmbeddedFactory()
         resources = fleet(GRANTS)
         configuration, decider = await configure(factory, state(resources), "default")
-        gate = Gate(Nothing(), Providers(), Workspaces(folder / "work"), timer, Charges(charged_events(lambda _tenant: log)))
+        tight, tight_decider = await configure(factory, state(fleet(GRANTS, budgets=True)), "default")
+        charges, books = Charges(charged_events(lambda _tenant: log)), Budgets(budgeted_events(lambda _tenant: log))
+        gate = Gate(Nothing(), Providers(), Workspaces(folder / "work"), timer, charges, budgets=books)
         journal = await _session(log, configuration, timer, random)
+        budgeted = await _session(log, tight, timer, random)
+        child = await _session(log, configuration, timer, random, delegated=True)
+        admissions = Admissions(timer)
+        asked = Request("default", "s-1", "model-1", "worker-7", "standard", (("default", "m"),))
         payload = b"x" * 900
         js = client.jetstream()
         engine = await factory.load(axioms("syscall"), build_data(resources, "default", granted_by={}))
@@ -120,6 +131,18 @@ async def run(folder: Path) -> tuple[list[Figure], dict[str, float]]:
             args = {"path": "out/same.txt", "content": "hello"}
             await gate.perform(journal, configuration, Syscall(f"c{next(numbers)}", "write", args))
 
+        async def syscall_budgeted() -> None:
+            args = {"path": "out/same.txt", "content": "hello"}
+            await gate.perform(budgeted, tight, Syscall(f"c{next(numbers)}", "write", args))
+
+        async def syscall_of_a_child() -> None:
+            args = {"path": "out/same.txt", "content": "hello"}
+            await gate.perform(child, configuration, Syscall(f"c{next(numbers)}", "write", args))
+
+        async def admit() -> None:
+            with await admissions.admit(asked) as ticket:
+                ticket.release(1)
+
         subjects = {
             "floor: one JetStream publish with ack": publish,
             "floor: two publishes": floor_of_two,
@@ -128,20 +151,36 @@ async def run(folder: Path) -> tuple[list[Figure], dict[str, float]]:
             "decision, cached": decide_again,
             "syscall, decision not cached": syscall,
             "syscall, decision cached": syscall_cached,
+            "the same, paid from budgets": syscall_budgeted,
+            "the same, of a child, with its parent's session": syscall_of_a_child,
+            "admission to an endpoint without limits": admit,
         }
         figures = list((await in_turn(subjects, rounds=400)).values())
         together = {count: await _together(log, gate, configuration, timer, random, count) for count in (16, 128)}
+        await admissions.close()
         engine.close()
         decider.close()
+        tight_decider.close()
         await client.close()
         return figures, {f"syscalls/s, {count} sessions": rate for count, rate in together.items()}
     finally:
         await backend.stop()
 
 
-async def _session(log: JetStreamLog, configuration: Configuration, timer: SystemTimer, random: SystemRandom) -> Journal:
+async def _session(
+    log: JetStreamLog, configuration: Configuration, timer: SystemTimer, random: SystemRandom, *, delegated: bool = False
+) -> Journal:
     journal = Journal(log, "default", f"s-{random.token(8).hex()}", timer, random)
-    data = {"agent": "worker-7", "goal": "bench", "inputs": []}
+    data: dict[str, Any] = {"agent": "worker-7", "goal": "bench", "inputs": []}
+    if delegated:
+        above = f"s-{random.token(8).hex()}"
+        # An agent that delegates to its like, with the tool itself: who may call it may do so for another one.
+        link = {"session": above, "agent": "worker-7", "labels": {}, "tool": "write", "tools": None}
+        places = {"parent": above, "call": "c1", "index": 0, "decided": 2, "tool": "write"}
+        data |= {
+            "parent": above,
+            "delegated": {**places, "lineage": [above], "delegators": [link], "tools": None, "budget": None},
+        }
     await journal.record("agentos.session.created", data, actor="principal/bench", revision=1, policy=configuration.policy_digest)
     return journal
 

@@ -202,16 +202,23 @@ class AuditChain:
             return self._record
 
     async def append(
-        self, decide: Callable[[AuditRecord], Awaitable[Sequence[Entry]]], *, actor: str, revision: int
+        self,
+        decide: Callable[[AuditRecord], Awaitable[Sequence[Entry]]],
+        *,
+        actor: str,
+        revision: int,
+        hasty: bool = False,
     ) -> tuple[Event, ...]:
         """Store what `decide` says of the newest record, all or none, durably; return the events.
 
-        `decide` is asked again when somebody else was first; what it raises goes through, and nothing is stored. Raises
+        `decide` is asked again when somebody else was first; what it raises goes through, and nothing is stored. `hasty` asks it
+        of the record as it was read last, so that one question to the log is all that it takes. Raises
         LogUnavailable, which leaves open whether it was stored: ask for the record.
         """
         async with self._turn:
-            while True:
+            if not hasty:
                 await self._refresh()
+            while True:
                 made = self._events(await decide(self._record), actor, revision)
                 if not made:
                     return ()
@@ -224,7 +231,8 @@ class AuditChain:
                     if self._tip == tip:
                         raise  # nobody was first: the log refused for a reason of its own
                     continue
-                await self._refresh()
+                if not hasty:
+                    await self._refresh()
                 return tuple(event for event, _ in made)
 
     async def _refresh(self) -> None:

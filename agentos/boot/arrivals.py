@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -57,19 +58,17 @@ class Arrivals:
         try:
             while True:
                 self._changed.clear()
-                try:
-                    await self._follow()
-                except AgentOSError as error:
-                    log.warning("arrivals in shared spaces wait: %s", error)
+                if await self._follow():
+                    await self._changed.wait()
+                else:
                     await self._timer.sleep(LATER_S)
-                    continue
-                await self._changed.wait()
         finally:
             await self._end(list(self._watches))
 
-    async def _follow(self) -> None:
-        """Have one watch for each space that triggers wait for. Raises SpaceUnlabelled."""
+    async def _follow(self) -> bool:
+        """Have one watch for each space that triggers wait for; whether all could begin. One that cannot holds up no other."""
         wanted: dict[tuple[str, str], dict[str, str]] = {}
+        whole = True
         for tenant in self._triggers.tenants():
             own: dict[str, tuple[str, str]] = {}
             for spec in self._triggers.declared(tenant, "workspace"):
@@ -77,17 +76,29 @@ class Arrivals:
                     own[spec.name] = (spec.on.space, spec.on.glob)
             if not own and not any(of == tenant for of, _ in self._watches):
                 continue
-            new = await asyncio.to_thread(self._known.renewed, tenant, own)
+            try:
+                new = await asyncio.to_thread(self._known.renewed, tenant, own)
+            except DriverError as error:
+                log.warning("tenant %s: arrivals in shared spaces wait: %s", tenant, error)
+                wanted |= {place: dict(globs) for place, (globs, _) in self._watches.items() if place[0] == tenant}
+                whole = False
+                continue
             for name, watched in own.items():
-                wanted.setdefault((tenant, watched[0]), {})[name] = watched[1]
                 if name in new:
-                    await asyncio.to_thread(self._begin, tenant, name, watched)
+                    try:
+                        await asyncio.to_thread(self._begin, tenant, name, watched)
+                    except DriverError as error:
+                        log.warning("trigger %s of tenant %s waits for arrivals later: %s", name, tenant, error)
+                        whole = False
+                        continue
+                wanted.setdefault((tenant, watched[0]), {})[name] = watched[1]
         await self._end([place for place, (globs, _) in self._watches.items() if wanted.get(place) != globs])
         for place, globs in wanted.items():
             if place not in self._watches:
                 task = asyncio.create_task(self._watch(*place, globs), name=f"watch space {place[1]} of tenant {place[0]}")
                 task.add_done_callback(_look)
                 self._watches[place] = (globs, task)
+        return whole
 
     async def _end(self, places: Sequence[tuple[str, str]]) -> None:
         tasks = [self._watches.pop(place)[1] for place in places]
@@ -122,15 +133,16 @@ class Arrivals:
                     for path in settling.look(files, self._timer.monotonic_us()):
                         if not await self._arrived(tenant, space, folder, path, globs):
                             settling.again(path, self._timer.monotonic_us())
+                    pause_s = settling.pause_s(self._timer.monotonic_us())
                 except DriverError as error:
                     log.warning("space %s of tenant %s cannot be looked at: %s", space, tenant, error)
                     await self._timer.sleep(LOOK_S)
                     continue
-                if settling.unsettled:
+                if pause_s is not None and pause_s <= SOON_S:
                     await self._timer.sleep(SOON_S)
                 else:
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(LOOK_S):
+                        async with asyncio.timeout(LOOK_S if pause_s is None else min(pause_s, LOOK_S)):
                             await hinted.wait()
         finally:
             if hinting is not None:
@@ -138,7 +150,7 @@ class Arrivals:
                 await asyncio.wait((hinting,))
 
     async def _arrived(self, tenant: str, space: str, folder: Path, path: str, globs: Mapping[str, str]) -> bool:
-        """Tell the triggers that mean `path` of what is in it. Whether all were told. Raises SpaceUnlabelled."""
+        """Tell the triggers that mean `path` of what is in it. Whether all were told."""
         names = [name for name, glob in globs.items() if meant(glob, path)]
         if not names:
             return True
@@ -150,15 +162,20 @@ class Arrivals:
             return True
         whole = True
         for name in names:
-            if await asyncio.to_thread(self._known.told, tenant, name, space, path) != digest:
-                if await self._fire(tenant, name, space, path, digest, content):
-                    await asyncio.to_thread(self._known.tell, tenant, name, space, path, digest)
-                else:
-                    whole = False
+            try:
+                if await asyncio.to_thread(self._known.told, tenant, name, space, path) != digest:
+                    if await self._fire(tenant, name, space, path, digest, content):
+                        await asyncio.to_thread(self._known.tell, tenant, name, space, path, digest)
+                    else:
+                        whole = False
+            except DriverError as error:
+                log.warning("trigger %s of tenant %s: a file is told again: %s", name, tenant, error)
+                whole = False
         return whole
 
     async def _fire(self, tenant: str, trigger: str, space: str, path: str, digest: str, content: bytes | None) -> bool:
-        """Whether the firing is durable, or can never be."""
+        """Whether the firing is durable, or can never be. Raises SpaceUnlabelled."""
+        writer = await asyncio.to_thread(self._known.writer, tenant, space, path, digest)
         firing = Firing(
             trigger=trigger,
             id=arrival_id(space, path, digest),
@@ -169,6 +186,8 @@ class Arrivals:
             facts={"space": space, "path": path, "digest": digest, "carried": content is not None},
         )
         try:
+            if writer is not None:
+                firing = replace(firing, hops=await self._triggers.hops_from(tenant, writer))
             await self._triggers.fire(tenant, firing)
         except (NotFound, UsageError) as error:
             log.warning("trigger %s of tenant %s: a file is lost to it: %s", trigger, tenant, error)

@@ -56,6 +56,9 @@ class Freezing:
         self._served: set[str] = set()
         self._taken = dict[str, int]()
         """By freeze: after how many µs it was in force, as its event is to say."""
+        self.thawed: list[Callable[[], None]] = []
+        """Told after each thaw: what was put off may be tried again."""
+        self._recording: set[asyncio.Task[None]] = set()
         self._pending: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
         """One freeze or thaw is recorded at a time; what holds in memory waits for nobody."""
@@ -88,16 +91,18 @@ class Freezing:
         where = FLEET if scope.kind is ScopeKind.FLEET else tenant
         name = new_id("f", self._timer, self._random)
         freeze = Freeze(name, where, scope, reason, actor, self._timer.now_ms())
-        self._freezes.impose(freeze)
+        self._freezes.impose(freeze, recorded=False)
         in_force_us = self._taken[name] = self._timer.monotonic_us() - since_us
         log.warning("%s is frozen by %s (%s)", scope, actor, name)
+        # At once, and to its end also where whoever asked is gone, or the runtime is told to stop: it is forgotten otherwise.
+        recording = asyncio.create_task(self._record(freeze), name=f"record freeze {name}")
+        self._recording.add(recording)
+        recording.add_done_callback(self._recording.discard)
         await self._freezes.quiet(freeze)
         quiet_us = self._timer.monotonic_us() - since_us
         try:
-            async with self._turn:
-                await self._record_freeze(freeze)
+            await asyncio.shield(recording)
         except AgentOSError as error:
-            self._later(freeze)
             raise LogUnavailable(
                 f"{scope} is frozen by {name}, and the log has not taken that in yet: {error.message}",
                 mend="it holds, and is recorded as soon as the log is there; a restart before that would forget it",
@@ -119,7 +124,9 @@ class Freezing:
             self._freezes.lift(freeze)
             self._taken.pop(freeze, None)
             log.warning("%s is not frozen by %s any more, says %s", found.scope, freeze, actor)
-            return found
+        for tell in self.thawed:
+            tell()
+        return found
 
     def holding(self, tenant: str, *, fleet: bool) -> list[Freeze]:
         """The freezes in force on something of a tenant; `fleet`: on anything."""
@@ -130,7 +137,9 @@ class Freezing:
         self._freezes.stir()
 
     async def close(self) -> None:
-        """Try nothing again."""
+        """See that what is being recorded is; try nothing again."""
+        if self._recording:
+            await asyncio.wait(self._recording)
         for task in self._pending:
             task.cancel()
         if self._pending:
@@ -163,6 +172,16 @@ class Freezing:
                 f"no {scope.kind} {scope.name} in tenant {tenant}", mend=f"one of: {', '.join(sorted(known)) or 'none'}"
             )
 
+    async def _record(self, freeze: Freeze) -> None:
+        """Record a new freeze; once that can be, if it cannot be now. Raises LogUnavailable, ChainBroken."""
+        try:
+            async with self._turn:
+                if self._freezes.get(freeze.id) is not None:
+                    await self._record_freeze(freeze)
+        except AgentOSError:
+            self._later(freeze)
+            raise
+
     async def _record_freeze(self, freeze: Freeze) -> None:
         """Record a freeze in each chain that does not have it. Raises LogUnavailable, ChainBroken."""
 
@@ -171,7 +190,8 @@ class Freezing:
                 return ()
             return (frozen_entry(freeze.id, freeze.scope, freeze.reason, self._taken.get(freeze.id, 0)),)
 
-        await self._append(freeze, entry, freeze.actor)
+        await self._append(freeze, entry, freeze.actor, hasty=True)
+        self._freezes.recorded(freeze.id)
 
     async def _record_thaw(self, freeze: Freeze, reason: str, actor: str) -> None:
         async def entry(record: AuditRecord) -> Sequence[Entry]:
@@ -179,12 +199,19 @@ class Freezing:
 
         await self._append(freeze, entry, actor)
 
-    async def _append(self, freeze: Freeze, entry: Callable[[AuditRecord], Awaitable[Sequence[Entry]]], actor: str) -> None:
+    async def _append(
+        self,
+        freeze: Freeze,
+        entry: Callable[[AuditRecord], Awaitable[Sequence[Entry]]],
+        actor: str,
+        *,
+        hasty: bool = False,
+    ) -> None:
         """Append to the chain of each tenant that is held. Raises the first error once all have been tried."""
         names = [freeze.tenant] if freeze.tenant != FLEET else [one for one in sorted(self._served) if self._readable(one)]
 
         async def append(name: str) -> None:
-            await self._chains(name).append(entry, actor=actor, revision=self._revision(name))
+            await self._chains(name).append(entry, actor=actor, revision=self._revision(name), hasty=hasty)
 
         done = await asyncio.gather(*map(append, names), return_exceptions=True)
         for error in done:

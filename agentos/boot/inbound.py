@@ -15,7 +15,10 @@ from agentos.kernel.triggers import Triggers
 log = logging.getLogger(__name__)
 
 LATER_S: Final = 5
-"""Seconds until an event comes again that could not be acted on, and between two tries to read the next."""
+"""Seconds until an event comes again that could not be acted on, and between two tries to read the next; for an event twice as
+many after each try, up to `LONGEST_LATER_S`."""
+
+LONGEST_LATER_S: Final = 120
 
 TOLD_US: Final = 60_000_000
 """Microseconds between two lines of the log about events that nothing waits for."""
@@ -51,7 +54,7 @@ class Inbound:
         if await self._act(event):
             await self._events.done(message)
         else:
-            await self._events.later(message, LATER_S)
+            await self._events.later(message, min(LATER_S << min(event.tries - 1, 16), LONGEST_LATER_S))
 
     async def _act(self, event: EventIn) -> bool:
         """Fire what waits for `event`. Whether all of it is durable."""

@@ -118,6 +118,7 @@ class Parts:
             self.tenants, self.configurations, self.sessions, self.audit_chain, tenure, self.timer, self.random, points
         )
         self.signals.triggers = self.triggers
+        self.freezing.thawed += (self.triggers.changed, self.supervision.stir)
         self.doors = Doors(self.triggers, self.tenants, self.spaces, space_labels, self.timer, self.random)
         self.life = Life(self.sessions, self.configurations, gate)
         self.forks = Forks(self.sessions, self.configurations, self.tenants.log, self.workspaces, self.timer, self._join)

@@ -17,8 +17,8 @@ from agentos.abi.trace import trace
 
 log = logging.getLogger(__name__)
 
-CHATTY: Final = ("httpcore", "httpcore2", "httpx", "httpx2")
-"""Libraries that log each request at `info`: hundreds of lines for one batch that is waited for."""
+CHATTY: Final = ("httpcore", "httpcore2", "httpx", "httpx2", "watchfiles")
+"""Libraries that log each request, or each change of a file, at `info`: hundreds of lines for one batch that is waited for."""
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 

@@ -107,9 +107,7 @@ class Tenants:
         """The event log of a tenant. Raises NotFound."""
         return self.get(name).log
 
-    async def sessions(
-        self, tenant: str, *, live_only: bool, limit: int, parent: str | None = None
-    ) -> list[dict[str, Json]]:
+    async def sessions(self, tenant: str, *, live_only: bool, limit: int, parent: str | None = None) -> list[dict[str, Json]]:
         """See `control.session_verbs.Reader`."""
         served = await self._caught_up(tenant)
         return await asyncio.to_thread(

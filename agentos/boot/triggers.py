@@ -67,6 +67,10 @@ class LogPast:
             if row["firing"]
         ]
 
+    async def began(self, tenant: str, trigger: str, firing: str) -> str | None:
+        """See `kernel.launch.Past`."""
+        return await asyncio.to_thread(read.fired, self._tenants.get(tenant).store, trigger=trigger, firing=firing)
+
     async def ended(self, tenant: str, since_ms: int) -> Sequence[Ended]:
         """See `kernel.run_ends.Ends`."""
         served = await self._current(tenant)

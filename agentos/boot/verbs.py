@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, Unavailable
+from agentos.abi.freeze import Freeze
 from agentos.boot.checkpoints import Checkpoints
 from agentos.boot.erasures import Erasures
 from agentos.boot.scheduling import sched_handlers
@@ -26,6 +27,7 @@ from agentos.control.principal_verbs import PrincipalVerbs
 from agentos.control.session_life_verbs import SessionLifeVerbs
 from agentos.control.session_verbs import SessionVerbs
 from agentos.control.supervise_verbs import SuperviseVerbs
+from agentos.control.workspace_verbs import WorkspaceVerbs
 from agentos.eventlog.port import EventLog
 from agentos.policy.decide import CacheStats
 from agentos.projections.projector import Projector
@@ -77,12 +79,16 @@ def verbs(runtime: Runtime, opened: Opened) -> dict[str, Handler]:
             raise Unavailable(f"no policy is loaded for tenant {tenant}")
         return revision(tenant), decider.digest, decider.stats()
 
+    def held(tenant: str, agents: Sequence[str] | None) -> Freeze | None:
+        return runtime.freezes.of_chain(tenant, agents, current(tenant))
+
     def served() -> frozenset[str]:
         return runtime.configurations.tenants
 
     handlers: dict[str, Handler] = {
         **opened.backups.handlers(),
-        **SessionVerbs(sessions, tenants.log, tenants, runtime.workspaces, timer, random, erasures.assign).handlers(),
+        **SessionVerbs(sessions, tenants.log, tenants, runtime.workspaces, timer, random, erasures.assign, held).handlers(),
+        **WorkspaceVerbs(sessions, runtime.workspaces).handlers(),
         **ErasureVerbs(erasures, revision).handlers(),
         **SessionLifeVerbs(runtime.life, runtime.forks, runtime.signals).handlers(),
         **PrincipalVerbs(opened.principals, served, opened.principals_changed, runtime.backend.user_stanza).handlers(),

@@ -18,7 +18,7 @@ from agentos.abi.ids import Random
 from agentos.control.adapters.webhook_server import Answer
 from agentos.control.webhook import Delivery, OddSecret, Rate, genuine, secrets_of
 from agentos.drivers.spaces import UNTRUSTED
-from agentos.kernel.firing import Firing, TriggerSpec, Webhook
+from agentos.kernel.firing import Firing, Outcome, TriggerSpec, Webhook
 from agentos.kernel.port import Timer
 from agentos.kernel.triggers import Triggers
 
@@ -116,16 +116,16 @@ class Webhooks:
             return REFUSED
         except UsageError as error:
             return Answer(413, {"error": error.message})
-        except (Conflict, Unavailable) as error:
-            return _later(503, error.message, LATER_S)
         except AgentOSError as error:
-            log.warning("trigger %s of tenant %s could not fire: %s", spec.name, delivery.tenant, error)
-            return _later(503, "the delivery could not be taken", LATER_S)
+            # Why is not for the sender: a freeze, say, comes with the words of whoever has thrown it.
+            if not isinstance(error, (Conflict, Unavailable)):
+                log.warning("trigger %s of tenant %s could not fire: %s", spec.name, delivery.tenant, error)
+            return _later(503, "the delivery cannot be taken now", LATER_S)
         return {
             "trigger": spec.name,
             "outcome": str(fired.outcome),
             "session": fired.session,
-            "why": fired.why,
+            "why": "" if fired.outcome is Outcome.FAILED else fired.why,
             "again": fired.again,
         }
 

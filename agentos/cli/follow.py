@@ -93,8 +93,12 @@ def lines(event: Json, *, err: bool = False) -> list[str]:
     match event["type"].removeprefix("agentos."):
         case "session.created":
             source = data.get("forked")
-            how = f"forked from {source['session']} #{source['seq']}" if source else "created"
-            text = f"{how} by {event['actor']}: {data['agent']}: {data['goal']} ({count(len(data['inputs']), 'input file')})"
+            how = (
+                f"forked from {source['session']} #{source['seq']} by {event['actor']}"
+                if source
+                else _begun(data, event["actor"])
+            )
+            text = f"{how}: {data['agent']}: {data['goal']} ({count(len(data['inputs']), 'input file')})"
             if "deferred" in data:
                 text += f"; begins {begins(data['deferred'])}"
         case "session.begun":
@@ -121,11 +125,21 @@ def lines(event: Json, *, err: bool = False) -> list[str]:
             return [f"{clock} #{event['seq']:<4} {_decided(data, err)}"]
         case syscall if syscall.startswith("syscall."):
             text = _outcome(syscall, event)
-        case answer if answer.startswith(("approval.", "policy.")):
+        case answer if answer.startswith(("approval.", "policy.", "delegation.")):
             text = _people(answer, event)
         case other:
             text = other
     return [f"{clock} #{event['seq']:<4} {plain(text)}"]
+
+
+def _begun(data: Json, actor: str) -> str:
+    """How a session came to be, and by whom."""
+    if (above := data.get("delegated")) is not None:
+        return f"delegated by {above['parent']}, call {above['call']}"
+    if (firing := data.get("firing")) is not None:
+        own = f"trigger/{firing['trigger']}"
+        return f"begun by {own}" + (f", which {actor} fired" if actor != own else "")
+    return f"{'begun as a standing agent' if 'standing' in data else 'created'} by {actor}"
 
 
 def _steered(word: str, event: Json) -> str:
@@ -150,7 +164,7 @@ def begins(deferred: Json) -> str:
 
 
 def _people(kind: str, event: Json) -> str:
-    """What people said, and what they are told."""
+    """What people said, what they are told, and what the receiver of a delegation refused."""
     data = event["data"]
     match kind:
         case "approval.granted":
@@ -161,6 +175,8 @@ def _people(kind: str, event: Json) -> str:
             return f"nobody approved call {data['call']} in time"
         case "policy.failed":
             return f"policy gave no decision: {data['reason']}"
+        case "delegation.refused":
+            return f"{data['child']} was not begun: {data['message']} ({data['code']})"
         case "policy.notified":
             return f"for {', '.join(data['to'])}: {data['text']}"
         case _:

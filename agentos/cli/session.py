@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
@@ -17,8 +17,9 @@ from agentos.abi.errors import AgentOSError, Conflict, Denied, NotFound, UsageEr
 from agentos.abi.event import Event, rfc3339
 from agentos.abi.syscall import MODEL_CALL
 from agentos.cli.command import Facts, emit, say, show, with_client
+from agentos.cli.family import ENDED, children, summary
 from agentos.cli.follow import ENDS, WAIT_MS, begins, lines, pages
-from agentos.cli.render.text import arguments, clock, count, plain
+from agentos.cli.render.text import arguments, clock, count, plain, short
 from agentos.cli.sessions import cancel as cancel_session
 from agentos.cli.verb import examples
 from agentos.projections.forked import origin
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 LAST: Final = 8
 """Lines of the log that the page ends with."""
+
+GOAL: Final = 60
+"""Most characters of a child's goal on the page."""
 
 MAX_RESULT: Final = 1024 * 1024
 
@@ -65,7 +69,8 @@ def show_(session: Session, output: Shape = Facts.TABLE) -> None:
     async def work(client: Client) -> Json:
         events = await history(client, session)
         body = await client.call("session.get", {"session": session})
-        return page(body, events, await _limits(client, body["agent"], body["tenant"]))
+        came = await client.call("session.list", {"all": True, "parent": session, "limit": 10_000})
+        return page(body, events, await _limits(client, body["agent"], body["tenant"]), came)
 
     body = with_client(work)
     show(body, output, lambda: _page(body))
@@ -109,9 +114,14 @@ async def _limits(client: Client, agent: str, tenant: str) -> dict[str, Json]:
     return budget
 
 
-def page(body: dict[str, Json], events: list[Json], budget: dict[str, Json]) -> dict[str, Json]:
-    """The whole page: the session, and what its events add to it. `budget` is what its agent may use (`{calls?, tokens?}`)."""
+def page(body: dict[str, Json], events: list[Json], budget: dict[str, Json], came: list[Json]) -> dict[str, Json]:
+    """The whole page: the session, and what its events add to it.
+
+    `budget` is what its agent may use (`{calls?, tokens?}`), `came` are the rows of the sessions that came of it.
+    """
     state = fold_all(Event.from_dict(event) for event in events)
+    given = (state.delegated or {}).get("budget") or {}
+    family = children(state.delegations, events, came)
     tools = [call for call in state.calls.values() if call.tool != MODEL_CALL]
     models = [call for call in state.calls.values() if call.tool == MODEL_CALL]
     return {
@@ -125,12 +135,30 @@ def page(body: dict[str, Json], events: list[Json], budget: dict[str, Json]) -> 
             {"call": call.call, "tool": call.tool, "args": dict(call.args)} for call in tools if call.step is Step.UNKNOWN
         ],
         "budget": {
-            "calls": {"used": state.tool_calls, "limit": budget.get("calls")},
-            "tokens": {"used": state.input_tokens + state.output_tokens, "limit": budget.get("tokens")},
+            "calls": {"used": state.tool_calls, "limit": _least(budget.get("calls"), given.get("calls"))},
+            "tokens": {
+                "used": state.input_tokens + state.output_tokens,
+                "limit": _least(budget.get("tokens"), given.get("tokens")),
+            },
         },
         "last": [text for event in events[-LAST:] for text in lines(event)],
         **({"forked": origin(events[0]["data"]["forked"])} if "forked" in events[0]["data"] else {}),
+        **({"parent": _parent(state.delegated)} if state.delegated is not None else {}),
+        **({"firing": dict(state.firing)} if state.firing is not None else {}),
+        **({"standing": dict(state.standing)} if state.standing is not None else {}),
+        **({"children": family} if family else {}),
     }
+
+
+def _parent(delegated: Mapping[str, Json]) -> dict[str, Json]:
+    """Who delegated to it: `{session, call, tool, agent}`."""
+    above = {one["session"]: one["agent"] for one in delegated.get("delegators", ())}
+    known = {"session": delegated["parent"], "call": delegated["call"], "tool": delegated["tool"]}
+    return known | {"agent": above.get(delegated["parent"], "")}
+
+
+def _least(*limits: int | None) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _outcomes(steps: Iterable[Step]) -> dict[str, Json]:
@@ -144,7 +172,7 @@ def _page(body: Json) -> None:
         ("goal", body["goal"]),
         ("tenant", body["tenant"]),
         ("started by", f"{body['actor']} at {clock(body['created'])}"),
-        *_origin(body.get("forked")),
+        *_origin(body),
         ("last event", f"#{body['seq']} at {clock(body['updated'])}"),
         ("revision", str(body["config_revision"])),
         ("labels", ", ".join(body["labels"]) or "-"),
@@ -160,12 +188,16 @@ def _page(body: Json) -> None:
         rows.append(
             ("paused", f"by {body['paused']['by']} at {clock(rfc3339(body['paused']['at']))}: {body['paused']['reason']}")
         )
+    if "frozen" in body:
+        frozen = body["frozen"]
+        rows.append(("frozen", f"by {frozen['by']}, {frozen['freeze']}: {frozen['reason']}"))
     if "waiting_for" in body:
         asked = body["waiting_for"]
         until = clock(rfc3339(asked["expires_ms"]))
         rows.append(("waits for", f"{asked['given']} of {asked['needed']} have approved, until {until}"))
         rows.append(("", f"{asked['tool']}({arguments(asked['args'])}), call {asked['call']}"))
     rows += [("unknown", f"{one['tool']}({arguments(one['args'])}), call {one['call']}") for one in body["unknown"]]
+    rows += _children(body)
     if "result" in body:
         rows.append(("result", body["result"]))
     if "error" in body:
@@ -178,7 +210,33 @@ def _page(body: Json) -> None:
     _next(body)
 
 
-def _origin(source: Json) -> list[tuple[str, str]]:
+def _children(body: Json) -> list[tuple[str, str]]:
+    """Whom it has delegated to, and how many of them it waits for."""
+    family = body.get("children", [])
+    if not family:
+        return []
+    rows = [("children", summary(family))]
+    rows += [("", _child(one)) for one in family]
+    left = sum(one["state"] not in ENDED for one in family)
+    if left and body["state"] == "running":
+        rows.append(("waits for", f"{left} of its {len(family)} children"))
+    return rows
+
+
+def _child(one: Json) -> str:
+    known = f"  {one['agent']}: {short(one['goal'], GOAL)}" if one["agent"] else ""
+    return f"{one['session']}  {one['state']:<9}{known}"
+
+
+def _origin(body: Json) -> list[tuple[str, str]]:
+    if "parent" in body:
+        above = body["parent"]
+        return [("delegated by", f"{above['session']} ({above['agent']}), call {above['call']} of {above['tool']}")]
+    if "firing" in body:
+        return [("trigger", f"{body['firing']['trigger']}, {body['firing']['id']}")]
+    if "standing" in body:
+        return [("standing", f"start {body['standing']['number']}")]
+    source = body.get("forked")
     if source is None:
         return []
     why = f": {source['reason']}" if "reason" in source else ""
@@ -190,6 +248,8 @@ def _next(body: Json) -> None:
     name = body["session"]
     if body["unknown"] and body["state"] in {"running", "waiting", "paused"}:
         say(f"next: agentos session reconcile {name} {plain(body['unknown'][0]['call'])} --outcome finished --reason '…'")
+    elif "frozen" in body:
+        say(f"next: agentos thaw {body['frozen']['freeze']} --reason '…'")
     elif body["state"] == "paused":
         say(f"next: agentos session resume {name} --reason '…'")
     elif body["state"] == "waiting":

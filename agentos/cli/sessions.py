@@ -10,6 +10,7 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import UsageError
 from agentos.abi.event import rfc3339
 from agentos.cli.command import Facts, Output, call, emit, emit_table, say, show, with_client
+from agentos.cli.family import came_from, tree
 from agentos.cli.follow import begins, follow, lines, pages, show_end
 from agentos.cli.render.text import WHOLE, clock, short
 from agentos.cli.verb import examples
@@ -31,27 +32,34 @@ def register(app: typer.Typer) -> None:
 
 def ps(
     everything: Annotated[bool, typer.Option("--all", "-a", help="ended sessions too")] = False,
+    as_tree: Annotated[bool, typer.Option("--tree", help="whoever was delegated to below its parent")] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", metavar="NUMBER", help="at most so many, newest first")] = 100,
     output: Annotated[Output, typer.Option("--output", "-o", help="how to print")] = Output.TABLE,
 ) -> None:
-    """List the tenant's sessions that have not ended, newest first."""
+    """List the tenant's sessions that have not ended, newest first.
+
+    A session that others were delegated to has them in the column PARENT, or below it with --tree.
+    """
     rows = call("session.list", {"all": everything, "limit": limit})
     wide = output is Output.WIDE
+    parents = not wide and not as_tree and any(row["origin"] == "delegated" for row in rows)
     headers = ["session", "agent", "state", "calls", "denied", "tokens", "created"]
-    headers += ["actor", "revision", "goal"] if wide else ["goal"]
+    headers += ["from", "actor", "revision", "goal"] if wide else ["parent", "goal"] if parents else ["goal"]
     empty = (
         "no session was ever started: agentos run AGENT GOAL" if everything else "nothing runs; ended sessions: agentos ps --all"
     )
 
     def table() -> None:
-        emit_table(headers, [_row(row, wide) for row in rows], shrink=() if wide else ("goal", "agent"), empty=empty)
+        placed = tree(rows) if as_tree else [(0, row) for row in rows]
+        cells = [_row(row, depth, wide=wide, parents=parents) for depth, row in placed]
+        emit_table(headers, cells, shrink=() if wide else ("goal", "agent"), empty=empty)
 
     show(rows, output, table, name="id")
 
 
-def _row(row: Json, wide: bool) -> list[object]:
+def _row(row: Json, depth: int, *, wide: bool, parents: bool) -> list[object]:
     cells = [
-        row["id"],
+        "  " * depth + row["id"],
         row["agent"],
         _state(row, wide),
         row["calls"],
@@ -59,13 +67,16 @@ def _row(row: Json, wide: bool) -> list[object]:
         row["input_tokens"] + row["output_tokens"],
         clock(rfc3339(row["created_ms"])),
     ]
-    return (
-        [*cells, row["actor"], row["config_revision"], short(row["goal"], WHOLE)] if wide else [*cells, short(row["goal"], GOAL)]
-    )
+    if wide:
+        return [*cells, came_from(row), row["actor"], row["config_revision"], short(row["goal"], WHOLE)]
+    parent = [row["parent"] if row["origin"] == "delegated" else "-"] if parents else []
+    return [*cells, *parent, short(row["goal"], GOAL)]
 
 
 def _state(row: Json, wide: bool) -> str:
     """The state; of a deferred session what it waits for: in the narrow table the first thing, and how many more there are."""
+    if "frozen" in row:
+        return "frozen" if row["state"] == "running" else f"{row['state']}, frozen"
     if row["state"] != "deferred":
         return str(row["state"])
     waits = row["deferred"]

@@ -16,7 +16,12 @@ from agentos.cli.verb import examples
 
 FAILED: Final = 1
 
-group = typer.Typer(help="List, fire, pause and resume triggers.", no_args_is_help=True, rich_markup_mode=None)
+group = typer.Typer(
+    help="What starts runs by itself: list, fire, pause and resume triggers.",
+    no_args_is_help=True,
+    epilog=examples("agentos trigger list --next 3", "agentos trigger fire NAME"),
+    rich_markup_mode=None,
+)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="the trigger")]
 Why = Annotated[str, typer.Option("--reason", metavar="TEXT", help="why; stands in the tenant's audit chain")]

@@ -72,7 +72,7 @@ class LockVerbs:
         now = self._clock.now_ms()
         return {
             "locks": [_row(one, now) for one in standing],
-            "waits": [{"waiter": one.waiter, "holder": one.holder, "reason": one.reason} for one in [*waits, *people]],
+            "waits": [{"waiter": one.waiter, "holder": one.holder, "reason": one.reason} for one in _sorted([*waits, *people])],
         }
 
     async def break_open(self, caller: Caller, params: dict[str, Json]) -> Json:
@@ -94,6 +94,10 @@ class LockVerbs:
         if lock.holder is None:
             return {"resource": resource}
         return {"resource": resource, "session": lock.holder.session, "agent": lock.holder.agent, "token": lock.token}
+
+
+def _sorted(waits: Sequence[Wait]) -> list[Wait]:
+    return sorted(waits, key=lambda wait: (wait.waiter, wait.holder, wait.reason))
 
 
 def _row(one: Standing, now_ms: int) -> dict[str, Json]:

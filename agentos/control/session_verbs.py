@@ -63,20 +63,16 @@ MAX_SUBJECT: Final = 512
 class Reader(Protocol):
     """The read models, as these verbs need them; answers include everything that the log held when asked."""
 
-    async def sessions(
-        self, tenant: str, *, live_only: bool, limit: int, parent: str | None = None
-    ) -> list[dict[str, Json]]:
+    async def sessions(self, tenant: str, *, live_only: bool, limit: int, parent: str | None = None) -> list[dict[str, Json]]:
         """Sessions, newest first; `parent`: those that came of it."""
 
 
-class Holds(Protocol):
-    """What is frozen."""
+Held = Callable[[str, Sequence[str] | None], Freeze | None]
+"""What holds work of a tenant that is done for these agents; for None: anything that holds something of the tenant."""
 
-    def any(self, tenant: str) -> bool:
-        """Whether anything of a tenant is."""
 
-    def of(self, tenant: str, agents: Sequence[str]) -> Freeze | None:
-        """What holds work that is done for these agents; None: nothing."""
+def _nothing(tenant: str, agents: Sequence[str] | None) -> None:
+    return None
 
 
 class SessionVerbs:
@@ -91,11 +87,12 @@ class SessionVerbs:
         clock: Clock,
         random: Random,
         assign: Callable[[str, str, str], Awaitable[None]] | None = None,
-        holds: Holds | None = None,
+        held: Held | None = None,
     ) -> None:
-        """`holds` tells what is frozen. `assign` lets a session (tenant, session, data subject) that is being created share the key of a data subject."""
+        """`assign` lets a session (tenant, session, data subject) that is being created share the key of a data subject; `held`
+        tells what is frozen, nothing by default."""
         self._assign = assign
-        self._holds = holds
+        self._held = held or _nothing
         self._sessions = sessions
         self._logs = logs
         self._reader = reader
@@ -216,7 +213,7 @@ class SessionVerbs:
         take.end()
         state = await self._sessions.state(caller.tenant, session)
         above = () if state.delegated is None else state.delegated.get("delegators", ())
-        held = self._held(caller.tenant, (state.agent, *(str(one["agent"]) for one in above)))
+        held = self._held(caller.tenant, [state.agent, *(str(one["agent"]) for one in above)])
         if held is None or state.over:
             return describe(state)
         frozen = {"freeze": held.id, "scope": held.scope.to_dict(), "by": held.actor, "reason": held.reason}
@@ -232,7 +229,7 @@ class SessionVerbs:
         parent = take.text_or_none("parent", longest=63)
         take.end()
         rows = await self._reader.sessions(caller.tenant, live_only=not everything, limit=limit, parent=parent)
-        if self._holds is None or not self._holds.any(caller.tenant):
+        if self._held(caller.tenant, None) is None:
             return rows
         live = await self._reader.sessions(caller.tenant, live_only=True, limit=MAX_ROWS)
         known = {row["id"]: row for row in live}
@@ -240,9 +237,6 @@ class SessionVerbs:
             if row["id"] in known and (held := self._held(caller.tenant, _agents(row, known))) is not None:
                 row["frozen"] = held.id
         return rows
-
-    def _held(self, tenant: str, agents: Sequence[str]) -> Freeze | None:
-        return None if self._holds is None else self._holds.of(tenant, agents)
 
     async def events(self, caller: Caller, params: dict[str, Json]) -> Json:
         """The events of a session behind `position`: {session, seq?, position?, wait_ms?} → {events, seq, position, more}.
@@ -295,13 +289,13 @@ class SessionVerbs:
         return {"path": str(self._workspaces.path(caller.tenant, session))}
 
 
-def _agents(row: Mapping[str, Json], known: Mapping[str, Mapping[str, Json]]) -> tuple[str, ...]:
+def _agents(row: Mapping[str, Json], known: Mapping[str, Mapping[str, Json]]) -> list[str]:
     """For whom a session acts: its own agent, and those of the sessions above it, which live as long as it does."""
     found = [str(row["agent"])]
     while row["origin"] == "delegated" and row["parent"] in known:
         row = known[row["parent"]]
         found.append(str(row["agent"]))
-    return tuple(found)
+    return found
 
 
 def take_session(take: Params) -> str:

@@ -53,6 +53,15 @@ MAX_TEXT: Final = 32 * 1024
 MAX_TEXTS: Final = 512 * 1024
 """Most bytes of all results together."""
 
+MAX_LISTED: Final = 256 * 1024
+"""Most bytes of all lists of files together, so that no child can make a result that is too large to be recorded."""
+
+MOST_SHOWN: Final = 20
+"""Files of one child that the model is told by name."""
+
+FOLDER: Final = "delegated"
+"""The folder of a workspace that the files of children come back to."""
+
 UNITS: Final[Mapping[str, tuple[str, int]]] = {
     "tokens": ("tokens", 1),
     "dollars": ("microdollars", 1_000_000),
@@ -229,18 +238,23 @@ class Terms:
         """What the model is told: one part per child, in the order of the tasks. `data` is `{mode, met, children}`.
 
         Of those that were still at work when it was enough, the ends say so and carry no words. Labels are those of everybody
-        whose words or files come with it.
+        whose end is told. Of a child's files as many are listed as there is room for; `unlisted` counts the others.
         """
         most = min(MAX_TEXT, MAX_TEXTS // max(len(ended), 1))
         parts, children = [], list[Json]()
         for one in ended:
             text = cut(one.text, most, f"the whole is {place(call, one.index)}.txt") if one.finished else cut(one.text, most, "")
-            files = "".join(f"\n- {file['path']} ({file['bytes']} bytes)" for file in one.files[:20])
-            more = f"\n- … and {len(one.files) - 20} more" if len(one.files) > 20 else ""
+            listed = _fitting(one.files, MAX_LISTED // max(len(ended), 1))
+            shown = listed[:MOST_SHOWN]
+            files = "".join(f"\n- {file['path']} ({file['bytes']} bytes)" for file in shown)
+            left = len(one.files) - len(shown)
+            more = f"\n- … and {left} more in {place(call, one.index)}" if left else ""
             parts.append(f"[{one.index}] {one.agent} ({one.session}) {one.outcome}: {text}{files}{more}")
             child: dict[str, Json] = {"session": one.session, "agent": one.agent, "outcome": one.outcome}
-            children.append(child | {"result": text, "labels": list(one.labels), "files": [dict(file) for file in one.files]})
-        labels = tuple(sorted({label for one in ended if one.text or one.files for label in one.labels}))
+            unlisted = {"unlisted": len(one.files) - len(listed)} if len(listed) < len(one.files) else {}
+            children.append(child | {"result": text, "labels": list(one.labels), "files": listed, **unlisted})
+        # Also of one without a word: that it has ended, and how, tells something.
+        labels = tuple(sorted({label for one in ended for label in one.labels}))
         wanted = {Mode.ALL: "all of them", Mode.FIRST: "one of them", Mode.QUORUM: f"{self.quorum} of them"}[self.mode]
         head = [] if met else [f"{wanted} had to finish, and did not:"]
         data: Json = {"mode": str(self.mode), "met": met, "children": children}
@@ -269,7 +283,7 @@ def delegates(tool: ToolSpec | None) -> bool:
 
 def place(call: str, index: int) -> str:
     """Where in the workspace of the session that delegates the files of a child come to."""
-    return f"delegated/{call}/{index}"
+    return f"{FOLDER}/{call}/{index}"
 
 
 def cut(text: str, most: int, where: str) -> str:
@@ -281,6 +295,17 @@ def cut(text: str, most: int, where: str) -> str:
         middle = (short + long + 1) // 2
         short, long = (middle, long) if len(canonical(text[:middle])) <= most else (short, middle - 1)
     return f"{text[:short]}\n[cut here: {short} of {len(text)} characters{'; ' if where else ''}{where}]"
+
+
+def _fitting(files: Sequence[Mapping[str, Json]], most: int) -> list[Json]:
+    """The first of `files`, as many as take no more than `most` bytes of JSON."""
+    found: list[Json] = []
+    for file in files:
+        most -= len(canonical(dict(file))) + 1
+        if most < 0:
+            break
+        found.append(dict(file))
+    return found
 
 
 def is_cut(text: str, children: int) -> bool:

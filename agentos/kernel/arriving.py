@@ -15,6 +15,9 @@ from typing import Final
 STILL_US: Final = 1_000_000
 """Microseconds that a file has to stand still for."""
 
+LONGEST_PAUSE_US: Final = 60_000_000
+"""Microseconds between two tries to act on a file at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -31,6 +34,8 @@ class _Watched:
     seen: Seen
     since_us: int
     told: bool = False
+    tries: int = 0
+    """How often it could not be acted on."""
 
 
 class Settling:
@@ -39,10 +44,10 @@ class Settling:
     def __init__(self) -> None:
         self._files: dict[str, _Watched] = {}
 
-    @property
-    def unsettled(self) -> bool:
-        """Whether some file has to be looked at again before it counts."""
-        return any(not one.told for one in self._files.values())
+    def pause_s(self, now_us: int) -> float | None:
+        """Seconds until some file may count that does not yet; None if there is none."""
+        times = [one.since_us + STILL_US for one in self._files.values() if not one.told]
+        return max(0.0, (min(times) - now_us) / 1_000_000) if times else None
 
     def look(self, files: Mapping[str, Seen], now_us: int) -> list[str]:
         """Take in what is there at `now_us`, which never goes back; paths that have come to stand still, sorted, each once."""
@@ -58,10 +63,11 @@ class Settling:
         return sorted(settled)
 
     def again(self, path: str, now_us: int) -> None:
-        """Have `path` told once more: it could not be acted on."""
+        """Have `path` told once more: it could not be acted on. The pause grows each time, up to `LONGEST_PAUSE_US`."""
         known = self._files.get(path)
         if known is not None:
-            known.told, known.since_us = False, now_us
+            pause_us = min(STILL_US << known.tries, LONGEST_PAUSE_US)
+            known.told, known.since_us, known.tries = False, now_us + pause_us - STILL_US, min(known.tries + 1, 16)
 
 
 def meant(glob: str, path: str) -> bool:

@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 from agentos.abi import event as ev
@@ -34,7 +34,6 @@ from agentos.drivers.delegating import (
     Look,
     Task,
     Terms,
-    is_cut,
 )
 from agentos.drivers.port import CallContext, ToolSpec
 from agentos.eventlog.port import EventLog
@@ -42,6 +41,7 @@ from agentos.eventlog.subject import session_subject
 from agentos.kernel.cascade import Cascade
 from agentos.kernel.gate import SYSTEM
 from agentos.kernel.handover import Handovers
+from agentos.kernel.homecoming import Homecoming
 from agentos.kernel.journal import Heard
 from agentos.kernel.port import ConfigurationSource, Timer
 from agentos.kernel.receiving import Handover, Outbox, Refusal
@@ -69,8 +69,8 @@ MOST_REFUSED: Final = 100_000
 ENOUGH: Final = "enough of the others have finished"
 
 _T = TypeVar("_T")
-
-_OUTCOMES: Final = frozenset({ev.SYSCALL_FINISHED, ev.SYSCALL_FAILED, ev.SYSCALL_UNKNOWN})
+_NO_RESULT: Final = frozenset({ev.SYSCALL_FAILED, ev.SYSCALL_UNKNOWN, ev.SYSCALL_REFUSED})
+_OUTCOMES: Final = _NO_RESULT | {ev.SYSCALL_FINISHED}
 
 _Key = tuple[str, str]
 """Tenant and session."""
@@ -81,6 +81,15 @@ class Idle(Protocol):
 
     async def __call__(self, session: str, done: asyncio.Future[Any], grace_s: float | None = None) -> None:
         """Wait for `done`. Raises Displaced when the place of the session is given up meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Came:
+    """What the children of a call came to, the reducing one last: enough of them did what they were to do, or not."""
+
+    ended: tuple[Ended, ...]
+    met: bool
+    reduced: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +107,7 @@ class _Group:
     """Number and hash of the event that names the children."""
     late_ms: int
     """Until when they are waited for."""
-    done: asyncio.Future[Result]
+    done: asyncio.Future[_Came]
     work: asyncio.Task[None] | None = None
 
     @property
@@ -127,7 +136,7 @@ class Delegator:
         self._logs = logs
         self._timer = timer
         self._waits = waits
-        self._handovers = Handovers(workspaces, logs, self)
+        self._handovers, self._homecoming = Handovers(workspaces, logs, self), Homecoming(workspaces, source)
         self.outbox: Outbox | None = None
         self._sessions: Sessions | None = None
         self._groups: dict[_Key, _Group] = {}
@@ -151,10 +160,13 @@ class Delegator:
 
     async def delegate(self, tool: ToolSpec, args: Mapping[str, Json], place: CallContext) -> Result:
         """See `Delegations.delegate`. Raises Displaced when the session leaves its place: the same call goes on where it was."""
-        group = await self._group(tool, args, place)
+        group, terms = await self._group(tool, args, place), Terms.of(tool)
         try:
             await self.sessions.idle(place.session, group.done, GRACE_S)
-            result = group.done.result()
+            # Not before: by now the call is decided under what holds today, and its outcome is recorded next, with the labels.
+            came = group.done.result()
+            told = await self._homecoming.bring(*group.key, place.call, came.ended, len(place.children))
+            result = (terms.reduced if came.reduced else terms.result)(place.call, told, met=came.met)
         except DriverError:
             self._drop(group)
             raise
@@ -183,6 +195,10 @@ class Delegator:
             self._refused.popitem(last=False)
         self.cascade.drop(tenant, child)
         _set(self._ends.get((tenant, child)))
+
+    def has_refused(self, tenant: str, child: str) -> bool:
+        """See `kernel.receiving.Delegating.has_refused`."""
+        return (tenant, child) in self._refused
 
     async def began(self, tenant: str, parent: str, call: str, child: str) -> None:
         """A child is there: one that nobody waits for any more is ended. May be told more than once."""
@@ -215,6 +231,8 @@ class Delegator:
         if not (denied or event.type in _OUTCOMES):
             return
         tenant, session, call = event.tenant, event.subject, event.data["call"]
+        if denied or event.type in _NO_RESULT:
+            self._homecoming.put_aside(tenant, session, call, event.data["tool"])
         group = self._groups.get((tenant, session))
         if group is not None and group.call == call:
             self._drop(group)
@@ -303,7 +321,7 @@ class Delegator:
             if not group.done.done():
                 group.done.set_result(result)
 
-    async def _carry_out(self, group: _Group) -> Result:
+    async def _carry_out(self, group: _Group) -> _Came:
         """Have the children do what they are to do. Raises DriverError, Relieved."""
         ended = await self._gather(group, range(group.asked))
         met = group.terms.look(group.asked, ended) is Look.MET
@@ -313,11 +331,10 @@ class Delegator:
         reduced: Ended | None = None
         if met and group.terms.reduce is not None:
             reduced = (await self._gather(group, (group.asked,)))[group.asked]
-        told = [ended.get(index) or self._given_up(group, index) for index in range(group.asked)]
-        told = [await self._with_files(group, one) for one in (*told, *([reduced] if reduced is not None else []))]
+        told = [ended.get(i) or Ended(i, group.children[i], group.tasks[i].agent, "cancelled") for i in range(group.asked)]
         if reduced is not None:
-            return group.terms.reduced(group.call, told, met=reduced.finished)
-        return group.terms.result(group.call, told, met=met)
+            return _Came((*told, reduced), reduced.finished, reduced=True)
+        return _Came(tuple(told), met, reduced=False)
 
     async def _gather(self, group: _Group, indices: Sequence[int]) -> dict[int, Ended]:
         """Have these children begun, and wait until enough of them have ended. Raises DelegationLate, DelegationDeadlock."""
@@ -325,7 +342,7 @@ class Delegator:
         terms = group.terms if len(children) == group.asked and 0 in children else Terms(group.terms.agents)
         ended = await self._already(group, children)
         open_ = {index: child for index, child in children.items() if index not in ended}
-        cycle = self._waits.wait(group.parent, list(open_.values()), f"delegation {group.call}", group.priority)
+        cycle = self._waits.insist(group.parent, list(open_.values()), f"delegation {group.call}", group.priority)
         if cycle is not None:
             raise DelegationDeadlock(str(cycle), mend="a child waits for what this session holds: let go of it before delegating")
         follows: dict[asyncio.Task[Ended], int] = {asyncio.create_task(self._follow(group, index)): index for index in open_}
@@ -366,15 +383,16 @@ class Delegator:
             while True:
                 # Looked up behind the future: its end is heard from here on.
                 over = self._ends[key] = asyncio.get_running_loop().create_future()
+                if (refusal := self._refused.get(key)) is not None:
+                    return Ended(index, child, group.tasks[index].agent, "refused", f"{refusal.code}: {refusal.message}")
                 stands = await self._tried(lambda: self._is_over(group.tenant, child))
                 if stands is None and not sent:
                     await self._tried(lambda: self._send(group, index))
                     sent = True
                 if not stands:
                     await asyncio.wait((over,))
-                refusal = self._refused.get(key)
-                if refusal is not None:
-                    return Ended(index, child, group.tasks[index].agent, "refused", f"{refusal.code}: {refusal.message}")
+                if key in self._refused:
+                    continue
                 ended = await self._tried(lambda: self.end_of(group.tenant, child, index))
                 if ended is not None:
                     return ended
@@ -414,20 +432,6 @@ class Delegator:
             except Unavailable as error:
                 log.warning("a delegation waits for the log: %s", error)
                 await self._timer.sleep(PAUSE_S)
-
-    async def _with_files(self, group: _Group, one: Ended) -> Ended:
-        """The end of a child, with what it has left in its `output/` brought over."""
-        if not one.finished:
-            return one
-        whole = one.text if is_cut(one.text, len(group.children)) else None
-        try:
-            files = await self._handovers.take_back(group.tenant, one.session, group.parent, group.call, one.index, whole)
-        except AgentOSError as error:
-            return replace(one, text=f"{one.text}\n[its files were not taken over: {error.message}]")
-        return replace(one, files=tuple(file.to_dict() for file in files))
-
-    def _given_up(self, group: _Group, index: int) -> Ended:
-        return Ended(index, group.children[index], group.tasks[index].agent, "cancelled")
 
 
 def _fail(group: _Group, error: Exception) -> None:

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 from agentos.abi.canonical import Json
+from agentos.abi.errors import NotFound, PayloadErased
+from agentos.projections.session import SessionState
 from agentos.scheduler.cron import Schedule
 
 MAX_ID: Final = 512
@@ -170,6 +173,18 @@ class Firing:
         if self.source not in _FOREIGN and _PLAIN.fullmatch(self.id) is not None:
             return self.id
         return "x-" + hashlib.sha256(self.id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+async def hops_from(state: SessionState, load: Callable[[str], Awaitable[SessionState]]) -> int:
+    """The `hops` of a firing that a session brings about: by its end, by a signal, by a file that it has written.
+
+    A child of a delegation counts as the session at the top, which `load` gives; no chain begins anew by being delegated. Where
+    that one is gone, or its words are, the child stands for itself.
+    """
+    if state.delegated is not None:
+        with suppress(NotFound, PayloadErased):
+            state = await load(str(state.delegated["lineage"][0]))
+    return int((state.firing or {}).get("hops", 0)) + 1
 
 
 class Outcome(StrEnum):

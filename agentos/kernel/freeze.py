@@ -58,6 +58,8 @@ class Freezes:
         self._in_force: dict[str, Freeze] = {}
         self._tenants: frozenset[str] = frozenset()
         """Those of which something is frozen; `FLEET` stands for all."""
+        self._unrecorded: set[str] = set()
+        """Freezes that hold, and are not in the log yet."""
         self._intents: set[_Intent] = set()
         self._moved = asyncio.Event()
         self._not_begun: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
@@ -71,13 +73,22 @@ class Freezes:
         """The freeze of that id, if it is in force."""
         return self._in_force.get(freeze)
 
-    def impose(self, freeze: Freeze) -> None:
-        """Put a freeze in force. May be told more than once."""
+    def impose(self, freeze: Freeze, *, recorded: bool = True) -> None:
+        """Put a freeze in force. May be told more than once. `recorded`: whether the log has it already."""
         self._in_force.setdefault(freeze.id, freeze)
+        if not recorded:
+            self._unrecorded.add(freeze.id)
         self._changed()
+
+    def recorded(self, freeze: str) -> None:
+        """The log has a freeze now: from here on the sessions that it holds say so."""
+        if freeze in self._unrecorded:
+            self._unrecorded.discard(freeze)
+            self.stir()
 
     def lift(self, freeze: str) -> None:
         """Take one back; what nothing else holds goes on. May be told more than once."""
+        self._unrecorded.discard(freeze)
         if self._in_force.pop(freeze, None) is not None:
             self._changed()
 
@@ -101,14 +112,15 @@ class Freezes:
         agents = _chain(state, configuration)
         return next((one for one in self._in_force.values() if one.covers(state.tenant, agents)), None)
 
-    def any(self, tenant: str) -> bool:
-        """Whether something of a tenant is frozen."""
-        return self._concerns(tenant)
+    def of_chain(self, tenant: str, names: Sequence[str] | None, configuration: Configuration) -> Freeze | None:
+        """What holds work that is done for agents, of which only the names are known; None: nothing.
 
-    def of_chain(self, tenant: str, names: Sequence[str], configuration: Configuration) -> Freeze | None:
-        """What holds work that is done for agents, of which only the names are known; None: nothing."""
+        Without names: anything that holds something of the tenant.
+        """
         if not self._concerns(tenant):
             return None
+        if names is None:
+            return next(one for one in self._in_force.values() if one.tenant in {tenant, FLEET})
         agents = _with_programs(names, configuration)
         return next((one for one in self._in_force.values() if one.covers(tenant, agents)), None)
 
@@ -149,13 +161,14 @@ class Freezes:
     async def park(self, journal: Journal, source: ConfigurationSource) -> None:
         """Return once nothing holds the session; it says once of each freeze that it came to it.
 
+        What a thousand sessions have to say does not keep the freeze itself from the disk: they wait until the log has it.
         Nothing else acts for the session meanwhile. Raises LogUnavailable, SequenceConflict, NotFound.
         """
         not_begun = self._not_begun.pop((journal.tenant, journal.session), set())
         while not journal.state.over and (freeze := self.of(journal.state, source.current(journal.tenant))) is not None:
             # The event before anything is awaited: who takes a freeze back meanwhile is not missed.
             moved, state = self._moved, journal.state
-            if freeze.id not in state.frozen:
+            if freeze.id not in state.frozen and freeze.id not in self._unrecorded:
                 held = sorted(name for name in not_begun if name in state.calls and state.calls[name].step is Step.ALLOWED)
                 data: dict[str, Json] = {"freeze": freeze.id, **({"held": held} if held else {})}
                 await journal.record_under(source.current(journal.tenant), ev.SESSION_FROZEN, data, _SYSTEM)

@@ -1,20 +1,20 @@
-"""What goes over to a child of a delegation, and what comes back: files and events by reference, each with its labels.
+"""What goes over to a child of a delegation: files and events by reference, each with its labels.
 
-A call names paths in the parent's workspace; whoever begins the child reads them there and packs them as its input. The child's
-`output/` comes back below `delegated/<call>/<index>/` of the parent's workspace. Both folders belong to tools that are not
-trusted: they are walked by descriptor and never through a link, what is no regular file is left out, and all of it is bounded.
+A call names paths in the parent's workspace; whoever begins the child reads them there and packs them as its input. The folder
+belongs to tools that are not trusted: it is walked by descriptor and never through a link, what is no regular file is left out,
+and all of it is bounded. What comes back is for `kernel.homecoming`.
 
 A file that the parent hands over may hold whatever the parent has learnt, so it carries the parent's labels, besides those of the
-input that it is; what comes back carries all that the child carried at its end.
+input that it is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
-import shutil
 import stat
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,17 +22,16 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from agentos.abi.canonical import Json
-from agentos.abi.errors import AgentOSError, DriverError, UsageError
+from agentos.abi.errors import DriverError, UsageError
 from agentos.abi.event import Event
 from agentos.drivers import confine
-from agentos.drivers.delegating import MAX_EVENTS, Ended, Task, Terms, place
-from agentos.drivers.guard import Guard
+from agentos.drivers.delegating import MAX_EVENTS, Ended, Task, Terms
 from agentos.eventlog.port import EventLog
 from agentos.eventlog.subject import session_subject
 from agentos.kernel.port import Configuration
+from agentos.kernel.provenance import holds
 from agentos.kernel.receiving import Handover
-from agentos.kernel.workspace import InputFile, Workspaces
-from agentos.kernel.workspace_copy import copy_workspace
+from agentos.kernel.workspace import Workspaces
 from agentos.projections.session import SessionState
 
 MAX_FILES: Final = 1000
@@ -50,8 +49,6 @@ CONTEXT: Final = "context.jsonl"
 RESULTS: Final = "results"
 """The folder of `input/` that a reducing child finds the others' results in."""
 
-_BLOCK: Final = 1024 * 1024
-
 
 class Ends(Protocol):
     """What became of children."""
@@ -61,7 +58,7 @@ class Ends(Protocol):
 
 
 class Handovers:
-    """Packs the input of children, and takes back what they leave. `logs` gives a tenant's log, its payloads opened."""
+    """Packs the input of children. `logs` gives a tenant's log, its payloads opened."""
 
     def __init__(self, workspaces: Workspaces, logs: Callable[[str], EventLog], ends: Ends) -> None:
         self._workspaces = workspaces
@@ -93,26 +90,13 @@ class Handovers:
         named = dict.fromkeys(path for task in tasks for path in task.inputs)
         await asyncio.to_thread(_look, root, tuple(named))
 
-    async def take_back(self, tenant: str, child: str, parent: str, call: str, index: int, whole: str | None) -> list[InputFile]:
-        """Copy a child's `output/` into its parent's workspace, and `whole`, its result, if it is too long to be told.
-
-        What an earlier try has left there is replaced. Raises UsageError for more than is taken back, AgentOSError.
-        """
-        source = self._workspaces.path(tenant, child) / "output"
-        target = self._workspaces.path(tenant, parent)
-        guard = Guard()
-        try:
-            return await asyncio.to_thread(_take_back, source, target, place(call, index), whole, guard)
-        except asyncio.CancelledError:
-            guard.stop()
-            raise
-
     async def _results(self, parent: SessionState, call: str, carried: tuple[str, ...]) -> Handover:
         """What the others came to: `results/<index>.json`, and their files below `results/<index>/`."""
         children: list[str] = parent.delegations[call]
         files: dict[str, bytes] = {}
         labels = set(carried)
         folders: list[tuple[Path, str]] = []
+        """Workspaces of those who have finished, and where their files come to stand."""
         for index, child in enumerate(children[:-1]):
             ended = await self._ends.end_of(parent.tenant, child, index)
             if ended is None:
@@ -121,7 +105,7 @@ class Handovers:
             told = {"index": index, "agent": ended.agent, "session": child, "outcome": ended.outcome, "result": ended.text}
             files[f"{RESULTS}/{index}.json"] = json.dumps(told, ensure_ascii=False, indent=2).encode("utf-8", "replace")
             if ended.finished:
-                folders.append((self._workspaces.path(parent.tenant, child) / "output", f"{RESULTS}/{index}"))
+                folders.append((self._workspaces.path(parent.tenant, child), f"{RESULTS}/{index}"))
         archive = await asyncio.to_thread(_pack_folders, folders, files)
         found = tuple(sorted(labels))
         return Handover(archive, {RESULTS: found} if found and files else {}, found)
@@ -170,11 +154,10 @@ def _pack_folders(folders: Sequence[tuple[Path, str]], more: Mapping[str, bytes]
     made = _Archive()
     for name, content in more.items():
         made.add(name, content, name)
-    for folder, below in folders:
-        if not folder.is_symlink() and folder.is_dir():
-            for names, content in _files(folder, ()):
-                name = "/".join((below, *names))
-                made.add(name, content, name)
+    for workspace, below in folders:
+        for names, content in output_of(workspace):
+            name = "/".join((below, *names))
+            made.add(name, content, name)
     found = made.done()
     return None if found is None else found[0]
 
@@ -215,10 +198,6 @@ def _files(root: Path, names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
     Raises DriverError when what is named itself is not there, or is neither a file nor a folder; UsageError for a file above all
     bounds.
     """
-    if not names:
-        with confine.open_folder(root, ()) as folder:
-            yield from _below(folder, ())
-        return
     with confine.open_folder(root, names[:-1]) as parent:
         try:
             kind = os.lstat(names[-1], dir_fd=parent).st_mode
@@ -232,6 +211,19 @@ def _files(root: Path, names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
                 os.close(below)
         else:
             yield names, _content(confine.open_file(parent, names[-1], "/".join(names)))
+
+
+def output_of(workspace: Path) -> Iterator[tuple[tuple[str, ...], bytes]]:
+    """The files of `output/` of a workspace, by their path in it; none where that is no folder.
+
+    Entered by descriptor: servers of a session that has just ended may still be at work in it.
+    """
+    with contextlib.ExitStack() as opened:
+        try:
+            folder = opened.enter_context(confine.open_folder(workspace, ("output",)))
+        except DriverError:
+            return
+        yield from _below(folder, ())
 
 
 def _below(folder: int, names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], bytes]]:
@@ -277,48 +269,6 @@ def _look(root: Path, paths: Sequence[str]) -> None:
             os.close((confine.enter if is_folder else confine.open_file)(parent, names[-1], path))
 
 
-def _take_back(source: Path, root: Path, below: str, whole: str | None, guard: Guard) -> list[InputFile]:
-    """Make the folder `below` of the workspace `root` a copy of `source`. It is made at the top, and put in its place whole.
-
-    At the top of the same workspace, so that what a crash leaves of it is erased with the session.
-    """
-    *above, last = confine.split(below)
-    fresh = f"{confine.TEMPORARY}{'-'.join((*above, last))}"
-    files: list[InputFile] = []
-    with confine.open_folder(root, ()) as top, confine.open_folder(root, above, make=True) as parent:
-        _remove(top, fresh)
-        for name in (last, f"{last}.txt"):
-            _remove(parent, name)
-        if not source.is_symlink() and source.is_dir():
-            os.mkdir(fresh, 0o755, dir_fd=top)
-            copied = copy_workspace(source, root / fresh, guard)
-            if len(copied.files) > MAX_FILES or sum(file.bytes for file in copied.files) > MAX_BYTES:
-                _remove(top, fresh)
-                raise UsageError(f"at most {MAX_FILES} files and {MAX_BYTES} bytes are taken back")
-            os.rename(fresh, last, src_dir_fd=top, dst_dir_fd=parent)
-            files = [InputFile(f"{below}/{file.path}", file.bytes, file.digest) for file in copied.files]
-        if whole is not None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(f"{last}.txt", flags, 0o644, dir_fd=parent), "wb") as file:
-                file.write(whole.encode("utf-8", "replace"))
-    return files
-
-
-def _remove(folder: int, name: str) -> None:
-    """Remove what an earlier try has left at `name`, or whatever a tool has put there."""
-    try:
-        kind = os.lstat(name, dir_fd=folder).st_mode
-    except FileNotFoundError:
-        return
-    try:
-        if stat.S_ISDIR(kind):
-            shutil.rmtree(name, dir_fd=folder)
-        else:
-            os.unlink(name, dir_fd=folder)
-    except OSError as error:
-        raise AgentOSError(f"what stands at {name} cannot be replaced: {error.strerror}") from error
-
-
 def _labels_of(parent: SessionState, path: str) -> set[str]:
     """The labels of a file of the parent's: of an input of its own, or of what came back to it."""
-    return {label for item in parent.labelled if item["path"] == path for label in item.get("labels", ())}
+    return {label for item in parent.labelled if holds(item["path"], path) for label in item.get("labels", ())}

@@ -57,6 +57,7 @@ ABANDONED_MS: Final = 600_000
 """How long after it was taken an intent that nobody has told of again is looked up in the log."""
 
 CRON: Final = "cron"
+WEBHOOK: Final = "webhook"
 
 
 class Starts(Protocol):
@@ -83,6 +84,9 @@ class Starts(Protocol):
     async def cancel(self, tenant: str, session: str, *, reason: str, actor: str) -> SessionState:
         """Stop a session for good. Raises Conflict when it is over, NotFound, LogUnavailable."""
 
+    def check_run(self, tenant: str, agent: str) -> None:
+        """Whether no kill switch keeps a session of `agent` from beginning. Raises Frozen."""
+
     def live(self, tenant: str) -> frozenset[str]:
         """The sessions that are not over, as far as this runtime has taken them over yet."""
 
@@ -106,6 +110,9 @@ class Past(Protocol):
 
     async def runs_of(self, tenant: str, trigger: str, *, most: int) -> Sequence[PastRun]:
         """The newest runs of a trigger."""
+
+    async def began(self, tenant: str, trigger: str, firing: str) -> str | None:
+        """The session that a firing began, as far as the index knows by now; None for none."""
 
 
 def record_key(trigger: str) -> str:
@@ -209,6 +216,8 @@ class Launcher:
             known = await self._known(tenant, spec, progress, firing)
             if known is not None:
                 return known
+            # As if nobody were there: what its declaration says of overlap and of missed times counts after the thaw.
+            self._starts.check_run(tenant, spec.agent)
             # Those of intents that somebody died over may have been started, too.
             live = await self._still_live(tenant, spec, progress.live)
             begun = [one.session for one in progress.open if await self._is_begun(tenant, one)]
@@ -228,7 +237,15 @@ class Launcher:
                 raise Conflict(f"{MAX_OPEN} firings of trigger {spec.name} are under way", mend="tell of it again later")
             intent = self._intent(tenant, spec, firing, found.after, found.replaces, missed)
             await self._write(tenant, spec, looked.take(intent))
-        fired = await self._carry_out(tenant, spec, intent, firing)
+        try:
+            fired = await self._carry_out(tenant, spec, intent, firing)
+        except SequenceConflict:
+            raise
+        except Conflict:
+            # No run can begin now. Whoever tells of it again is looked at anew: what has begun meanwhile counts for overlap.
+            if not intent.whole and await self._past.outcome(tenant, intent.session) == "gone":
+                await self.change(tenant, spec, partial(Progress.dropped, intent=intent))
+            raise
         await self._settle(tenant, spec, intent, fired)
         return fired
 
@@ -258,7 +275,13 @@ class Launcher:
             passed = Fired(Outcome.SKIPPED, None, "that time has been looked at", again=True)
             return passed if firing.at_ms <= progress.cursor_ms else None
         found = await self._stores(tenant).read(mark_key(spec.name, firing.name))
-        return replace(mark_of(found[0])[0], again=True) if found is not None else None
+        if found is not None:
+            return replace(mark_of(found[0])[0], again=True)
+        if firing.source == WEBHOOK:
+            # Marks are forgotten in the end, and a signature need not say when it was made: the log still knows what it began.
+            session = await self._past.began(tenant, spec.name, firing.name)
+            return None if session is None else Fired(Outcome.STARTED, session, "the log has it", again=True)
+        return None
 
     async def _mark(self, tenant: str, spec: TriggerSpec, name: str, source: str, fired: Fired) -> None:
         # A schedule tells of no time again that its record has passed.
@@ -297,7 +320,10 @@ class Launcher:
                     await self._settle(tenant, spec, intent, Fired(Outcome.STARTED, intent.session, ""))
 
     async def _carry_out(self, tenant: str, spec: TriggerSpec, intent: Intent, firing: Firing) -> Fired:
-        """Do what an intent says. Raises what may pass: Conflict (too many live sessions), LogUnavailable, a full disk."""
+        """Do what an intent says. Raises what may pass: Conflict (too many sessions, Frozen), LogUnavailable, a full disk."""
+        if intent.replaces:
+            # Nothing is ended for a run that cannot begin.
+            self._starts.check_run(tenant, spec.agent)
         for session in intent.replaces:
             await self._replace(tenant, session, f"trigger {spec.name} has fired again ({intent.id})", f"trigger/{spec.name}")
         told: dict[str, Json] = {"trigger": spec.name, "id": intent.id, "at_ms": intent.at_ms}

@@ -44,6 +44,12 @@ def place_holds(place: str, path: str) -> bool:
     return bool(place.strip()) and _names(path)[1 : 1 + len(names)] == names
 
 
+def holds(above: str, path: str) -> bool:
+    """Whether `path` is `above`, or is in the folder that it is; both are paths in the workspace."""
+    names = _names(above)
+    return bool(names) and _names(path)[: len(names)] == names
+
+
 def _paths(tool: ToolSpec, args: Mapping[str, Json]) -> Iterator[Json]:
     if tool.driver.get("builtin", {}).get("primitive") in FILE_PRIMITIVES and space_of(tool.driver) is None:
         yield args.get("path")
@@ -68,5 +74,6 @@ def _names(path: Json) -> tuple[str, ...]:
 
 
 def _below(path: str, places: Iterable[tuple[str, ...]]) -> bool:
+    """Whether what is labelled at `path` is at or below one of the places, or is a folder that one of them is in."""
     names = _names(path)
-    return any(names[: len(place)] == place for place in places)
+    return any(names[: len(place)] == place[: len(names)] for place in places)

@@ -14,6 +14,7 @@ could be told is for whoever calls this to count.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -40,6 +41,9 @@ from agentos.kernel.sessions import Sessions
 from agentos.projections.session import Call, SessionState, Step
 
 log = logging.getLogger(__name__)
+
+PACKED: Final = 4
+"""Children that get files are begun so many at a time: what is handed over is in memory until the child has it."""
 
 PROVEN: Final = 4096
 """Decided events whose place in a log is remembered: children of one call come together."""
@@ -86,6 +90,9 @@ class Delegating(Protocol):
         Raises Conflict or NotFound when its parent cannot be told, LogUnavailable.
         """
 
+    def has_refused(self, tenant: str, child: str) -> bool:
+        """Whether its parent goes on without this child: then it does not begin any more."""
+
     async def began(self, tenant: str, parent: str, call: str, child: str) -> None:
         """A child has begun, perhaps before: one that nobody waits for any more is ended. Safe to repeat."""
 
@@ -106,6 +113,7 @@ class Code(StrEnum):
     TOOL = "delegation.tool"
     TAKEN = "delegation.taken"
     UNUSABLE = "delegation.unusable"
+    REFUSED = "delegation.refused"
     INTERNAL = "delegation.internal"
 
 
@@ -178,6 +186,7 @@ class Receiver:
         self._verify = verify
         self._join = join
         self._frozen = frozen
+        self._packing = asyncio.Semaphore(PACKED)
         self._reading: dict[tuple[str, str], asyncio.Task[_Parent]] = {}
         self._proven: OrderedDict[tuple[str, str, int, str], str] = OrderedDict()
 
@@ -231,24 +240,27 @@ class Receiver:
             raise Unavailable(error.message) from error  # its tenant is not declared now: as its sessions, it waits for that
         state = parent.state
         call, tool = await self._judge(parent, configuration, envelope)
+        if self._delegating.has_refused(tenant, envelope.child):
+            raise _No(Code.REFUSED, "its parent was told that it does not begin")
         if self._frozen(state, configuration):
             return Received(Verdict.LATER, Frozen.code, f"session {state.id} is frozen")
         try:
             terms = Terms.of(tool)
             task = terms.tasks(call.args)[envelope.index]
-            files = await self._delegating.hand_over(tenant, state, call.call, envelope.index)
-            child = await self._sessions.create(
-                tenant,
-                task.agent,
-                task.goal,
-                files.archive,
-                state.actor,
-                labels=sorted({*state.labels, *files.labels}),
-                file_labels=files.file_labels,
-                prepare=partial(self._share_key, tenant, state.id),
-                session=envelope.child,
-                origin=origin(state, call, envelope, terms, configuration),
-            )
+            async with self._packing if task.inputs or task.reduces or "events" in call.args else contextlib.nullcontext():
+                files = await self._delegating.hand_over(tenant, state, call.call, envelope.index)
+                child = await self._sessions.create(
+                    tenant,
+                    task.agent,
+                    task.goal,
+                    files.archive,
+                    state.actor,
+                    labels=sorted({*state.labels, *files.labels}),
+                    file_labels=files.file_labels,
+                    prepare=partial(self._share_key, tenant, state.id),
+                    session=envelope.child,
+                    origin=origin(state, call, envelope, terms, configuration),
+                )
         except (Unavailable, SequenceConflict, Frozen):
             raise
         except AgentOSError as error:

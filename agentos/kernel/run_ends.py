@@ -15,8 +15,8 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from agentos.abi.canonical import Json
-from agentos.abi.errors import AgentOSError, NotFound, PayloadErased, Relieved
-from agentos.kernel.firing import Fired, Firing, RunEnd, TriggerSpec
+from agentos.abi.errors import AgentOSError, NotFound, PayloadErased, Relieved, Unavailable
+from agentos.kernel.firing import Fired, Firing, RunEnd, TriggerSpec, hops_from
 from agentos.kernel.launch import Launcher
 from agentos.kernel.port import Timer
 from agentos.kernel.timetable import Switches, aligned
@@ -28,7 +28,7 @@ LOOK_S: Final = 300.0
 """Seconds between two looks into the log."""
 
 AGAIN_S: Final = 5.0
-"""Seconds until a look that failed is tried again."""
+"""Seconds until a look that failed is tried again; twice as many after each that follows it, up to `LOOK_S`."""
 
 SLACK_MS: Final = 3_600_000
 """How far before the last look ends are looked for again: the clock may have been set back meanwhile."""
@@ -83,6 +83,8 @@ class RunEnds:
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
         """Sessions that were told of, whether or not a trigger wanted to know."""
         self._look = True
+        self._failed = 0
+        """How many times in a row not all could be told."""
         self._stirred = asyncio.Event()
 
     def ended(self, tenant: str, session: str) -> None:
@@ -93,7 +95,7 @@ class RunEnds:
 
     def stir(self) -> None:
         """Look into the log: something has changed."""
-        self._look = True
+        self._look, self._failed = True, 0
         self._stirred.set()
 
     async def run(self) -> None:
@@ -104,7 +106,8 @@ class RunEnds:
             if self._look:
                 self._look = not await self.look()
                 fine = fine and not self._look
-            seconds = LOOK_S if fine else AGAIN_S
+            self._failed = 0 if fine else min(self._failed + 1, 16)
+            seconds = LOOK_S if fine else min(AGAIN_S * 2 ** (self._failed - 1), LOOK_S)
             waits = [asyncio.ensure_future(self._timer.sleep(seconds)), asyncio.ensure_future(self._stirred.wait())]
             try:
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -115,15 +118,13 @@ class RunEnds:
             self._look = self._look or not self._stirred.is_set()
 
     async def tell(self) -> bool:
-        """Fire for what has been told; return whether all of it was."""
+        """Fire for what has been told; return whether all of it was. What was not is found in the log by the next look."""
         fresh, self._fresh = list(self._fresh), {}
+        fine = True
         for tenant, session in fresh:
             _keep(self._seen, (tenant, session))
-            specs = self._declared().get(tenant, ())
-            if not await self._attempt(tenant, self._end(tenant, specs, session)):
-                self._seen.pop((tenant, session), None)
-                self._fresh[tenant, session] = None
-        return not self._fresh
+            fine = await self._attempt(tenant, self._tell_of(tenant, session)) and fine
+        return fine
 
     async def look(self) -> bool:
         """Look into the log for ends that nobody has told of; return whether every tenant could be looked at."""
@@ -142,46 +143,69 @@ class RunEnds:
             return False
         return True
 
+    async def _tell_of(self, tenant: str, session: str) -> None:
+        for error in (await self._end(tenant, self._declared().get(tenant, ()), session)).values():
+            raise error
+
     async def _look_at(self, tenant: str, specs: Sequence[TriggerSpec]) -> None:
+        """Look for the triggers of a tenant. What keeps one from firing keeps no other one, and is raised in the end."""
         now, switched = self._timer.now_ms(), await self._switches.read(tenant)
         since: dict[str, int] = {}
+        failed: dict[str, AgentOSError] = {}
         for spec in specs:
-            progress = await self._launcher.change(tenant, spec, partial(aligned, source=_source(spec), now_ms=now))
+            try:
+                progress = await self._launcher.change(tenant, spec, partial(aligned, source=_source(spec), now_ms=now))
+            except (Relieved, Unavailable):
+                raise
+            except AgentOSError as error:
+                failed[spec.name] = error
+                continue
             on_since = switched.get(spec.name, (True, 0))[1]
             since[spec.name] = max(progress.cursor_ms - SLACK_MS, progress.since_ms, on_since)
-        if not since:
-            return
-        for end in await self._ends.ended(tenant, min(since.values())):
+        for end in await self._ends.ended(tenant, min(since.values())) if since else ():
             concerned = [
                 spec
                 for spec in specs
-                if end.at_ms >= since[spec.name]
+                if end.at_ms >= since.get(spec.name, end.at_ms + 1)
                 and _wants(spec, end.agent, end.outcome)
                 and not self._was_told(tenant, spec, end.session)
             ]
             if concerned:
-                await self._end(tenant, concerned, end.session)
+                failed |= await self._end(tenant, concerned, end.session)
         for spec in specs:
-            await self._launcher.change(tenant, spec, lambda one: replace(one, cursor_ms=max(one.cursor_ms, now)))
+            if spec.name not in failed:
+                await self._launcher.change(tenant, spec, lambda one: replace(one, cursor_ms=max(one.cursor_ms, now)))
+        for why in failed.values():
+            raise why
 
     def _was_told(self, tenant: str, spec: TriggerSpec, session: str) -> bool:
         return (tenant, spec.name, session) in self._told
 
-    async def _end(self, tenant: str, specs: Sequence[TriggerSpec], session: str) -> None:
+    async def _end(self, tenant: str, specs: Sequence[TriggerSpec], session: str) -> dict[str, AgentOSError]:
+        """Fire those of `specs` that want this end; by name, what kept one from firing. Raises Relieved, Unavailable."""
+        failed: dict[str, AgentOSError] = {}
         if all(self._was_told(tenant, spec, session) for spec in specs):
-            return
+            return failed
         try:
             state = await self._ends.state(tenant, session)
         except (NotFound, PayloadErased) as error:
             log.warning("session %s has ended, and cannot fire a trigger: %s", session, error)
-            return
+            return failed
         outcome = str(state.state)
-        if not state.over:
-            return
-        for spec in specs:
-            if _wants(spec, state.agent, outcome) and not self._was_told(tenant, spec, session):
-                await self._fire(tenant, _firing(spec, state, outcome, self._timer.now_ms()))
-                _keep(self._told, (tenant, spec.name, session))
+        wanting = [spec for spec in specs if _wants(spec, state.agent, outcome) and not self._was_told(tenant, spec, session)]
+        if not state.over or not wanting:
+            return failed
+        hops = await hops_from(state, partial(self._ends.state, tenant))
+        for spec in wanting:
+            try:
+                await self._fire(tenant, _firing(spec, state, outcome, self._timer.now_ms(), hops))
+            except (Relieved, Unavailable):
+                raise
+            except AgentOSError as error:
+                failed[spec.name] = error
+                continue
+            _keep(self._told, (tenant, spec.name, session))
+        return failed
 
 
 def _keep(known: OrderedDict[_T, None], one: _T) -> None:
@@ -198,11 +222,10 @@ def _source(spec: TriggerSpec) -> str:
     return f"run {','.join(spec.on.agents)} {','.join(spec.on.outcomes)}" if isinstance(spec.on, RunEnd) else spec.kind
 
 
-def _firing(spec: TriggerSpec, state: SessionState, outcome: str, now_ms: int) -> Firing:
+def _firing(spec: TriggerSpec, state: SessionState, outcome: str, now_ms: int, hops: int) -> Firing:
     """What the next run is told of the one before: its last words, with the labels that it had by then."""
     facts: dict[str, Json] = {"session": state.id, "agent": state.agent, "outcome": outcome}
     payload = None if state.result is None else state.result.encode("utf-8", "surrogatepass")
-    hops = int((state.firing or {}).get("hops", 0)) + 1
     return Firing(
         spec.name, state.id, now_ms, "run", payload, "text/plain; charset=utf-8", tuple(sorted(state.labels)), facts, hops
     )

@@ -182,6 +182,11 @@ class Sessions:
         """Have `tell` told of each session that is over (tenant, session), perhaps more than once."""
         self._live.told.append(tell)
 
+    def check_run(self, tenant: str, agent: str) -> None:
+        """Whether no kill switch keeps a session of `agent` from beginning. Raises Frozen, NotFound for the tenant."""
+        if (spec := self._source.current(tenant).agents.get(agent)) is not None:
+            self._gate.freezes.check_run(tenant, spec)
+
     def live(self, tenant: str) -> frozenset[str]:
         """The sessions of a tenant that are not over, those just being created among them."""
         return self._live.of(tenant)

@@ -12,14 +12,15 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol
 
 from agentos.abi import event as ev
 from agentos.abi.canonical import Json, NotCanonical
 from agentos.abi.errors import (
+    AgentOSError,
     Conflict,
     DriverError,
-    Frozen,
     LogUnavailable,
     NotFound,
     PayloadErased,
@@ -28,6 +29,7 @@ from agentos.abi.errors import (
 )
 from agentos.drivers.port import CallContext
 from agentos.drivers.signals import STOP, UNTRUSTED, Sent, Signal, SignalLate, SignalStopped, Target
+from agentos.kernel.firing import hops_from
 from agentos.kernel.journal import Journal
 from agentos.kernel.port import ConfigurationSource, Timer
 from agentos.kernel.seat import Displaced
@@ -37,6 +39,9 @@ log = logging.getLogger(__name__)
 
 MOST: Final = 1000
 """Signals that a session is told at most: each stays in its view."""
+
+MOST_BY_AGENTS: Final = 900
+"""Beyond so many, agents tell it nothing more: what is left is for people, who may want it to stop."""
 
 _Key = tuple[str, str]
 """Tenant and session."""
@@ -125,8 +130,9 @@ class SignalDesk:
             state = journal.state
             if call is not None and any(one.get("id") == call for one in state.signals):
                 return state
-            if not state.over and len(state.signals) >= MOST:
-                raise Conflict(f"session {session} was told {MOST} signals, which is the most")
+            most = MOST_BY_AGENTS if actor.startswith("agent/") else MOST
+            if not state.over and len(state.signals) >= most:
+                raise Conflict(f"session {session} was told {len(state.signals)} signals, and {most} is the most")
             told: dict[str, Json] = {"name": name, **({"data": data} if data else {})}
             told |= {"labels": sorted(set(labels))} if labels else {}
             told |= {"id": call} if call is not None else {}
@@ -170,10 +176,13 @@ class SignalDesk:
             if self.triggers is None:
                 raise DriverError("there are no triggers here")
             try:
-                firing = (await self._sessions.state(place.tenant, place.session)).firing or {}
-                hops = int(firing.get("hops", 0)) + 1
+                state = await self._sessions.state(place.tenant, place.session)
+                hops = await hops_from(state, partial(self._sessions.state, place.tenant))
                 await self.triggers.signal(place.tenant, name, data, actor, id=place.key, labels=labels, hops=hops)
-            except (Frozen, NotFound, UsageError) as error:
+            except (DriverError, LogUnavailable, SequenceConflict):
+                raise
+            except AgentOSError as error:
+                # Whatever keeps a trigger from firing (a freeze, too many sessions) is news for the model, and not its end.
                 raise DriverError(error.message, mend=error.mend) from error
             return Sent()
         named = [target.session] if target.session else await self._live_of(place.tenant, target.agent)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from agentos.abi.errors import AgentOSError, NotFound, Relieved
+from agentos.abi.errors import AgentOSError, Frozen, NotFound, Relieved
 from agentos.abi.event import rfc3339
 from agentos.kernel.firing import Cron, Firing, Missed, TriggerSpec
 from agentos.kernel.launch import CRON, Launcher
@@ -30,7 +30,9 @@ LATE_MS: Final = 60_000
 """How late a time may be found and still count as one that was not missed."""
 
 AGAIN_MS: Final = 5_000
-"""How long after a failure a trigger is looked at again."""
+"""How long after a failure a trigger is looked at again; from the third in a row on twice as long, up to `LONGEST_AGAIN_MS`."""
+
+LONGEST_AGAIN_MS: Final = 60_000
 
 MOST_MISSED: Final = 1000
 """Times that are made up for at most, the newest ones."""
@@ -92,6 +94,13 @@ class _Entry:
     spec: TriggerSpec
     next_ms: int | None
     again_ms: int = 0
+    failed: int = 0
+    """How many looks in a row have failed."""
+
+    def put_off(self, now_ms: int) -> None:
+        """It failed: look again, later each time."""
+        self.next_ms, self.again_ms = 0, now_ms + min(AGAIN_MS << max(self.failed - 1, 0), LONGEST_AGAIN_MS)
+        self.failed = min(self.failed + 1, 16)
 
 
 class Timetable:
@@ -111,10 +120,16 @@ class Timetable:
         self._timer = timer
         self._work = work
         self._entries: dict[_Key, _Entry] = {}
+        self._seen: frozenset[_Key] | None = None
+        """What was declared at the last look; None before the first."""
+        self._fresh: set[_Key] = set()
+        """What was declared since, and has not begun anew yet."""
         self._stirred = asyncio.Event()
 
     def stir(self) -> None:
-        """Look again: something has changed."""
+        """Look again, also at what has failed: something has changed."""
+        for entry in self._entries.values():
+            entry.again_ms = entry.failed = 0
         self._stirred.set()
 
     async def run(self) -> None:
@@ -128,6 +143,10 @@ class Timetable:
         """Do all that is due now. One that cannot be done holds up no other."""
         declared = {(tenant, spec.name): spec for tenant, spec in self._declared()}
         self._entries = {key: entry for key, entry in self._entries.items() if entry.spec == declared.get(key)}
+        self._fresh = {key for key in self._fresh if key in declared}
+        if self._seen is not None:
+            self._fresh |= declared.keys() - self._seen
+        self._seen = frozenset(declared)
         places = asyncio.Semaphore(SIDE_BY_SIDE)
 
         async def one(key: _Key, spec: TriggerSpec) -> None:
@@ -145,16 +164,20 @@ class Timetable:
         entry = self._entries.setdefault(key, _Entry(spec, 0))
         try:
             entry.next_ms = await self._do(key[0], spec)
+            entry.failed = 0
         except Relieved as error:
             log.warning("trigger %s of tenant %s is left to another runtime: %s", spec.name, key[0], error)
             entry.next_ms, entry.again_ms = 0, self._timer.now_ms() + 60_000
         except NotFound as error:
             # Its tenant is not served yet, or no more.
             log.info("trigger %s of tenant %s cannot be looked at: %s", spec.name, key[0], error)
-            entry.next_ms, entry.again_ms = 0, self._timer.now_ms() + AGAIN_MS
+            entry.put_off(self._timer.now_ms())
+        except Frozen as error:
+            log.info("trigger %s of tenant %s waits: %s", spec.name, key[0], error.message)
+            entry.put_off(self._timer.now_ms())
         except AgentOSError as error:
             log.warning("trigger %s of tenant %s cannot fire now, trying again: %s", spec.name, key[0], error)
-            entry.next_ms, entry.again_ms = 0, self._timer.now_ms() + AGAIN_MS
+            entry.put_off(self._timer.now_ms())
         except Exception:
             # The outermost frame of a trigger: whatever is wrong with it keeps no other one from firing.
             log.exception("trigger %s of tenant %s cannot be looked at", spec.name, key[0])
@@ -171,6 +194,10 @@ class Timetable:
             await self._launcher.finish_open(tenant, spec)
         if not on:
             return schedule.after(now)
+        if (tenant, spec.name) in self._fresh:
+            # Where it was declared before and was not for a while, nothing of that while is missed.
+            await self._launcher.change(tenant, spec, lambda one: replace(one, cursor_ms=max(one.cursor_ms, now)))
+            self._fresh.discard((tenant, spec.name))
         progress = await self._launcher.change(tenant, spec, lambda one: aligned(one, str(schedule), now))
         cursor = max(progress.cursor_ms, since)
         found = due(schedule, spec.on.missed, cursor, now)

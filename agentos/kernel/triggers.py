@@ -12,11 +12,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
-from agentos.abi.errors import AgentOSError, NotFound, UsageError
+from agentos.abi.errors import AgentOSError, NotFound, PayloadErased, SequenceConflict, Unavailable, UsageError
 from agentos.kernel.daemons import HOME, Daemons, Work
-from agentos.kernel.firing import MANUAL, Cron, Fired, Firing, Outcome, RunEnd, Signal, TriggerSpec
+from agentos.kernel.firing import MANUAL, Cron, Fired, Firing, Outcome, RunEnd, Signal, TriggerSpec, hops_from
 from agentos.kernel.launch import Launcher, Past, Starts
 from agentos.kernel.port import Configuration, Tenure, Timer
 from agentos.kernel.progress import Progress, ProgressStore, ProgressUnreadable, mark_of
@@ -75,6 +76,7 @@ class Triggers:
         self._stores = stores
         self._source = source
         self._switches = switches
+        self._past = past
         self._timer = timer
         self._launcher = Launcher(stores, starts, past, tenure, timer)
         self._daemons = Daemons(self._launcher, timer)
@@ -111,9 +113,10 @@ class Triggers:
     ) -> list[Fired]:
         """Fire the triggers that wait for the signal `name`, by `by`. `id` is its own: the same again starts nothing.
 
-        `labels` are those of `data`; `hops`: where a session sends it, its own (`firing.hops`) and one more. Raises as `fire`.
+        `labels` are those of `data`; `hops`: where a session sends it, those of `firing.hops_from`. What keeps one trigger from
+        firing keeps no other one, and is raised in the end, as by `fire`.
         """
-        fired = []
+        fired, failed = [], []
         for spec in self.declared(tenant, "signal"):
             if isinstance(spec.on, Signal) and spec.on.name == name:
                 facts = {"signal": name, "by": by}
@@ -121,8 +124,23 @@ class Triggers:
                 text = "text/plain; charset=utf-8"
                 now = self._timer.now_ms()
                 firing = Firing(spec.name, id, now, "signal", told, text, tuple(labels), facts, hops)
-                fired.append(await self.fire(tenant, firing))
+                try:
+                    fired.append(await self.fire(tenant, firing))
+                except (SequenceConflict, Unavailable):
+                    raise
+                except AgentOSError as error:
+                    failed.append(error)
+        for why in failed:
+            raise why
         return fired
+
+    async def hops_from(self, tenant: str, session: str) -> int:
+        """The `hops` of a firing that a session brings about. Raises LogUnavailable."""
+        load = partial(self._past.state, tenant)
+        try:
+            return await hops_from(await load(session), load)
+        except (NotFound, PayloadErased):
+            return 1
 
     def declared(self, tenant: str, kind: str) -> list[TriggerSpec]:
         """The triggers of `tenant` whose source is of `kind` (`webhook` ...), by name, those switched off among them."""

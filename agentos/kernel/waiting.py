@@ -50,6 +50,7 @@ class Waiting:
     def __init__(self, waits: Waits) -> None:
         """`waits` is the graph of all waits, of those over other things too."""
         self._waits = waits
+        waits.yielding.append(self._give_way)
         self._queues: dict[str, list[Waiter]] = {}
         self._waiters: dict[str, Waiter] = {}
         self._arrivals = 0
@@ -92,6 +93,13 @@ class Waiting:
         self.leave(waiter)
         if not waiter.granted.done():
             waiter.granted.set_exception(error)
+
+    def _give_way(self, cycle: Cycle) -> bool:
+        """End the lock wait that is nearest to whoever closes a cycle by a wait that cannot be ended; whether there is one."""
+        near = next((self._waiters[one] for one in cycle.members[1:] if one in self._waiters), None)
+        if near is not None:
+            self.give_up(near, self._deadlock(cycle, near, near))
+        return near is not None
 
     def handed(self, resource: str, holder: str) -> None:
         """Another session holds `resource` now: who waits for it waits for that one."""

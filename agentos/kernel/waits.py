@@ -11,7 +11,7 @@ others, counts as of the highest class among those that wait: so a class that co
 
 from __future__ import annotations
 
-from collections.abc import Collection, Set
+from collections.abc import Callable, Collection, Set
 
 from agentos.kernel.lending import Boosts, Height, Lending
 from agentos.scheduler.waits import Cycle, Wait, WaitGraph
@@ -24,6 +24,8 @@ class Waits:
         self._boosts = boosts
         self._graph = WaitGraph()
         self._lending = Lending(boosts)
+        self.yielding: list[Callable[[Cycle], bool]] = []
+        """Each ends one wait of a cycle by an error to whoever waits, if there is one that it can end."""
 
     def wait(self, waiter: str, holders: Collection[str], reason: str, priority: str) -> Cycle | None:
         """`waiter`, whose own class is `priority`, waits for all of `holders`; the cycle that this would close, and then it does
@@ -33,6 +35,16 @@ class Waits:
         if cycle is None:
             self._lending.waits(waiter, priority, holders)
         return cycle
+
+    def insist(self, waiter: str, holders: Collection[str], reason: str, priority: str) -> Cycle | None:
+        """As `wait`; but of a cycle that this would close another wait is given up, if there is one that can be.
+
+        So no child, by waiting for what its parent holds before the parent waits for it, brings the parent down.
+        """
+        while (cycle := self.wait(waiter, holders, reason, priority)) is not None:
+            if not any(gives_way(cycle) for gives_way in self.yielding):
+                return cycle
+        return None
 
     def stop(self, waiter: str, holder: str) -> None:
         """`waiter` waits for `holder` no longer, and still for the others. Does nothing when it did not."""

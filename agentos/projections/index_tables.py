@@ -168,6 +168,7 @@ LAYOUT: Final = Layout(
         "CREATE INDEX sessions_state ON sessions (state, created_ms)",
         "CREATE INDEX sessions_parent ON sessions (parent) WHERE parent IS NOT NULL",
         "CREATE INDEX sessions_trigger ON sessions (trigger_name, created_ms) WHERE trigger_name IS NOT NULL",
+        "CREATE INDEX sessions_firing ON sessions (trigger_name, firing) WHERE firing IS NOT NULL",
         "CREATE INDEX sessions_origin ON sessions (origin, agent, created_ms) WHERE origin IS NOT NULL",
         "CREATE INDEX approvals_state ON approvals (state, asked_ms)",
         # What the runtime looks for every second: questions whose time is over.

@@ -50,6 +50,14 @@ def ended(index: ReadModel, *, since_ms: int) -> list[tuple[str, str, str, int]]
         return [tuple(row) for row in connection.execute(statement, (since_ms,))]
 
 
+def fired(index: ReadModel, *, trigger: str, firing: str) -> str | None:
+    """The id of the session that this firing of a trigger began; None if there is none."""
+    statement = "SELECT id FROM sessions WHERE trigger_name = ? AND firing = ? LIMIT 1"
+    with index.reader() as connection:
+        row = connection.execute(statement, (trigger, firing)).fetchone()
+    return None if row is None else str(row[0])
+
+
 def names(index: ReadModel, *, state: str) -> list[str]:
     """The ids of all sessions in a state, in no order."""
     with index.reader() as connection:

@@ -164,12 +164,19 @@ class SessionState:
 
     @property
     def labelled(self) -> tuple[Mapping[str, Json], ...]:
-        """Files of its workspace whose labels are known, as in `inputs`: those it was given, and those that came back to it."""
+        """Files of its workspace whose labels are known, as in `inputs`: those it was given, and those that came back to it.
+
+        Of the latter by the folder that they stand in: not each of them need be listed.
+        """
         if not self.delegations:
             return self.inputs
-        results = [call.result for name in self.delegations if (call := self.calls.get(name)) is not None and call.result]
-        came = [child for result in results for child in (result.get("data") or {}).get("children", ())]
-        return (*self.inputs, *({**file, "labels": child["labels"]} for child in came for file in child["files"]))
+        results = [(name, call.result) for name in self.delegations if (call := self.calls.get(name)) is not None and call.result]
+        came: list[Mapping[str, Json]] = []
+        for name, result in results:
+            for index, child in enumerate((result.get("data") or {}).get("children", ())):
+                below = f"delegated/{name}/{index}"
+                came += ({"path": path, "labels": child["labels"]} for path in (below, f"{below}.txt"))
+        return (*self.inputs, *came)
 
     @property
     def over(self) -> bool:

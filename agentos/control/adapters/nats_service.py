@@ -34,6 +34,12 @@ MAX_OPEN: Final = 256
 MAX_OPEN_EACH: Final = 64
 """Requests of one principal under way at one time, so that none keeps the others out."""
 
+URGENT: Final = frozenset({"freeze.set"})
+"""What must not wait behind a flood: the kill switch."""
+
+RESERVED: Final = 16
+"""Requests for what is urgent that are taken beyond `MAX_OPEN`, whoever asks."""
+
 MAX_HELD: Final = 64 * 1024 * 1024
 """Bytes of requests, unpacked, that one principal may have under way at one time."""
 
@@ -80,6 +86,7 @@ class ControlService:
             log.warning("principal %s asked for a reply to %s, which is not its inbox: dropped", name, reply[:80])
             return
         room = len(self._open) < MAX_OPEN and self._open_of[name] < MAX_OPEN_EACH
+        room = room or (verb in URGENT and len(self._open) < MAX_OPEN + RESERVED)
         task = asyncio.create_task(self._answer(nc, request, reply, verb, account, name, room), name=f"{name} {verb}")
         self._open.add(task)
         self._open_of[name] += 1

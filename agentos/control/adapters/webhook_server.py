@@ -38,7 +38,11 @@ MAX_HEAD: Final = 16 * 1024
 """Bytes of the head at most."""
 
 MAX_CONNECTIONS: Final = 256
-"""Connections at one time; whoever comes beyond is told to come again (503)."""
+"""Connections that are served at one time; whoever comes beyond is told to come again (503)."""
+
+MAX_OPEN: Final = 2 * MAX_CONNECTIONS
+"""Connections at one time, those that have sent nothing yet among them; more are closed at once. Each costs a descriptor, and the
+runtime needs those it has for its log and its sessions."""
 
 STOP_S: Final = 5
 """Seconds that deliveries get to be answered when the server stops."""
@@ -141,6 +145,9 @@ class _Impatient(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > MAX_OPEN:
+            transport.abort()
+            return
         self.loop.call_later(HEAD_S, self._look)
 
     def _look(self) -> None:

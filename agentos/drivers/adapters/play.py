@@ -13,14 +13,16 @@ A turn is a pure function of the play and of the conversation so far: everything
       - id: done
         say: "Finished after {{ texts | length }} files."
 
-Expressions are Jinja2's, compiled once per play in its sandbox, with undefined names refused. Bounds: a regular expression
-has at most 200 characters, no repeated group that repeats inside, and sees at most 1 MiB of text; `*` and `**` make no huge
-values. These do not bound every computation: a play is written by an operator and runs in the kernel's process.
+The names of a `let` may use each other, in whatever order they stand. Expressions are Jinja2's, compiled once per play in its
+sandbox, with undefined names refused. Bounds: a regular expression has at most 200 characters, no repeated group that repeats
+inside, and sees at most 1 MiB of text; `*` and `**` make no huge values. These do not bound every computation: a play is written
+by an operator and runs in the kernel's process.
 """
 
 from __future__ import annotations
 
 import functools
+import graphlib
 import json
 import operator
 import re
@@ -186,18 +188,30 @@ class _Reader:
         return _Call(self._template(call.get("tool", ""), (*path, "tool"), known), self._value(args, (*path, "args"), known))
 
     def _let(self, let: Json, path: tuple[str | int, ...], known: set[str]) -> list[tuple[str, _Evaluate]]:
-        """The named expressions; each name is known from there on."""
+        """The named expressions, each behind those that it uses: a declaration is kept without the order of its fields."""
         found = []
         if not isinstance(let, dict):
             self._faults.append((path, "expected an object of named expressions"))
             let = {}
-        for name, source in let.items():
+        for name in let:
             if not isinstance(name, str) or not name.isidentifier():
                 self._faults.append(((*path, name), f"{name!r} cannot be the name of a variable"))
-                continue
-            found.append((name, self._expression(source, (*path, name), known)))
+        named = {name: source for name, source in let.items() if isinstance(name, str) and name.isidentifier()}
+        for name in self._order(named, path, known):
+            found.append((name, self._expression(named[name], (*path, name), known)))
             known.add(name)
         return found
+
+    def _order(self, named: Mapping[str, Json], path: tuple[str | int, ...], known: set[str]) -> list[str]:
+        """The names, each behind those that its expression uses. One that uses its own name means what that was before."""
+        uses = {name: sorted((_used(source) & named.keys()) - {name}) for name, source in named.items()}
+        try:
+            return list(graphlib.TopologicalSorter(uses).static_order())
+        except graphlib.CycleError as error:
+            circle = set(error.args[1])
+            self._faults.append(((*path, min(circle)), f"these use each other: {', '.join(sorted(circle))}"))
+            known |= circle
+            return self._order({name: source for name, source in named.items() if name not in circle}, path, known)
 
     def _value(self, value: Json, path: tuple[str | int, ...], known: set[str]) -> _Evaluate:
         """A value of an argument: texts are templates, or native values if they are one whole `{{ expression }}`."""
@@ -251,6 +265,16 @@ class _Reader:
             if key not in fields:
                 self._faults.append(((*path, key), f"unknown field; one of: {', '.join(sorted(fields))}"))
         return True
+
+
+def _used(source: Json) -> set[str]:
+    """The variables that an expression uses; none of what is no expression."""
+    if not isinstance(source, str):
+        return set()
+    try:
+        return meta.find_undeclared_variables(_environment().parse("{{ (" + source + "\n) }}"))
+    except TemplateError:
+        return set()
 
 
 def _constant(value: Json) -> _Evaluate:

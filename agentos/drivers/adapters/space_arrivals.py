@@ -53,6 +53,12 @@ class SqliteArrivals:
         row = self._records.on(tenant, lambda connection: connection.execute(query, (trigger, space, path)).fetchone())
         return None if row is None else str(row[0])
 
+    def writer(self, tenant: str, space: str, path: str, digest: str) -> str | None:
+        """The session that wrote this content there last; None where no session did."""
+        query = "SELECT session FROM written WHERE space = ? AND path = ? AND digest = ?"
+        row = self._records.on(tenant, lambda connection: connection.execute(query, (space, path, digest)).fetchone())
+        return None if row is None else str(row[0])
+
     def tell(self, tenant: str, trigger: str, space: str, path: str, digest: str) -> None:
         """Keep that `trigger` was told of this content."""
         row = (trigger, space, path, digest)

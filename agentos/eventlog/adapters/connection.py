@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from nats.aio.client import Client
 from nats.errors import AuthorizationError, Error, NoServersError, StaleConnectionError
+from nats.protocol import parser
 
 from agentos.abi.errors import IdentityError, Unavailable
 from agentos.eventlog.adapters.credentials import NKey, parse_seed
@@ -23,6 +26,11 @@ _LOGGER = logging.getLogger(__name__)
 _OPEN = 5.0  # seconds for the whole of getting in
 _RETRY = 0.05  # seconds between two tries to get back in
 _PORT = 4222
+
+# As the server reads its lines: between words are blanks and tabs. The library takes any other white space for such a gap, too, and
+# ends the connection over a reply that has some in it.
+parser.MSG_RE = re.compile(rb"\AMSG[ \t]+([^ \t\r\n]+)[ \t]+([0-9]+)[ \t]+(([^ \t\r\n]+)[ \t]+)?(\d+)\r\n")
+parser.HMSG_RE = re.compile(rb"\AHMSG[ \t]+([^ \t\r\n]+)[ \t]+([0-9]+)[ \t]+(([^ \t\r\n]+)[ \t]+)?([\d]+)[ \t]+(\d+)\r\n")
 
 
 async def connect(
@@ -43,7 +51,7 @@ async def connect(
     key, jwt = _read(credentials)
     await _knock(url)
     told: list[Exception] = []
-    client = Client()
+    client = _Steady(name)
 
     async def on_error(error: Exception) -> None:
         told.append(error)
@@ -88,6 +96,46 @@ async def connect(
     client.options["max_reconnect_attempts"] = -1
     opened = True
     return client
+
+
+class _Steady(Client):
+    """A client that no message can bring down.
+
+    What a message names as its reply, and where its headers belong, is whatever its sender has sent: the server looks at neither.
+    The library stops reading for good, and says nothing, where that is no text or no headers.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+        self._odd = 0
+
+    async def _process_headers(self, headers: Any) -> dict[str, str] | None:
+        try:
+            return await super()._process_headers(headers)
+        except (LookupError, TypeError, ValueError):
+            self._count_odd("headers that are none")
+            return None
+
+    def _build_message(self, sid: int, subject: Any, reply: Any, data: bytes, headers: dict[str, str] | None) -> Any:
+        try:
+            return super()._build_message(sid, subject, reply, data, headers)
+        except UnicodeDecodeError:
+            self._count_odd("a subject or a reply that is no text, and is dropped")
+            return None
+
+    async def _read_loop(self) -> None:
+        await super()._read_loop()
+        task = asyncio.current_task()
+        if self.is_connected and task is not None and not task.cancelling():
+            # It has stopped for a reason that nobody foresaw, and would not read again.
+            await self._process_op_err(StaleConnectionError())
+
+    def _count_odd(self, what: str) -> None:
+        """Say so now and then: one line for each would let anybody fill the log."""
+        self._odd += 1
+        if self._odd & (self._odd - 1) == 0:
+            _LOGGER.warning("%s: a message with %s; %d such so far", self._name, what, self._odd)
 
 
 def _read(credentials: NKey | Path) -> tuple[NKey, str | None]:

@@ -76,6 +76,8 @@ class EventIn:
     """Of this event and no other, also where the stream was made anew."""
     data: bytes
     content_type: str
+    tries: int = 1
+    """How often it was handed out, this time included."""
 
 
 class EventsIn:
@@ -246,7 +248,8 @@ class EventsIn:
             "ack_policy": "explicit",
             "deliver_policy": "all",
             "ack_wait": ACT_S * _SECOND,
-            "max_ack_pending": 1000,
+            # What waits for a trigger that cannot fire now keeps nothing else from being handed out.
+            "max_ack_pending": -1,
             "max_deliver": -1,
         }
         for name, body in (
@@ -284,4 +287,6 @@ def _event(message: Msg) -> EventIn:
     first = 5 if len(tokens) == 9 else 7
     sequence, at_ns = int(tokens[first]), int(tokens[first + 2])
     content = (message.headers or {}).get("Content-Type", "application/octet-stream")
-    return EventIn(publisher or "", name, sequence, at_ns // 1_000_000, f"{sequence}-{at_ns}", message.data, content)
+    return EventIn(
+        publisher or "", name, sequence, at_ns // 1_000_000, f"{sequence}-{at_ns}", message.data, content, int(tokens[first - 1])
+    )

@@ -92,9 +92,10 @@ class TaskSender:
         self._key = key
 
     async def send(self, envelope: Envelope) -> None:
-        """Sign and send; it is on disk when this returns. One whose child is in the queue already changes nothing.
+        """Sign and send; it is on disk when this returns. The same envelope again changes nothing.
 
-        Raises LogUnavailable, which leaves open whether it was stored: sending it again is safe.
+        One that was made anew for the same child is another message, though both may be in the queue: the server knows an id for
+        longer than the message, and would take one that comes after a refusal for that one, and drop it. Raises LogUnavailable, which leaves open whether it was stored: sending it again is safe.
         """
         subject, body = task_subject(self._key.public_key, envelope.child), envelope.to_bytes()
         signature = base64.b64encode(self._key.sign(signed(subject, body))).decode("ascii")
@@ -102,7 +103,11 @@ class TaskSender:
         while True:
             seconds = await tries.next()
             # Made anew for each try: the client may write into it.
-            headers = {"Nats-Msg-Id": envelope.child, "Nats-Expected-Stream": STREAM, SIGNATURE: signature}
+            headers = {
+                "Nats-Msg-Id": f"{envelope.child}.{envelope.issued_ms}",
+                "Nats-Expected-Stream": STREAM,
+                SIGNATURE: signature,
+            }
             try:
                 answer = await self._client.request(subject, body, timeout=seconds, headers=headers)
             except NatsError as error:

@@ -106,12 +106,24 @@ async def test_what_is_sent_is_delivered_signed_and_removed_when_it_was_dealt_wi
         await emptied(client)
 
 
-async def test_the_same_child_sent_twice_is_in_the_queue_once(post: Post) -> None:
+async def test_the_same_envelope_sent_twice_is_in_the_queue_once(post: Post) -> None:
     """Whoever does not know whether a send came through sends it again."""
     async with post.open() as (_, sender, client):
-        for issued in (1, 1, 2):
-            await sender.send(replace(ENVELOPE, issued_ms=issued))
+        for _ in range(2):
+            await sender.send(ENVELOPE)
         assert await count(client) == 1
+
+
+async def test_an_envelope_made_anew_comes_after_one_that_was_refused(post: Post) -> None:
+    """A parent that asks again after a crash is heard, however short the time since the first envelope was dealt with."""
+    async with post.open() as (queue, sender, client):
+        await sender.send(ENVELOPE)
+        (first,) = await deliver(queue, 1)
+        await first.refuse()
+        await emptied(client)
+        await sender.send(replace(ENVELOPE, issued_ms=ENVELOPE.issued_ms + 1))
+        (again,) = await deliver(queue, 1)
+        assert again.subject == first.subject
 
 
 @pytest.mark.parametrize("who", ["ann", "runtime", "sender"])

@@ -355,6 +355,28 @@ async def test_a_flood_is_refused_and_what_is_under_way_goes_on(serve: Serve, mo
     assert await client.call("echo", {"n": 11}) == {"n": 11}
 
 
+async def test_the_kill_switch_does_not_wait_behind_a_flood(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When nothing else is taken any more, by this principal or at all, what is urgent still is; up to a bound of its own."""
+    monkeypatch.setattr(nats_service, "MAX_OPEN", 2)
+    monkeypatch.setattr(nats_service, "MAX_OPEN_EACH", 2)
+    monkeypatch.setattr(nats_service, "RESERVED", 1)
+    office, hold = await serve(), Hold()
+    office.verb = hold
+    client = await office.client()
+    held = [asyncio.create_task(client.call("echo", {})) for _ in range(2)]
+    for _ in held:
+        await hold.begun.acquire()
+    with pytest.raises(AgentOSError, match="the runtime is busy"):
+        await client.call("echo", {})
+    monkeypatch.setattr(nats_service, "URGENT", frozenset({"echo"}))
+    held.append(asyncio.create_task(client.call("echo", {})))
+    await hold.begun.acquire()
+    with pytest.raises(AgentOSError, match="the runtime is busy"):
+        await client.call("echo", {})
+    hold.go.set()
+    await asyncio.gather(*held)
+
+
 async def test_a_burst_is_served_up_to_the_bound(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of requests that arrive together as many are served as there is room for; only the rest is refused."""
     monkeypatch.setattr(nats_service, "MAX_OPEN", 4)

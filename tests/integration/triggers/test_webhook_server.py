@@ -9,13 +9,13 @@ import hmac
 import json
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 from trigger_engine import Engine
 
-from agentos.abi.errors import AgentOSError, LogUnavailable
+from agentos.abi.errors import AgentOSError, Frozen, LogUnavailable
 from agentos.boot.system import SystemRandom, SystemTimer
 from agentos.boot.webhooks import Webhooks
 from agentos.control.adapters import webhook_server
@@ -178,3 +178,66 @@ async def test_a_place_that_is_taken() -> None:
     async with serving(engine()) as server:
         with pytest.raises(AgentOSError, match="cannot listen"):
             await WebhookServer("127.0.0.1", port_of(server), lambda _: None).start()  # type: ignore[arg-type,return-value]
+
+
+async def test_who_says_nothing_takes_no_more_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections that nobody sends a request on are bounded as well: beyond that they are closed at once, and descriptors are
+    left for the runtime itself."""
+    monkeypatch.setattr(webhook_server, "MAX_OPEN", 20)
+    async with serving(engine()) as server:
+        idle = [await asyncio.open_connection("127.0.0.1", port_of(server)) for _ in range(60)]
+
+        async def closed(reader: asyncio.StreamReader) -> bool:
+            try:
+                async with asyncio.timeout(2):
+                    return await reader.read(1) == b""
+            except TimeoutError:
+                return False
+            except ConnectionError:
+                return True
+
+        assert sum(await asyncio.gather(*(closed(reader) for reader, _ in idle))) >= 40
+        for _, writer in idle:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+        async with asyncio.timeout(10):
+            while server._server is None or server._server.server_state.connections:
+                await asyncio.sleep(0.01)
+        status, _ = await post(server, "/hooks/default/shop/orders", b"x", **signed(b"x"))
+        assert status == 202
+
+
+async def test_the_words_of_a_freeze_are_not_for_senders() -> None:
+    """A sender hears that it is to come again, and nothing of who has stopped what, and why."""
+    triggers = engine()
+    triggers.broken = Frozen("tenant default is frozen by principal/ann: keys of customer X leaked", where="f-1")
+    async with serving(triggers) as server:
+        status, body = await post(server, "/hooks/default/shop/orders", b"x", **signed(b"x"))
+    assert (status, body) == (503, {"error": "the delivery cannot be taken now"})
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"POST /hooks/default/code HTTP/1.1\r\nhost: x\r\ncontent-length: " + b"9" * 5000 + b"\r\n\r\nx",
+        b"POST /hooks/default/code HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nx",
+        b"POST /hooks/default/%ff%00%0a HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx",
+        b"POST /hooks/../default/code HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx",
+        b"POST /hooks/default/code HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\ncontent-length: 9\r\n\r\n1\r\nx\r\n0\r\n",
+        b"POST http://[ HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx",
+        b"POST /hooks/default/code HTTP/1.1\r\nhost: x\r\nx-hub-signature-256: sha256=\xff\xe9\r\ncontent-length: 1\r\n\r\nx",
+        b"POST /hooks/default/code HTTP/1.1\r\nhost: x\r\nwebhook-signature: v1,\xe9 v1,\xff\r\ncontent-length: 1\r\n\r\nx",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 200,
+    ],
+)
+async def test_no_request_is_odd_enough_to_break_it(raw: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever comes is refused by a client error, with nothing of it in the log, and the next one is served."""
+    triggers = engine()
+    async with serving(triggers) as server:
+        answer = await send(server, raw)
+        assert answer == b"" or answer.split(b" ")[1][:1] == b"4", answer[:100]
+        assert (await post(server, "/hooks/default/shop/orders", b"x", **signed(b"x")))[0] == 202
+    assert [record.exc_info for record in caplog.records if record.exc_info] == []
+    assert len(triggers.fired) == 1

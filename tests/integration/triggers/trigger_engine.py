@@ -19,6 +19,11 @@ class Engine:
         self.changed: list[Callable[[], None]] = []
         self.heard = asyncio.Event()
         self.tries = 0
+        self.hops: dict[str, int] = {}
+        """By session."""
+
+    async def hops_from(self, tenant: str, session: str) -> int:
+        return self.hops.get(session, 1)
 
     async def fire(self, tenant: str, firing: Firing) -> Fired:
         assert tenant == "default"

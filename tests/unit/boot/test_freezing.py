@@ -50,6 +50,9 @@ class World:
         self.logs = {name: MemoryLog() for name in TENANTS}
         self.away: set[str] = set()
         self.broken: set[str] = set()
+        self.hold: asyncio.Event | None = None
+        """What appends wait for."""
+        self.waiting = 0
         self.fresh()
 
     def fresh(self) -> Freezing:
@@ -71,7 +74,13 @@ class World:
                     raise ChainBroken("is no chain")
                 if name in world.away and word == "append":
                     raise LogUnavailable("away")
-                return getattr(log, word)
+                return self._held if word == "append" and world.hold is not None else getattr(log, word)
+
+            async def _held(self, *args: Any, **how: Any) -> Any:
+                assert world.hold is not None
+                world.waiting += 1
+                await world.hold.wait()
+                return await log.append(*args, **how)
 
         return Log()
 
@@ -169,3 +178,32 @@ async def test_a_slip_of_the_pen_freezes_nothing_and_says_so(world: World, scope
     with pytest.raises(NotFound):
         await world.freeze(scope)
     assert world.freezes.all() == ()
+
+
+async def test_it_is_recorded_though_nobody_waits_for_the_answer(world: World) -> None:
+    """Whoever throws the switch and is cut off, or stops the runtime at once, finds it thrown at the next start."""
+    world.hold = asyncio.Event()
+    asked = asyncio.create_task(world.freeze())
+    async with asyncio.timeout(20):
+        while not world.waiting:
+            await asyncio.sleep(0)
+    asked.cancel()
+    await asyncio.wait((asked,))
+    closing = asyncio.create_task(world.freezing.close())
+    await asyncio.sleep(0)
+    world.hold.set()
+    await closing
+    (freeze,) = world.freezes.all()
+    world.hold = None
+    await world.fresh().open(TENANTS)
+    assert [one.id for one in world.freezes.all()] == [freeze.id]
+
+
+async def test_a_thaw_is_told_to_what_was_put_off(world: World) -> None:
+    """Triggers and standing agents that a freeze has held are looked at again without delay."""
+    told: list[bool] = []
+    world.freezing.thawed.append(lambda: told.append(not world.freezes.all()))
+    name = await world.freeze()
+    assert told == []
+    await world.freezing.thaw(name, reason="over", actor="principal/bob")
+    assert told == [True]

@@ -87,8 +87,8 @@ async def test_what_is_held_and_who_waits() -> None:
             }
         ],
         "waits": [
-            {"waiter": "s-2", "holder": "s-1", "reason": "lock ledger"},
             {"waiter": "s-1", "holder": "a person", "reason": "approval of call-2-1"},
+            {"waiter": "s-2", "holder": "s-1", "reason": "lock ledger"},
         ],
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from agentos.abi import event as ev
 from agentos.abi.chain import Head
 from agentos.abi.errors import NotFound
 from agentos.abi.event import Event
+from agentos.abi.freeze import Freeze, FreezeScope, ScopeKind
 from agentos.control import session_verbs
 from agentos.control.principal import Caller
 from agentos.control.session_verbs import UPLOAD_MS, SessionVerbs
@@ -99,3 +101,39 @@ async def test_an_upload_that_nobody_adds_to_is_dropped(verbs: SessionVerbs, clo
     with pytest.raises(NotFound):
         await verbs.create(ANN, {"agent": "a", "goal": "g", "upload": old})
     assert await upload(verbs, ANN, upload=kept) == kept
+
+
+async def test_a_row_says_what_holds_it(log: MemoryLog, clock: Clock) -> None:
+    """A freeze of an agent holds its own sessions and those that work for it, however deep, and nothing that is over."""
+    freeze = Freeze("f-1", "default", FreezeScope(ScopeKind.AGENT, "lead"), "a reason", "principal/ann", 0)
+    asked: list[Any] = []
+
+    def row(name: str, agent: str, parent: str | None = None, origin: str | None = None) -> dict[str, Any]:
+        return {"id": name, "agent": agent, "parent": parent, "origin": origin}
+
+    live = [
+        row("s-4", "reader", "s-2", "forked"),
+        row("s-3", "reader", "s-2", "delegated"),
+        row("s-2", "helper", "s-1", "delegated"),
+    ]
+    live += [row("s-1", "lead")]
+
+    class Reader:
+        async def sessions(self, tenant: str, *, live_only: bool, limit: int, parent: str | None = None) -> list[dict[str, Any]]:
+            asked.append((live_only, limit, parent))
+            rows = live if live_only else [*live, row("s-0", "lead")]
+            return [dict(one) for one in rows if parent in {None, one["parent"]}][:limit]
+
+    def held(tenant: str, agents: Sequence[str] | None) -> Freeze | None:
+        return freeze if agents is None or "lead" in agents else None
+
+    nothing: Any = None
+    verbs = SessionVerbs(nothing, lambda _tenant: log, Reader(), nothing, clock, Counter(), held=held)
+    rows = await verbs.list(ANN, {"all": True})
+    assert {one["id"]: one.get("frozen") for one in rows} == {"s-0": None, "s-1": "f-1", "s-2": "f-1", "s-3": "f-1", "s-4": None}
+    [newest] = await verbs.list(ANN, {"limit": 1, "parent": "s-2"})
+    assert newest["id"] == "s-4"
+    free = SessionVerbs(nothing, lambda _tenant: log, Reader(), nothing, clock, Counter())
+    asked.clear()
+    assert not any("frozen" in one for one in await free.list(ANN, {}))
+    assert asked == [(True, 100, None)]

@@ -95,9 +95,10 @@ def test_the_reducing_task_comes_last() -> None:
 
 
 def test_labels_are_those_of_everybody_who_is_heard() -> None:
-    """Of a child that was cancelled without a word nothing comes along."""
-    result = terms(mode="first").result("c", [ended(0, "finished", labels=("a",)), ended(1, "cancelled", "", ("b",))], met=True)
-    assert (result.labels, result.is_error) == (("a",), False)
+    """Of a child without a word too: how it ended tells something. One that was given up has said nothing, and carries none."""
+    told = [ended(0, "finished", labels=("a",)), ended(1, "cancelled", ""), ended(2, "failed", "", ("b",))]
+    result = terms(mode="first").result("c", told, met=True)
+    assert (result.labels, result.is_error) == (("a", "b"), False)
     assert terms().result("c", [ended(0, "failed", "broke", ("a",))], met=False).labels == ("a",)
 
 

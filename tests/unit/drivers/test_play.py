@@ -77,7 +77,7 @@ def test_expressions(expression: str, expected: Json) -> None:
 
 
 def test_the_first_true_rule_speaks() -> None:
-    """Rules are tried from the top; `let` of the play and of the rule are computed in order, before `when`."""
+    """Rules are tried from the top; `let` of the play and of the rule are computed before `when`."""
     play = Play(
         {
             "name": "sample",
@@ -90,6 +90,17 @@ def test_the_first_true_rule_speaks() -> None:
         }
     )
     assert play.turn(SCOPE) == Turn("2: in/b.md", ())
+
+
+def test_names_that_use_each_other_need_no_order() -> None:
+    """A declaration comes back from the store with its fields sorted; the play says the same. One may still hide a variable."""
+    let = {"zero": "turn - turn", "one": "zero + 1", "all": "[zero, one, goal]", "goal": "goal ~ '!'"}
+    own = {"twice": "all + all", "again": "twice + all"}
+    rule = {"say": "{{ again | join(' ') }}"}
+    said = Play({"let": let, "rules": [{**rule, "let": own}]}).turn(SCOPE)
+    assert said.text.startswith(f"0 1 {SCOPE['goal']}! 0 1")
+    turned = {**rule, "let": dict(sorted(own.items()))}
+    assert Play({"let": dict(sorted(let.items())), "rules": [turned]}).turn(SCOPE) == said
 
 
 def test_a_filter_that_finds_nothing_is_false() -> None:
@@ -178,7 +189,7 @@ def test_too_many_calls() -> None:
 BROKEN: dict[str, Json] = {
     "name": "broken",
     "sceen": 1,
-    "let": {"2x": "1", "good": "turn", "bad": "1 +", "early": "later", "later": "1"},
+    "let": {"2x": "1", "good": "turn", "bad": "1 +", "one": "other", "other": "one"},
     "rules": [
         "not a rule",
         {"when": "results | lenght", "say": "{{ goal", "call": {"tool": "t"}},

@@ -11,6 +11,7 @@ from manual_clock import ManualClock
 
 from agentos.abi.envelope import Envelope, signed, task_subject
 from agentos.abi.syscall import Result, ToolEffect
+from agentos.boot.budgets import budgeted_events
 from agentos.boot.charges import charged_events
 from agentos.drivers.adapters.delegate import DelegateDriver
 from agentos.drivers.delegating import input_schema
@@ -22,6 +23,7 @@ from agentos.eventlog.adapters.credentials import create_seed
 from agentos.eventlog.adapters.tasks import is_signed
 from agentos.kernel.admission import Admissions
 from agentos.kernel.arguments import compile_check
+from agentos.kernel.budgets import Budgets
 from agentos.kernel.charges import Charges
 from agentos.kernel.delegation import Delegator
 from agentos.kernel.gate import Gate
@@ -94,6 +96,7 @@ class House:
         self.received: list[Received] = []
         self.joined: list[tuple[str, str]] = []
         self.sent: list[str] = []
+        self._receipts: set[asyncio.Task[None]] = set()
         self.most = 100
         file = {"type": "object", "properties": {"path": {"type": "string"}, "content": {"type": "string"}}}
         for name, primitive in (("read", "read"), ("write", "write")):
@@ -129,7 +132,8 @@ class House:
         self.waits = Waits(admissions)
         self.delegator = Delegator(kernel, lambda _: kernel.log, kernel.workspaces, kernel.timer, self.waits)
         drivers = Drivers(builtin=self.files, delegate=DelegateDriver(self.delegator))
-        gate = Gate(drivers, self.model, kernel.workspaces, kernel.timer, Charges(charged_events(lambda _: kernel.log)))
+        charges, budgets = Charges(charged_events(lambda _: kernel.log)), Budgets(budgeted_events(lambda _: kernel.log))
+        gate = Gate(drivers, self.model, kernel.workspaces, kernel.timer, charges, budgets=budgets)
         gate.hear = self.delegator.besides(gate.hear)
         runner = Runner(gate, kernel, kernel.spawner, kernel.timer, admissions)
         random = FakeRandom(kernel.seed)
@@ -165,7 +169,9 @@ class House:
     def deliver(self) -> None:
         """Have everything that is in the queue received."""
         while self.queue:
-            self._receiving = asyncio.create_task(self._receive(*self.queue.pop(0)))
+            task = asyncio.create_task(self._receive(*self.queue.pop(0)))
+            self._receipts.add(task)
+            task.add_done_callback(self._receipts.discard)
 
     async def _receive(self, subject: str, body: bytes, signature: bytes) -> None:
         self.received.append(await self.receiver.receive("default", subject, body, signature))
@@ -197,6 +203,9 @@ class House:
 
     async def stop(self) -> None:
         """Stop the runtime as on a shutdown."""
+        for task in self._receipts:
+            task.cancel()
+        await asyncio.gather(*self._receipts, return_exceptions=True)
         await self.sessions.close()
         await self.delegator.close()
 

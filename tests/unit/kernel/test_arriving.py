@@ -17,10 +17,10 @@ def test_a_file_that_stands_still() -> None:
     """A file is told once, when it has stood still for long enough; what grows is not, and what is gone never is."""
     settling = Settling()
     assert settling.look({"a": ONE, "b": ONE, "c": ONE}, 0) == []
-    assert settling.unsettled
+    assert settling.pause_s(0) == STILL_US / 1_000_000
     assert settling.look({"a": ONE, "b": replace(ONE, bytes=2)}, STILL_US) == ["a"]
     assert settling.look({"a": ONE, "b": replace(ONE, bytes=2)}, 2 * STILL_US) == ["b"]
-    assert not settling.unsettled
+    assert settling.pause_s(0) is None
     assert settling.look({"a": ONE, "b": replace(ONE, bytes=2)}, 9 * STILL_US) == []
 
 

@@ -150,7 +150,7 @@ async def test_files_go_over_and_come_back_with_their_labels(house: House) -> No
     assert read is not None
     assert read["content"] == "a copy"
     assert {"of-boss", "of-writer"} <= set(read["labels"])
-    assert [item["path"] for item in state.labelled] == ["delegated/c1/0/copy.md"]
+    assert [item["path"] for item in state.labelled] == ["delegated/c1/0", "delegated/c1/0.txt"]
     lines = house.kernel.workspaces.path("default", writer).joinpath("input/context.jsonl").read_text().splitlines()
     assert len(lines) == 2
 

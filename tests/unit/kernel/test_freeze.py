@@ -277,6 +277,9 @@ async def test_no_decision_follows_with_many_sessions_at_once(kernel: Kernel) ->
     assert {name: (await kernel.types(name)).count("syscall.decided") for name in names} == before
     assert len(kernel.driver.calls) == acted
     live = [name for name in names if not (await sessions.state("default", name)).over]
+    async with asyncio.timeout(20):
+        while not all([(await sessions.state("default", name)).frozen for name in live]):
+            await asyncio.sleep(0.01)
     assert {(await kernel.types(name)).count("session.frozen") for name in live} == {1}
     freezes.lift("f-1")
     await settled(sessions)

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from agentos.abi.errors import DriverError, UsageError
-from agentos.kernel import handover
-from agentos.kernel.handover import Handovers, pack
+from agentos.abi.errors import AgentOSError, DriverError, UsageError
+from agentos.drivers.delegating import Ended
+from agentos.drivers.guard import Guard
+from agentos.kernel import handover, homecoming
+from agentos.kernel.handover import pack
+from agentos.kernel.homecoming import Homecoming
 from agentos.kernel.workspace import Workspaces
 
 
@@ -83,7 +86,7 @@ async def test_what_comes_back_replaces_what_stood_there(root: Path, secret: Pat
     (root / "delegated" / "c1").mkdir(parents=True)
     (root / "delegated" / "c1" / "0").symlink_to(secret.parent)
     (root / "delegated" / "c1" / "0.txt").symlink_to(secret)
-    made = Handovers(workspaces, None, None)  # type: ignore[arg-type]
+    made = Homecoming(workspaces, None)  # type: ignore[arg-type]
     for _ in range(2):
         files = await made.take_back("default", "s-child", "s-parent", "c1", 0, "the whole")
         assert [file.path for file in files] == ["delegated/c1/0/a.md"]
@@ -101,7 +104,77 @@ async def test_a_folder_that_is_a_link_takes_nothing_in(root: Path, secret: Path
     output = root.parent / "s-child" / "output"
     output.mkdir(parents=True)
     (output / "a.md").write_text("A")
-    made = Handovers(Workspaces(root.parents[1]), None, None)  # type: ignore[arg-type]
+    made = Homecoming(Workspaces(root.parents[1]), None)  # type: ignore[arg-type]
     with pytest.raises(DriverError):
         await made.take_back("default", "s-child", "s-parent", "c1", 0, None)
     assert list(outside.iterdir()) == []
+
+
+async def test_a_folder_that_becomes_a_link_while_files_come_back_leads_nowhere(
+    root: Path, secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tool of the parent's puts a link where the files are being gathered, at any step: nothing is written behind it."""
+    outside = secret.parent / "outside"
+    outside.mkdir()
+    output = root.parent / "s-child" / "output" / "sub"
+    output.mkdir(parents=True)
+    (output / "a.md").write_text("A")
+    (output / "b.md").write_text("B")
+    steps = 0
+
+    class Hostile(Guard):
+        def check(self) -> None:
+            nonlocal steps
+            steps += 1
+            for place in root.glob(".agentos-tmp-*"):
+                if not place.is_symlink():
+                    place.rename(root / f"moved-{steps}")
+                    place.symlink_to(outside)
+
+    monkeypatch.setattr(homecoming, "Guard", Hostile)
+    made = Homecoming(Workspaces(root.parents[1]), None)  # type: ignore[arg-type]
+    with pytest.raises(AgentOSError):
+        await made.take_back("default", "s-child", "s-parent", "c1", 0, None)
+    assert steps > 1
+    assert list(outside.rglob("*")) == []
+
+
+async def test_an_output_that_is_a_link_gives_nothing_back(root: Path, secret: Path) -> None:
+    """It leads out of the child's workspace."""
+    (secret.parent / "outside").mkdir()
+    (secret.parent / "outside" / "a.md").write_text("not yours")
+    child = root.parent / "s-child"
+    child.mkdir()
+    (child / "output").symlink_to(secret.parent / "outside")
+    made = Homecoming(Workspaces(root.parents[1]), None)  # type: ignore[arg-type]
+    assert await made.take_back("default", "s-child", "s-parent", "c1", 0, None) == []
+    assert not list(root.glob("delegated/c1/0/*"))
+
+
+async def test_more_than_is_taken_back_is_not_even_copied(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that leaves too much is told of, and what was copied by then is gone."""
+    monkeypatch.setattr(homecoming, "MAX_BYTES", 10)
+    output = root.parent / "s-child" / "output"
+    output.mkdir(parents=True)
+    for number in range(5):
+        (output / str(number)).write_text("12345")
+    made = Homecoming(Workspaces(root.parents[1]), None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError):
+        await made.take_back("default", "s-child", "s-parent", "c1", 0, None)
+    assert not list(root.glob(".agentos-tmp-*"))
+
+
+async def test_a_disk_that_refuses_is_an_error_of_the_files_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The result of the child is told, with a word about its files."""
+    output = root.parent / "s-child" / "output"
+    output.mkdir(parents=True)
+    (output / "a.md").write_text("A")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(homecoming.os, "rename", full)
+    made = Homecoming(Workspaces(root.parents[1]), None)  # type: ignore[arg-type]
+    (told,) = await made.bring("default", "s-parent", "c1", [Ended(0, "s-child", "writer", "finished", "done")], 1)
+    assert "not taken over" in told.text
+    assert "No space left" in told.text

@@ -301,6 +301,25 @@ async def test_a_cycle_is_told_to_the_one_who_closes_it(desk: Desk) -> None:
     assert (await first).token > a.token
 
 
+async def test_a_wait_that_cannot_end_comes_before_one_for_a_lock() -> None:
+    """A session that waits for its children, and comes after the wait of one of them for its lock, has that one told."""
+    desk = Desk()
+    await desk.lock("s-1", "ledger")
+    child, other = await desk.waits("s-2", "ledger"), await desk.waits("s-3", "ledger")
+    assert desk.waits_all.insist("s-1", {"s-2"}, "delegation c1", "standard") is None
+    with pytest.raises(LockDeadlock) as caught:
+        await child
+    for part in (
+        "s-1 waits for delegation c1, which s-2 (agent a-2) holds",
+        "s-2 (agent a-2) waits for lock ledger, which s-1 holds",
+        "this call, for ledger, was given up",
+    ):
+        assert part in caught.value.message
+    assert not other.done()
+    other.cancel()
+    await desk.keeper.close()
+
+
 @pytest.mark.parametrize(
     ("victim", "classes", "told"),
     [

@@ -64,6 +64,9 @@ class Desk:
     async def refused(self, refusal: Refusal) -> None:
         self.told.append(refusal)
 
+    def has_refused(self, tenant: str, child: str) -> bool:
+        return False
+
     async def began(self, tenant: str, parent: str, call: str, child: str) -> None:
         return
 

@@ -10,13 +10,13 @@ import pytest
 from kernel_in_memory import TOOLS, Kernel, ListModel, RecordingDriver, calls, text
 from manual_clock import ManualClock, breathe
 
-from agentos.abi.errors import Conflict, NotFound
+from agentos.abi.errors import AgentOSError, Conflict, NotFound, Unavailable
 from agentos.abi.syscall import Result, ToolEffect
 from agentos.drivers.adapters.builtin import BuiltinDriver
 from agentos.drivers.port import CallContext, ModelReply, ModelSpec, ToolSpec
 from agentos.drivers.primitives import input_schema
 from agentos.kernel.sessions import Sessions
-from agentos.kernel.signals import MOST, SignalDesk
+from agentos.kernel.signals import MOST, MOST_BY_AGENTS, SignalDesk
 from agentos.projections.context import messages
 from agentos.projections.session import fold_all
 from agentos.projections.state_document import read_state, state_document
@@ -348,3 +348,31 @@ def _many(current: Any) -> Any:
     from dataclasses import replace
 
     return lambda tenant: replace(current(tenant), max_sessions=1000)
+
+
+async def test_agents_leave_room_for_people(world: World) -> None:
+    """However much agents have told a session, a person can still ask it to stop."""
+    session = await world.begin("work", WAIT, text("heard"))
+    await world.waits(session)
+    for number in range(MOST_BY_AGENTS):
+        await world.desk.signal("default", session, "hint", str(number), actor="agent/chatty")
+    with pytest.raises(Conflict, match="the most"):
+        await world.desk.signal("default", session, "hint", actor="agent/chatty")
+    await world.tell(session, "stop")
+    assert (await world.end(session)).calls["c1"].error["code"] == "signal.stop"
+    await world.close()
+
+
+@pytest.mark.parametrize("error", [Conflict("too many live sessions"), Unavailable("the index is behind"), NotFound("gone")])
+async def test_triggers_that_cannot_fire_are_news_for_the_model(world: World, error: AgentOSError) -> None:
+    """The session goes on, and its model knows why nothing was started."""
+
+    class Full:
+        async def signal(self, *args: Any, **how: Any) -> Any:
+            raise error
+
+    world.desk.triggers = Full()
+    state = await world.end(await world.begin("speak", calls(("c1", "signal", {"name": "go", "triggers": True})), text("said")))
+    assert state.state == "finished"
+    assert error.message in state.calls["c1"].error["message"]
+    await world.close()

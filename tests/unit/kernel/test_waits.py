@@ -36,6 +36,25 @@ def test_a_child_that_waits_for_its_parent_closes_a_cycle() -> None:
     assert [(one.waiter, one.holder) for one in waits.waits({"parent", "child"})] == [("child", "parent"), ("parent", "sibling")]
 
 
+def test_who_insists_has_a_wait_given_up() -> None:
+    """A parent that comes after the wait of its child, as after a restart, is not who has to give way, if the child can."""
+    boosts = Boosts()
+    waits = Waits(boosts)
+    assert waits.wait("child", {"parent"}, "lock ledger", "standard") is None
+    assert isinstance(waits.insist("parent", {"child"}, "delegation c1", "standard"), Cycle)
+    seen: list[Cycle] = []
+
+    def gives_way(cycle: Cycle) -> bool:
+        seen.append(cycle)
+        waits.done("child")
+        return True
+
+    waits.yielding.append(gives_way)
+    assert waits.insist("parent", {"child"}, "delegation c1", "standard") is None
+    assert [(one.waiter, one.holder) for one in waits.waits({"parent", "child"})] == [("parent", "child")]
+    assert [cycle.members for cycle in seen] == [("parent", "child")]
+
+
 @given(st.data())
 def test_lent_is_what_waits_behind_and_no_cycle_ever_stands(data: st.DataObject) -> None:
     """Whatever waits begin and end: nobody waits for itself, and everybody counts as the highest class behind it."""

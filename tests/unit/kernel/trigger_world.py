@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
-from agentos.abi.errors import Conflict, LogUnavailable, NotFound
+from agentos.abi.errors import Conflict, Frozen, LogUnavailable, NotFound
 from agentos.kernel.firing import Cron, Missed, Overlap, Source, TriggerSpec
 from agentos.kernel.launch import PastRun
 from agentos.kernel.progress import Moved
@@ -79,6 +79,8 @@ class World:
     log: dict[str, Run] = field(default_factory=dict)
     switched: dict[str, tuple[bool, int]] = field(default_factory=dict)
     most_live: int = 1000
+    frozen: set[str] = field(default_factory=set)
+    """Agents that a kill switch holds."""
     away: bool = False
     shuffle: random.Random | None = None
     """Gives way to others by chance, so that two runtimes cross everywhere."""
@@ -166,6 +168,10 @@ class Life:
 
     # Starts
 
+    def check_run(self, tenant: str, agent: str) -> None:
+        if agent in self.world.frozen:
+            raise Frozen(f"agent {agent} is frozen")
+
     async def create(
         self,
         tenant: str,
@@ -185,6 +191,7 @@ class Life:
         await self.step()
         assert session is not None
         if session not in self.world.log:
+            self.check_run(tenant, agent)
             if agent == "nobody":
                 raise NotFound(f"no agent {agent}")
             if sum(run.outcome is None for run in self.world.log.values()) >= self.world.most_live:
@@ -225,6 +232,10 @@ class Life:
             for run in self.world.runs(trigger)
         ]
         return runs[::-1][:most]
+
+    async def began(self, tenant: str, trigger: str, firing: str) -> str | None:
+        await self.step()
+        return next((run.id for run in self.world.runs(trigger) if run.firing == firing), None)
 
     async def ended(self, tenant: str, since_ms: int) -> Sequence[Ended]:
         await self.step()
