@@ -52,12 +52,14 @@ def _print(answer: Json, everything: bool = True) -> None:
     headers = ["account", "when", "unit", "limit", "used", "reserved", "left"]
     empty = f"tenant {answer['tenant']} has no budget"
     empty += "; what it has used: agentos budget --all" if answer["accounts"] else ", and has used nothing"
-    emit_table(headers, rows, shrink=["account"], empty=empty)
-    for tree in answer.get("trees", ()):
-        _print_tree(tree)
+    trees = answer.get("trees", ())
+    if rows or not trees:
+        emit_table(headers, rows, shrink=["account"], empty=empty)
+    for place, tree in enumerate(trees):
+        _print_tree(tree, apart=bool(rows) or place > 0)
 
 
-def _print_tree(tree: Json) -> None:
+def _print_tree(tree: Json, *, apart: bool = True) -> None:
     """Who used what, each below the one that delegated to it; nothing for a session that is at work and has delegated nothing."""
     parts = tree["parts"]
     if len(parts) == 1 and not tree["over"]:
@@ -72,7 +74,8 @@ def _print_tree(tree: Json) -> None:
         for part in parts
         for unit in (sorted({*part["total"], *part["reserved"]}) or ["calls"])
     ]
-    emit("")
+    if apart:
+        emit("")
     emit_table(["session", "agent", "unit", "used itself", "with all below", "reserved"], rows, shrink=["agent"])
     if not tree["whole"]:
         say(f"there are more sessions below {plain(tree['session'])}; these are the first {len(parts)}")

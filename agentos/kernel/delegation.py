@@ -277,15 +277,15 @@ class Delegator:
         tasks = terms.tasks(args)
         if len(tasks) != len(place.children):
             raise DelegationFailed(f"the decision names {len(place.children)} children, and there are {len(tasks)} tasks")
-        await self._handovers.check(place.tenant, place.session, tasks)
+        if await self._tried(lambda: self._is_over(place.tenant, place.children[0])) is None:
+            await self._handovers.check(place.tenant, place.session, tasks)
         # Of an earlier decision about the same call, with other arguments.
         self.cascade.dismiss(
             *key, f"call {place.call} of session {place.session} was decided anew", but=place.children, call=place.call
         )
-        began = time_of(place.children[0]) or self._timer.now_ms()
         group = _Group(
             *(place.tenant, place.session, place.call, place.priority, terms, tasks, place.children, place.decided),
-            late_ms=began + min(tool.timeout_ms, LONGEST_MS - 1),
+            late_ms=(time_of(place.children[0]) or self._timer.now_ms()) + min(tool.timeout_ms, LONGEST_MS - 1),
             done=asyncio.get_running_loop().create_future(),
         )
         for child in place.children:

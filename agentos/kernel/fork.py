@@ -184,7 +184,9 @@ def first_payload(
     untouched = {(file.path, file.digest) for file in copied.files} == {(one["path"], one["digest"]) for one in before.inputs}
     labels = {*agent.goal_labels, *before.labels, *_lost(before, configuration)}
     if not untouched:
-        labels |= {*now.labels, *_lost(now, configuration)}
+        # What children left stands among its files, and no list of inputs tells what it carries.
+        came_back = (label for item in now.labelled[len(now.inputs) :] for label in item["labels"])
+        labels |= {*now.labels, *_lost(now, configuration), *came_back}
     forked: dict[str, Json] = {
         "session": before.id,
         "seq": point.seq,
@@ -221,7 +223,7 @@ def _lost(state: SessionState, configuration: Configuration) -> set[str]:
     for call in state.calls.values():
         tool = configuration.tools.get(call.tool)
         if call.step is Step.ALLOWED and tool is not None:
-            found.update(outcome_labels(tool, call.args, state.inputs))
+            found.update(outcome_labels(tool, call.args, state.labelled))
     return found
 
 

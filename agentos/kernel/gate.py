@@ -19,7 +19,15 @@ from typing import Final
 from agentos.abi import event as ev
 from agentos.abi.canonical import Json, NotCanonical, canonical, digest, digest_of
 from agentos.abi.decision import Decision, Verdict, parse_decision
-from agentos.abi.errors import Conflict, DriverError, Frozen, LogUnavailable, OutcomeUnknown, SequenceConflict, TooLarge
+from agentos.abi.errors import (
+    DriverError,
+    Frozen,
+    LogUnavailable,
+    OutcomeUnknown,
+    SequenceConflict,
+    TooLarge,
+    Unavailable,
+)
 from agentos.abi.syscall import MODEL_CALL, Result, Syscall, ToolEffect
 from agentos.drivers.batching import Batching
 from agentos.drivers.port import Driver, ModelProvider, ToolSpec
@@ -38,6 +46,7 @@ from agentos.kernel.line import Place
 from agentos.kernel.port import Configuration, Tenure, Timer
 from agentos.kernel.provenance import labels_field
 from agentos.kernel.reconcile import Reconciler
+from agentos.kernel.repeated import same, taken
 from agentos.kernel.reply import MODEL_IDS, UNREADABLE
 from agentos.kernel.ruling import Ruling
 from agentos.kernel.seat import Displaced
@@ -96,9 +105,9 @@ class Gate:
         """
         known = journal.state.calls.get(syscall.call)
         if known is not None and known.step not in {Step.APPROVED, Step.ALLOWED}:
-            return _same(known, syscall)
+            return same(known, syscall)
         if known is not None and known.tool != syscall.tool:
-            raise _taken(known)
+            raise taken(known)
         if UNREADABLE in syscall.args:
             unreadable = "the arguments cannot be recorded: whole numbers beyond 2^53 are to be written as text"
             return await self._refuse(journal, configuration, syscall, unreadable)
@@ -111,7 +120,7 @@ class Gate:
             return await self._refuse(journal, configuration, syscall, f"arguments: {error}")
         args_digest = digest(arguments)
         if known is not None and known.proposed != args_digest:
-            raise _taken(known)
+            raise taken(known)
         # The size first: what checking costs grows with it.
         fits = configuration.checks[tool.name]
         problem = _too_large(len(arguments)) or fits(syscall.args)
@@ -225,6 +234,9 @@ class Gate:
 
         deal = await self._deciding.decide(journal, configuration, request, data)
         ruling = deal.ruling
+        if ruling.policy.failed and _allowed(state, call):
+            # What it has begun goes on: nobody says that it may not. The session comes back and asks again.
+            raise Unavailable(f"policy says nothing of call {call}, which is under way: {ruling.policy.reasons[0]}")
         data |= told(journal, configuration, request, deal, now)
         if ruling.policy.failed:
             failure = {"call": call, "tool": tool, "reason": ruling.policy.reasons[0], "engine": configuration.decider.engine}
@@ -401,17 +413,6 @@ class Gate:
         await journal.record(kind, data, actor=actor, revision=configuration.revision, policy=configuration.policy_digest)
 
 
-def _same(known: Call, syscall: Syscall) -> Call:
-    """The recorded call, if `syscall` repeats it: a completed call is answered from the log, never performed again."""
-    try:
-        repeated = known.tool == syscall.tool[:128] and known.proposed in {"", digest_of(syscall.args)}
-    except NotCanonical:
-        repeated = known.step is Step.REFUSED
-    if not repeated:
-        raise _taken(known)
-    return known
-
-
 def _kept(result: Result, request: Request, ruling: Ruling) -> dict[str, Json]:
     """What a `finished` event says of a result. Raises NotCanonical for one that cannot be told."""
     kept, redacted = obligations.withhold(result, ruling.in_result)
@@ -441,7 +442,3 @@ def _allowed(state: SessionState, call: str) -> bool:
 
 def _too_large(size: int) -> str | None:
     return f"arguments are {size} bytes, at most {MAX_ARGS} are taken" if size > MAX_ARGS else None
-
-
-def _taken(known: Call) -> Conflict:
-    return Conflict(f"call {known.call} is already another call ({known.tool})")

@@ -27,8 +27,8 @@ _OPEN = 5.0  # seconds for the whole of getting in
 _RETRY = 0.05  # seconds between two tries to get back in
 _PORT = 4222
 
-# As the server reads its lines: between words are blanks and tabs. The library takes any other white space for such a gap, too, and
-# ends the connection over a reply that has some in it.
+# As the server reads its lines: between words are blanks and tabs. The library takes any other white space for such a gap, too,
+# and ends the connection over a reply that has some in it.
 parser.MSG_RE = re.compile(rb"\AMSG[ \t]+([^ \t\r\n]+)[ \t]+([0-9]+)[ \t]+(([^ \t\r\n]+)[ \t]+)?(\d+)\r\n")
 parser.HMSG_RE = re.compile(rb"\AHMSG[ \t]+([^ \t\r\n]+)[ \t]+([0-9]+)[ \t]+(([^ \t\r\n]+)[ \t]+)?([\d]+)[ \t]+(\d+)\r\n")
 

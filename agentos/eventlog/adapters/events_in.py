@@ -139,6 +139,9 @@ class EventsIn:
         except NatsError as error:
             self._made = False
             raise LogUnavailable(f"events of publishers cannot be read: {error}", where=STREAM) from error
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            # The library swallows a cancellation that comes together with an answer; the event comes again.
+            raise asyncio.CancelledError
         if "Status" in (found.headers or {}) or not found.reply:
             return None
         return _event(found), found

@@ -95,7 +95,9 @@ class TaskSender:
         """Sign and send; it is on disk when this returns. The same envelope again changes nothing.
 
         One that was made anew for the same child is another message, though both may be in the queue: the server knows an id for
-        longer than the message, and would take one that comes after a refusal for that one, and drop it. Raises LogUnavailable, which leaves open whether it was stored: sending it again is safe.
+        longer than its message, and would take one that comes after a refusal for the refused one, and drop it.
+
+        Raises LogUnavailable, which leaves open whether it was stored: sending it again is safe.
         """
         subject, body = task_subject(self._key.public_key, envelope.child), envelope.to_bytes()
         signature = base64.b64encode(self._key.sign(signed(subject, body))).decode("ascii")

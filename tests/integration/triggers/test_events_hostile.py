@@ -6,16 +6,19 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import test_events_in
 from nats.errors import Error as NatsError
-from test_events_in import World, acting, told
+from test_events_in import World, acting, everybody, told
 from trigger_engine import Engine
 
 from agentos.abi.errors import Frozen
 from agentos.boot import inbound
 from agentos.eventlog.adapters.credentials import NKey
+from agentos.eventlog.adapters.events_in import EventsIn
 from agentos.eventlog.adapters.nats_server import NatsServer
 from agentos.kernel.firing import Fired, Firing, Subject
 
@@ -102,3 +105,23 @@ async def test_one_frozen_trigger_does_not_starve_the_others(
             while len(engine.fired) < 1201:
                 await asyncio.sleep(0.05)
     await shop.close()
+
+
+async def test_a_stop_that_comes_with_an_event_is_heard() -> None:
+    """The library loses a cancellation when its answer comes at the same moment; the runtime stops all the same."""
+    asked = asyncio.Event()
+
+    class Swallowing:
+        async def request(self, *args: Any, **how: Any) -> Any:
+            asked.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+            return SimpleNamespace(headers=None, reply="")
+
+    events = EventsIn(Swallowing(), allowed=everybody)  # type: ignore[arg-type]
+    events._made = True
+    task = asyncio.create_task(events.next())
+    await asked.wait()
+    task.cancel()
+    await asyncio.wait((task,), timeout=10)
+    assert task.cancelled()

@@ -10,7 +10,7 @@ import pytest
 from delegating_in_memory import House, hand
 from kernel_in_memory import ALLOW, Kernel, calls, text
 
-from agentos.abi.decision import Decision, Verdict
+from agentos.abi.decision import FAILED, Decision, Verdict
 from agentos.abi.syscall import Result
 from agentos.drivers.port import CallContext
 from agentos.kernel.fork import Forks
@@ -281,6 +281,29 @@ async def test_a_restart_finds_the_children_that_there_are(house: House) -> None
     assert (await house.kernel.types(writer)).count("session.created") == 1
 
 
+async def test_a_restart_asks_nothing_of_files_that_a_child_has_by_now(house: House) -> None:
+    """What was handed over is gone from the parent's workspace: the child that works with its copy goes on."""
+    go = held(house)
+    house.answers["read"] = lambda context: _put(context, "notes.md")
+    args = {"agent": "writer", "goal": "go on", "inputs": ["notes.md"]}
+    house.model.plays["boss"] = [calls(("r", "read", {"path": "x"})), calls(("c1", "hand", args)), text("thanks")]
+    house.model.plays["writer"] = [calls(("w", "write", {"path": "a", "content": "b"})), text("written")]
+    boss = await house.run()
+    await house.until(lambda: any(tool == "write" for _, tool, _ in house.files.calls))
+    (writer,) = await house.children(boss)
+    (house.kernel.workspaces.path("default", boss) / "notes.md").unlink()
+    await house.restart(boss, writer)
+    go.set()
+    state = await house.over(boss)
+    assert state.calls["c1"].step is Step.FINISHED
+    assert (await house.state(writer)).state == "finished"
+
+
+async def _put(context: CallContext, name: str) -> Result:
+    (context.workspace / name).write_text("notes")
+    return Result("done")
+
+
 async def test_a_restart_begins_what_had_not_begun(house: House) -> None:
     """The envelopes were lost with the runtime: they are sent again, and each child begins once, however often they come."""
     house.model.plays |= {"writer": [text("written")], "checker": [text("checked")]}
@@ -314,6 +337,33 @@ async def test_what_is_not_allowed_any_more_after_a_restart_is_ended(house: Hous
     state = await house.over(boss)
     assert state.calls["c1"].step is Step.DENIED
     assert (await house.over(writer)).state == "cancelled"
+
+
+async def test_no_word_of_policy_ends_nothing_that_is_under_way(house: House) -> None:
+    """The engine is out of reach when the call is decided again: it is asked later, and the children are at work meanwhile."""
+    go = held(house)
+    house.model.plays |= {
+        "writer": [calls(("w", "write", {"path": "a", "content": "b"})), text("written")],
+        "checker": [text("checked")],
+    }
+    boss = await house.run()
+    await house.until(lambda: house.files.calls)
+    writer, checker = await house.children(boss)
+    await house.over(checker)
+    away = Decision(Verdict.DENY, (FAILED,), ("the engine is out of reach",))
+    house.kernel.policy.decide = lambda document: away if document["syscall"]["tool"] == "hand" else ALLOW
+    await house.restart(boss, writer)
+    asked = len(house.kernel.policy.asked)
+    await house.until(lambda: any(one["syscall"]["tool"] == "hand" for one in house.kernel.policy.asked[asked:]))
+    state = await house.state(boss)
+    assert state.calls["c1"].step is Step.ALLOWED
+    assert not (await house.state(writer)).over
+    house.kernel.policy.decide = lambda _: ALLOW
+    go.set()
+    await house.clock.advance(1000)
+    state = await house.over(boss)
+    assert state.result == "thanks"
+    assert state.calls["c1"].step is Step.FINISHED
 
 
 async def test_a_restart_ends_children_whose_parent_is_over(house: House) -> None:

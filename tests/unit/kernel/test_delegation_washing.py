@@ -11,8 +11,9 @@ from delegating_in_memory import House
 from kernel_in_memory import ALLOW, Kernel, calls, text
 
 from agentos.abi.decision import Decision, Verdict
-from agentos.abi.syscall import Result
-from agentos.drivers.port import CallContext
+from agentos.abi.syscall import Result, ToolEffect
+from agentos.drivers.port import CallContext, ToolSpec
+from agentos.kernel.fork import Forks
 from agentos.projections.session import Step
 
 HAND = ("c1", "hand", {"agent": "writer", "goal": "write it"})
@@ -168,13 +169,9 @@ async def test_a_child_that_was_refused_does_not_begin_when_its_envelope_comes_a
         ],
         "writer": [calls(WORK), text("written")],
     }
-    boss = await house.run()
     house.delivers = False
-    seen: list[Any] = list(house.queue)
-    house.queue.clear()
-    del seen
-    await house.until(lambda: len(house.received) == 2 or len(house.queue) == 2)
-    house.delivers = True
+    boss = await house.run()
+    await house.until(lambda: len(house.queue) == 2)
     kept = list(house.queue)
     house.deliver()
     await house.until(lambda: len(house.received) == 2)
@@ -187,3 +184,29 @@ async def test_a_child_that_was_refused_does_not_begin_when_its_envelope_comes_a
     assert await house.kernel.events(told[0]) == []
     go.set()
     await house.over(boss)
+
+
+async def test_a_fork_knows_what_the_files_of_children_carry(house: House) -> None:
+    """The label was taken off the session, and the files are still there: a fork has them, and so carries the label."""
+    schema: dict[str, Any] = {"type": "object"}
+    release = ToolSpec("release", "takes off", ToolEffect.WRITE, True, schema, {"builtin": {"primitive": "declassify"}})
+    house.kernel.tools["release"] = release
+
+    async def done(_context: CallContext) -> Result:
+        return Result("taken off")
+
+    house.answers["release"] = done
+    house.model.plays |= {
+        "boss": [calls(HAND), calls(("d", "release", {"labels": ["of-writer"]})), text("thanks")],
+        "writer": [calls(WORK), text("written")],
+    }
+    leaves(house, {"a.md": "secret"})
+    boss = await house.run()
+    assert "of-writer" not in (await house.over(boss)).labels
+    assert delegated(house, boss) == ["c1/0/a.md"]
+    forks = Forks(house.sessions, house.kernel, lambda _: house.kernel.log, house.kernel.workspaces, house.clock)
+    # Behind the declassification, before the last words.
+    seq = next(event.seq for event in await house.kernel.events(boss) if event.data.get("declassified"))
+    fork = await forks.fork("default", boss, str(seq), actor="principal/op")
+    assert delegated(house, fork.state.id) == ["c1/0/a.md"]
+    assert "of-writer" in fork.state.labels

@@ -173,7 +173,7 @@ async def test_a_disk_that_refuses_is_an_error_of_the_files_alone(root: Path, mo
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(homecoming.os, "rename", full)
+    monkeypatch.setattr(os, "rename", full)
     made = Homecoming(Workspaces(root.parents[1]), None)  # type: ignore[arg-type]
     (told,) = await made.bring("default", "s-parent", "c1", [Ended(0, "s-child", "writer", "finished", "done")], 1)
     assert "not taken over" in told.text
