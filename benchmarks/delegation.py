@@ -83,6 +83,9 @@ class Children:
 class Desk:
     """The side that delegates."""
 
+    def has_refused(self, tenant: str, child: str) -> bool:
+        return False
+
     async def hand_over(self, tenant: str, parent: SessionState, call: str, index: int) -> Handover:
         return Handover()
 

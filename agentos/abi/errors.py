@@ -27,7 +27,7 @@
     │   ├── LockUnreadable       lock.unreadable      1    (`drivers.locks`) what is stored of a lock is no record of one
     │   ├── SpaceConflict        space.conflict       1    (`drivers.spaces`) a file of a space is not the one that was meant
     │   ├── SpaceUnlabelled      space.unlabelled     1    (`drivers.spaces`) what the files of a space carry cannot be told
-    │   ├── ProgressUnreadable   trigger.unreadable   1    (`kernel.progress`) what is stored of a trigger is no record of one
+    │   ├── ProgressUnreadable   trigger.unreadable   1    (`supervisor.progress`) what is stored of a trigger is no record of one
     │   ├── SignalLate           signal.late          1    (`drivers.signals`) a signal did not come in time
     │   ├── SignalStopped        signal.stop          1    (`drivers.signals`) asked to stop while waiting for another signal
     │   └── DelegationFailed     delegation           1    (`drivers.delegating`) nothing came of a delegation

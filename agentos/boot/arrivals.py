@@ -19,10 +19,10 @@ from agentos.abi.errors import AgentOSError, DriverError, NotFound, UsageError
 from agentos.drivers.adapters.space_arrivals import SqliteArrivals
 from agentos.drivers.adapters.space_watch import hints, look, read
 from agentos.drivers.spaces import Spaces
-from agentos.kernel.arriving import Seen, Settling, arrival_id, meant
 from agentos.kernel.firing import Arrival, Firing
 from agentos.kernel.port import Timer
-from agentos.kernel.triggers import Triggers
+from agentos.supervisor.arriving import Seen, Settling, arrival_id, meant
+from agentos.supervisor.triggers import Triggers
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from agentos.drivers.adapters.space_labels import SqliteSpaceLabels
 from agentos.drivers.spaces import Spaces
 from agentos.eventlog.adapters.events_in import EventsIn
 from agentos.kernel.port import Timer
-from agentos.kernel.triggers import Triggers
 from agentos.registry.principal import PUBLISHER, Principals
+from agentos.supervisor.triggers import Triggers
 
 log = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from agentos.abi.record import header_of
 from agentos.abi.syscall import Result
 from agentos.drivers.port import CallContext, Driver, Found, ModelProvider, ModelReply, ModelRequest, ModelSpec, ToolSpec
 from agentos.eventlog.port import EventLog, Message, Stored
-from agentos.kernel.progress import ProgressStore
+from agentos.supervisor.progress import ProgressStore
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from agentos.drivers.spaces import UNTRUSTED
 from agentos.eventlog.adapters.events_in import EventIn, EventsIn, matches
 from agentos.kernel.firing import Firing, Subject
 from agentos.kernel.port import Timer
-from agentos.kernel.triggers import Triggers
+from agentos.supervisor.triggers import Triggers
 
 log = logging.getLogger(__name__)
 

@@ -1,11 +1,11 @@
-"""What an Agent says of being kept alive, as the rules of `kernel.supervise` take it."""
+"""What an Agent says of being kept alive, as the rules of `supervisor.supervise` take it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from agentos.abi.canonical import Json
-from agentos.kernel.supervise import ReadyAfter, Restart, StandingSpec
+from agentos.kernel.standing import ReadyAfter, Restart, StandingSpec
 
 
 def standing_spec(spec: Mapping[str, Json]) -> StandingSpec | None:

@@ -1,7 +1,7 @@
 """Keeps the standing agents of all tenants alive: looks at what is declared and what has happened, and does what is to be done.
 
-What is to be done is decided by `kernel.supervise`, from the index of the log, the tenant's audit chain and the declarations, so
-there is nothing here that a restart would lose. A session is begun under an id that follows from the one before it: whoever
+What is to be done is decided by `supervisor.supervise`, from the index of the log, the tenant's audit chain and the declarations:
+there is nothing here that a restart would lose. A session is begun under an id that follows from the one before it, so whoever
 crashes between the decision and the record begins the same session again, and no second one.
 
 Nothing begins while the index is behind the log, or while the audit chain cannot be read: somebody may have disabled it there.
@@ -27,7 +27,9 @@ from agentos.eventlog.port import EventLog
 from agentos.eventlog.subject import session_subject, stream_of
 from agentos.kernel.port import AgentSpec, ConfigurationSource, Timer
 from agentos.kernel.sessions import Sessions
-from agentos.kernel.supervise import (
+from agentos.projections import kept_alive
+from agentos.projections.decoded import read_header
+from agentos.supervisor.supervise import (
     LIVE,
     SUPERVISOR,
     Begin,
@@ -40,8 +42,6 @@ from agentos.kernel.supervise import (
     judge,
     session_id,
 )
-from agentos.projections import kept_alive
-from agentos.projections.decoded import read_header
 
 log = logging.getLogger(__name__)
 

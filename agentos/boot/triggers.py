@@ -19,15 +19,15 @@ from agentos.control.principal import Handlers
 from agentos.control.trigger_verbs import TriggerVerbs
 from agentos.drivers.adapters.triggers_nats import NatsProgress
 from agentos.eventlog.subject import session_subject
-from agentos.kernel.launch import PastRun
 from agentos.kernel.port import Tenure, Timer
-from agentos.kernel.progress import Moved
-from agentos.kernel.run_ends import Ended
 from agentos.kernel.sessions import Sessions
-from agentos.kernel.triggers import Triggers
 from agentos.projections import read
 from agentos.projections.decoded import read_header
 from agentos.projections.session import SessionState
+from agentos.supervisor.launch import PastRun
+from agentos.supervisor.progress import Moved
+from agentos.supervisor.run_ends import Ended
+from agentos.supervisor.triggers import Triggers
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +38,14 @@ OVER: Final = ("finished", "failed", "cancelled", "halted")
 
 
 class LogPast:
-    """`kernel.triggers.Log`, from the tenants' logs and indexes."""
+    """`supervisor.triggers.Log`, from the tenants' logs and indexes."""
 
     def __init__(self, tenants: Tenants, sessions: Sessions) -> None:
         self._tenants = tenants
         self._sessions = sessions
 
     async def outcome(self, tenant: str, session: str) -> str | None:
-        """See `kernel.launch.Past`."""
+        """See `supervisor.launch.Past`."""
         stored = await self._tenants.log(tenant).last(session_subject(session))
         if stored is None:
             return "gone"
@@ -58,7 +58,7 @@ class LogPast:
         return header.type.rpartition(".")[2] if header.type in ev.TERMINAL and header.subject == session else None
 
     async def runs_of(self, tenant: str, trigger: str, *, most: int) -> Sequence[PastRun]:
-        """See `kernel.launch.Past`."""
+        """See `supervisor.launch.Past`."""
         served = await self._current(tenant)
         rows = await asyncio.to_thread(read.sessions, served.store, trigger=trigger, limit=most)
         return [
@@ -68,17 +68,17 @@ class LogPast:
         ]
 
     async def began(self, tenant: str, trigger: str, firing: str) -> str | None:
-        """See `kernel.launch.Past`."""
+        """See `supervisor.launch.Past`."""
         return await asyncio.to_thread(read.fired, self._tenants.get(tenant).store, trigger=trigger, firing=firing)
 
     async def ended(self, tenant: str, since_ms: int) -> Sequence[Ended]:
-        """See `kernel.run_ends.Ends`."""
+        """See `supervisor.run_ends.Ends`."""
         served = await self._current(tenant)
         found = await asyncio.to_thread(read.ended, served.store, since_ms=since_ms)
         return [Ended(*row) for row in found]
 
     async def state(self, tenant: str, session: str) -> SessionState:
-        """See `kernel.run_ends.Ends`."""
+        """See `supervisor.run_ends.Ends`."""
         return await self._sessions.state(tenant, session)
 
     async def _current(self, tenant: str) -> Tenant:
@@ -92,7 +92,7 @@ class LogPast:
 
 
 class ChainSwitches:
-    """`kernel.timetable.Switches`, from the tenants' audit chains."""
+    """`supervisor.timetable.Switches`, from the tenants' audit chains."""
 
     def __init__(self, chains: Callable[[str], AuditChain]) -> None:
         self._chains = chains

@@ -20,7 +20,7 @@ from agentos.control.webhook import Delivery, OddSecret, Rate, genuine, secrets_
 from agentos.drivers.spaces import UNTRUSTED
 from agentos.kernel.firing import Firing, Outcome, TriggerSpec, Webhook
 from agentos.kernel.port import Timer
-from agentos.kernel.triggers import Triggers
+from agentos.supervisor.triggers import Triggers
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from agentos.abi.ids import is_name
 from agentos.audit.audit_chain import AuditChain, AuditRecord, Entry, switched_entry
 from agentos.control.params import Params
 from agentos.control.principal import Caller, Handlers
-from agentos.kernel.supervise import Kept, Run
+from agentos.supervisor.supervise import Kept, Run
 
 MAX_REASON: Final = 2000
 

@@ -30,8 +30,8 @@ from agentos.kernel.firing import (
     TriggerSpec,
     Webhook,
 )
-from agentos.kernel.launch import PastRun
-from agentos.kernel.triggers import Standing
+from agentos.supervisor.launch import PastRun
+from agentos.supervisor.triggers import Standing
 
 MAX_REASON: Final = 2000
 MAX_GIVEN: Final = 512 * 1024
@@ -42,7 +42,7 @@ LAST_RUNS: Final = 10
 
 
 class Engine(Protocol):
-    """The triggers (`kernel.triggers.Triggers`)."""
+    """The triggers (`supervisor.triggers.Triggers`)."""
 
     async def fire(self, tenant: str, firing: Firing) -> Fired:
         """Start the run of a firing."""

@@ -1,10 +1,15 @@
 """The kernel: the one gate through which every effect passes, and the sessions that pass through it.
 
-    sessions = Sessions(logs, source, gate, runner, drivers, workspaces, timer, random)
-    state = await sessions.create("default", "triage", "sort the inbox", None, "principal/ann")
+sessions = Sessions(logs, source, gate, runner, drivers, workspaces, timer, random)
+state = await sessions.create("default", "triage", "sort the inbox", None, "principal/ann")
 
-`gate` decides, records and acts; `turn` serves a harness; `sessions` creates, parks, wakes and resumes; `journal` writes;
-`port` is what the kernel is handed from outside.
+the call       gate, deciding, ruling, rewrite, obligations, consent, charges, acts, failures, provenance, repeated, reconcile
+its price      budgets, booked, lineage, counted, allowance, budget_texts, budget_tree
+its turn       admission, asking, seat, places, batched; waits, lending, waiting, locks
+the session    sessions, opening, journal, snapshot, turn, serving, line, ending, live, life, fork, replay, workspace
+people         approvals, answering, signals, freeze
+others         deferral; delegation, receiving, handover, homecoming, cascade
+values         firing, standing, and port: what the kernel is handed from outside
 """
 
 from agentos.kernel.port import AgentSpec, Configuration, ConfigurationSource

@@ -14,7 +14,7 @@ from agentos.abi.decision import Decision
 from agentos.abi.ids import Clock
 from agentos.drivers.port import ModelSpec, ToolSpec
 from agentos.kernel.firing import TriggerSpec
-from agentos.kernel.supervise import StandingSpec
+from agentos.kernel.standing import StandingSpec
 from agentos.scheduler.declared import STANDARD, Arbitration
 
 

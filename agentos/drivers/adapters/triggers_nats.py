@@ -19,7 +19,7 @@ BUCKET: Final = "TRIGGERS"
 
 
 class NatsProgress:
-    """`kernel.progress.ProgressStore` in the account that `client` is connected to. `moved` makes the error of a lost race."""
+    """`supervisor.progress.ProgressStore` in the account that `client` leads into. `moved` makes the error of a lost race."""
 
     def __init__(
         self, client: Client, random: Random, moved: Callable[[], Exception], replicas: Callable[[], int] = lambda: 1

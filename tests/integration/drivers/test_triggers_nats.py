@@ -8,7 +8,7 @@ import pytest
 
 from agentos.boot.system import SystemRandom
 from agentos.drivers.adapters.triggers_nats import NatsProgress
-from agentos.kernel.progress import Moved
+from agentos.supervisor.progress import Moved
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -20,7 +20,8 @@ from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.eventlog.port import Message
 from agentos.eventlog.subject import session_subject, stream_of
 from agentos.kernel.port import AgentSpec, Configuration
-from agentos.kernel.supervise import SUPERVISOR, WATCHDOG, Phase, Restart, StandingSpec
+from agentos.kernel.standing import Restart, StandingSpec
+from agentos.supervisor.supervise import SUPERVISOR, WATCHDOG, Phase
 
 NOW = 1_763_700_000_000
 

@@ -11,7 +11,8 @@ from agentos.abi.errors import Conflict, LogUnavailable, NotFound, UsageError
 from agentos.audit.audit_chain import Entry
 from agentos.control.principal import Caller
 from agentos.control.supervise_verbs import SuperviseVerbs
-from agentos.kernel.supervise import Judged, Kept, Phase, Run, StandingSpec, Switches, Unit
+from agentos.kernel.standing import StandingSpec
+from agentos.supervisor.supervise import Judged, Kept, Phase, Run, Switches, Unit
 
 NOW = 1_763_700_000_000
 ANN = Caller("ann", ("operator",), "acme", fleet=False)

@@ -9,17 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentos.abi.ids import time_of
-from agentos.kernel.supervise import (
+from agentos.kernel.standing import ReadyAfter, Restart, StandingSpec
+from agentos.supervisor.supervise import (
     SUPERVISOR,
     WATCHDOG,
     Begin,
     End,
     Judged,
     Phase,
-    ReadyAfter,
-    Restart,
     Run,
-    StandingSpec,
     Switches,
     Unit,
     judge,

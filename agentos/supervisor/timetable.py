@@ -16,10 +16,10 @@ from typing import Final, Protocol
 from agentos.abi.errors import AgentOSError, Frozen, NotFound, Relieved
 from agentos.abi.event import rfc3339
 from agentos.kernel.firing import Cron, Firing, Missed, TriggerSpec
-from agentos.kernel.launch import CRON, Launcher
 from agentos.kernel.port import Timer
-from agentos.kernel.progress import Progress
 from agentos.scheduler.cron import Schedule
+from agentos.supervisor.launch import CRON, Launcher
+from agentos.supervisor.progress import Progress
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentos.kernel.arriving import STILL_US, Seen, Settling, arrival_id, meant
+from agentos.supervisor.arriving import STILL_US, Seen, Settling, arrival_id, meant
 
 ONE = Seen(1, 1, 1, 1)
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from trigger_world import MINUTE, START, Life, World, cron, lived
 
 from agentos.kernel.firing import Firing, Missed, Overlap, RunEnd, Webhook
-from agentos.kernel.progress import Progress
 from agentos.scheduler.cron import schedule
+from agentos.supervisor.progress import Progress
 
 ACTIONS = st.one_of(
     st.tuples(st.just("pass"), st.integers(1, 90)),

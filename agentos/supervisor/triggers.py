@@ -3,7 +3,7 @@
     fired = await triggers.fire("default", Firing("digest", "delivery-7", at_ms=now, source="webhook", payload=body))
 
 Sources that speak from outside (webhooks, subjects, files of a space) call `fire` themselves, and may forget what they told once
-it returns. The clock, ends of runs and signals are seen to in here. The steps from a firing to its run are in `kernel.launch`.
+it returns. The clock, ends of runs and signals are seen to in here. The steps from a firing to its run: `supervisor.launch`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from agentos.abi.errors import AgentOSError, NotFound, PayloadErased, SequenceConflict, Unavailable, UsageError
-from agentos.kernel.daemons import HOME, Daemons, Work
 from agentos.kernel.firing import MANUAL, Cron, Fired, Firing, Outcome, RunEnd, Signal, TriggerSpec, hops_from
-from agentos.kernel.launch import Launcher, Past, Starts
 from agentos.kernel.port import Configuration, Tenure, Timer
-from agentos.kernel.progress import Progress, ProgressStore, ProgressUnreadable, mark_of
-from agentos.kernel.run_ends import Ends, RunEnds
-from agentos.kernel.timetable import Switches, Timetable
+from agentos.supervisor.daemons import HOME, Daemons, Work
+from agentos.supervisor.launch import Launcher, Past, Starts
+from agentos.supervisor.progress import Progress, ProgressStore, ProgressUnreadable, mark_of
+from agentos.supervisor.run_ends import Ends, RunEnds
+from agentos.supervisor.timetable import Switches, Timetable
 
 log = logging.getLogger(__name__)
 

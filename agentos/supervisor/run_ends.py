@@ -17,10 +17,10 @@ from typing import Any, Final, Protocol, TypeVar
 from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, NotFound, PayloadErased, Relieved, Unavailable
 from agentos.kernel.firing import Fired, Firing, RunEnd, TriggerSpec, hops_from
-from agentos.kernel.launch import Launcher
 from agentos.kernel.port import Timer
-from agentos.kernel.timetable import Switches, aligned
 from agentos.projections.session import SessionState
+from agentos.supervisor.launch import Launcher
+from agentos.supervisor.timetable import Switches, aligned
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, Conflict, NotFound
 from agentos.abi.ids import DEFAULT_TENANT
 from agentos.kernel.firing import Cron, Fired, Missed, Outcome, TriggerSpec
-from agentos.kernel.launch import Launcher
 from agentos.kernel.port import Timer
 from agentos.scheduler.cron import schedule as read_schedule
+from agentos.supervisor.launch import Launcher
 
 log = logging.getLogger(__name__)
 

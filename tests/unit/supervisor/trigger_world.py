@@ -14,13 +14,13 @@ from typing import Any
 
 from agentos.abi.errors import Conflict, Frozen, LogUnavailable, NotFound
 from agentos.kernel.firing import Cron, Missed, Overlap, Source, TriggerSpec
-from agentos.kernel.launch import PastRun
-from agentos.kernel.progress import Moved
-from agentos.kernel.run_ends import Ended
-from agentos.kernel.triggers import Triggers
 from agentos.projections.session import SessionState, State
 from agentos.scheduler.cron import schedule
 from agentos.scheduler.precondition import Precondition
+from agentos.supervisor.launch import PastRun
+from agentos.supervisor.progress import Moved
+from agentos.supervisor.run_ends import Ended
+from agentos.supervisor.triggers import Triggers
 
 MINUTE = 60_000
 START = 1_795_392_000_000

@@ -30,9 +30,11 @@ from agentos.abi.errors import Conflict, Denied, NotFound, Relieved, SequenceCon
 from agentos.abi.event import rfc3339
 from agentos.abi.ids import derived_id
 from agentos.kernel.firing import MAX_HOPS, MAX_ID, MAX_PAYLOAD, Fired, Firing, Outcome, Overlap, TriggerSpec
-from agentos.kernel.overlap import Skip, overlapping
 from agentos.kernel.port import Tenure, Timer
-from agentos.kernel.progress import (
+from agentos.projections.session import SessionState
+from agentos.scheduler.precondition import Precondition
+from agentos.supervisor.overlap import Skip, overlapping
+from agentos.supervisor.progress import (
     MAX_LIVE,
     MAX_OPEN,
     Intent,
@@ -42,8 +44,6 @@ from agentos.kernel.progress import (
     mark_of,
     mark_to_bytes,
 )
-from agentos.projections.session import SessionState
-from agentos.scheduler.precondition import Precondition
 
 log = logging.getLogger(__name__)
 

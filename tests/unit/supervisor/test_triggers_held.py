@@ -9,7 +9,7 @@ from trigger_world import MINUTE, START, Life, World, cron
 
 from agentos.abi.errors import Conflict, Frozen
 from agentos.kernel.firing import Firing, Missed, Outcome, Overlap, RunEnd, Webhook
-from agentos.kernel.progress import Progress
+from agentos.supervisor.progress import Progress
 
 HOOK = Webhook("orders", "SECRET")
 

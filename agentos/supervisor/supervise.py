@@ -26,6 +26,7 @@ from typing import Final
 
 from agentos.abi.ids import derived_id
 from agentos.eventlog.subject import period_start
+from agentos.kernel.standing import ReadyAfter, Restart, StandingSpec
 
 SUPERVISOR: Final = "system/supervisor"
 """Who begins standing sessions, and ends those that are not to run."""
@@ -35,42 +36,6 @@ WATCHDOG: Final = "system/watchdog"
 
 LIVE: Final = frozenset({"deferred", "running", "waiting", "paused"})
 """States, as the index has them, of sessions that are not over."""
-
-
-class Restart(StrEnum):
-    """After which ends a session is followed by another one."""
-
-    ALWAYS = "always"
-    ON_FAILURE = "on-failure"
-    NO = "no"
-
-
-class ReadyAfter(StrEnum):
-    """When a session counts as ready for those that wait for it."""
-
-    CREATED = "created"
-    TURN = "turn"
-
-
-@dataclass(frozen=True, slots=True)
-class StandingSpec:
-    """`Agent.spec.standing` as it is applied; times in milliseconds."""
-
-    goal: str
-    restart: Restart = Restart.ON_FAILURE
-    backoff_ms: int = 1_000
-    """The pause after the first failure; doubled with each one that follows it."""
-    max_backoff_ms: int = 300_000
-    limit_starts: int = 5
-    limit_within_ms: int = 600_000
-    """More than `limit_starts` starts in this time, and it is given up until a person starts it."""
-    watchdog_ms: int | None = None
-    """How long a session that waits for nobody may say nothing."""
-    ready_after: ReadyAfter = ReadyAfter.TURN
-    after: tuple[str, ...] = ()
-    """Standing agents that are begun first."""
-    requires: tuple[str, ...] = ()
-    """Standing agents without which it does not run."""
 
 
 @dataclass(frozen=True, slots=True)

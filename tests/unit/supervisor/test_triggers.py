@@ -15,8 +15,8 @@ from trigger_world import MINUTE, START, Died, Life, World, cron, lived
 
 from agentos.abi.errors import Conflict, LogUnavailable, NotFound, UsageError
 from agentos.kernel.firing import MAX_HOPS, Firing, Missed, Outcome, Overlap, RunEnd, Signal, Webhook
-from agentos.kernel.overlap import MOST_QUEUED
-from agentos.kernel.progress import Progress
+from agentos.supervisor.overlap import MOST_QUEUED
+from agentos.supervisor.progress import Progress
 
 HOOK = Webhook("orders", "SECRET")
 

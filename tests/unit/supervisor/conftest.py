@@ -1,0 +1,8 @@
+"""The world in which triggers fire, for the tests of this room."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
