@@ -176,7 +176,7 @@ def _no_takeover() -> Iterator[None]:
 @contextmanager
 def _forget_outcome() -> Iterator[None]:
     """A call that has an outcome is performed again when it is proposed again."""
-    with mock.patch.object(gate, "_same", lambda known, syscall: (_ for _ in ()).throw(_Again(known, syscall))):
+    with mock.patch.object(gate, "same", lambda known, syscall: (_ for _ in ()).throw(_Again(known, syscall))):
         real = Gate.perform
 
         async def perform(self: Gate, at: Journal, configuration: Any, syscall: Any, place: Any = None) -> Any:
@@ -242,8 +242,8 @@ def _forget_the_end() -> Iterator[None]:
 def _act_after_standing_still() -> Iterator[None]:
     """Whoever was stopped between the intent and the act goes on as if nothing had happened meanwhile."""
 
-    async def still(self: Gate, at: Journal, sent: int) -> None:
-        del self, at, sent
+    async def still(self: Gate, at: Journal, configuration: Any, sent: int) -> None:
+        del self, at, configuration, sent
 
     with mock.patch.object(Gate, "_still_ours", still):
         yield

@@ -21,8 +21,8 @@ from agentos.drivers.adapters.space_labels import SqliteSpaceLabels
 from agentos.drivers.guard import Guard
 from agentos.drivers.port import CallContext
 from agentos.drivers.spaces import Spaces
-from agentos.kernel import arriving
 from agentos.kernel.firing import Arrival
+from agentos.supervisor import arriving
 
 
 class Place:

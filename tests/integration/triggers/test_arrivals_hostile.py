@@ -19,8 +19,8 @@ from agentos.drivers.adapters import space_watch
 from agentos.drivers.adapters.space_arrivals import SqliteArrivals
 from agentos.drivers.guard import Guard
 from agentos.drivers.port import CallContext
-from agentos.kernel import arriving
 from agentos.kernel.firing import Arrival
+from agentos.supervisor import arriving
 
 
 @pytest.fixture
