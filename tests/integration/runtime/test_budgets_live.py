@@ -159,7 +159,9 @@ async def test_children_get_what_their_parent_has_left_over_a_restart(house: Hou
         row = (await accounts(door, sessions=[session]))["session", "all", "calls"]
         assert row["used"] + row["reserved"] <= 6
         assert row["reserved"] >= 2  # the parent's, which waits, and that of a child
-        assert await kept(door) == await read_again(door)
+        # The other children are still at work: what is compared is read once all that can end has ended.
+        while (books := await kept(door)) != await read_again(door) or books != await kept(door):
+            await asyncio.sleep(0.05)
     async with house.open() as door, asyncio.timeout(60):
         assert (await door.until(session))["state"] == "finished"
         (tree,) = (await door("budget.list", sessions=[session]))["trees"]
