@@ -7,10 +7,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from agentos.abi import event as ev
-from agentos.abi.errors import Unavailable
+from agentos.abi.errors import ChainBroken, Unavailable
 from agentos.abi.ids import Random
-from agentos.abi.record import header_of
 from agentos.audit.audit_chain import AuditChain
 from agentos.boot.configuration import Configurations
 from agentos.boot.failpoints import Failpoints
@@ -18,11 +16,10 @@ from agentos.boot.tenants import Tenant, Tenants
 from agentos.control.principal import Handlers
 from agentos.control.trigger_verbs import TriggerVerbs
 from agentos.drivers.adapters.triggers_nats import NatsProgress
-from agentos.eventlog.subject import session_subject
+from agentos.kernel.ending import outcome_of
 from agentos.kernel.port import Tenure, Timer
 from agentos.kernel.sessions import Sessions
 from agentos.projections import read
-from agentos.projections.decoded import read_header
 from agentos.projections.session import SessionState
 from agentos.supervisor.launch import PastRun
 from agentos.supervisor.progress import Moved
@@ -46,16 +43,12 @@ class LogPast:
 
     async def outcome(self, tenant: str, session: str) -> str | None:
         """See `supervisor.launch.Past`."""
-        stored = await self._tenants.log(tenant).last(session_subject(session))
-        if stored is None:
-            return "gone"
         try:
-            header = read_header(header_of(stored.data))
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            return await outcome_of(self._tenants.log(tenant), session)
+        except ChainBroken as error:
             # Nothing may begin in its place on the word of such an event.
-            log.warning("the last event of session %s cannot be read: %r", session, error)
+            log.warning("%s", error)
             return None
-        return header.type.rpartition(".")[2] if header.type in ev.TERMINAL and header.subject == session else None
 
     async def runs_of(self, tenant: str, trigger: str, *, most: int) -> Sequence[PastRun]:
         """See `supervisor.launch.Past`."""

@@ -107,7 +107,8 @@ class Acts:
             finally:
                 if ticket is not None:
                     ticket.billed, ticket.lost = allowance.tokens, allowance.lost
-            if allowance.tokens is not None:
+            if allowance.held is not None and allowance.tokens is not None:
+                # Only who is bounded by it needs to know how many tokens these bytes were.
                 self._counted.counted(key, sized, reply.input_tokens)
             check_reply(reply, taken=journal.state.calls)
             body = {

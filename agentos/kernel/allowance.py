@@ -15,6 +15,7 @@ from typing import Final
 from agentos.abi.canonical import Json, canonical
 from agentos.abi.errors import DriverError
 from agentos.abi.syscall import ToolEffect
+from agentos.drivers.delegating import delegates
 from agentos.drivers.port import ToolSpec
 from agentos.kernel.budgets import FREE, Held, Want
 from agentos.kernel.reply import is_count
@@ -26,7 +27,7 @@ MODEL_MS: Final = 600_000
 
 def is_timeless(tool: ToolSpec) -> bool:
     """Whether the time of a call is not charged: it only waits for others, who pay for theirs, or to be told something."""
-    return "delegate" in tool.driver or tool.driver.get("builtin", {}).get("primitive") == "wait"
+    return delegates(tool) or tool.driver.get("builtin", {}).get("primitive") == "wait"
 
 
 def want_of_tool(tool: ToolSpec, args: Mapping[str, Json]) -> Want:

@@ -19,17 +19,15 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
 from agentos.abi import event as ev
-from agentos.abi.errors import LogUnavailable, NotFound, Relieved, SequenceConflict
-from agentos.abi.record import header_of
+from agentos.abi.errors import ChainBroken, LogUnavailable, NotFound, Relieved, SequenceConflict
 from agentos.eventlog.port import EventLog
 from agentos.eventlog.subject import session_subject
 from agentos.kernel.asking import class_of
-from agentos.kernel.ending import in_force
+from agentos.kernel.ending import GONE, in_force, outcome_of
 from agentos.kernel.gate import SYSTEM
 from agentos.kernel.journal import Journal
 from agentos.kernel.port import ConfigurationSource, Timer
 from agentos.kernel.waits import Waits
-from agentos.projections.decoded import read_header
 from agentos.projections.session import SessionState, State
 from agentos.scheduler.declared import STANDARD
 from agentos.scheduler.precondition import Deferred, Impossible, Precondition, precondition
@@ -47,9 +45,6 @@ AGAIN_MS: Final = 1000
 
 IMPOSSIBLE: Final = "precondition"
 """Error code of a session whose precondition can never hold."""
-
-_GONE: Final = "gone"
-"""What stands for the outcome of a session that is not in the log."""
 
 _Key = tuple[str, str]
 """Tenant and session."""
@@ -212,7 +207,7 @@ class Deferrals:
         if wanted is None:
             return
         outcomes = {name: await self._outcome((key[0], name)) for name in wanted.sessions}
-        known = {name: outcome for name, outcome in outcomes.items() if outcome != _GONE}
+        known = {name: outcome for name, outcome in outcomes.items() if outcome != GONE}
         found = wanted.look(self._timer.now_ms(), known)
         if isinstance(found, Deferred):
             return
@@ -233,7 +228,7 @@ class Deferrals:
                 self._begins.wake(journal)
 
     async def _outcome(self, key: _Key) -> str | None:
-        """How a session ended: finished, failed, cancelled, halted; `_GONE` for one that does not exist, None if it has not."""
+        """How a session ended: finished, failed, cancelled, halted; `GONE` for one that does not exist, None if it has not."""
         outcome = self._outcomes.get(key)
         if outcome is None:
             outcome = await self._read_outcome(key)
@@ -246,14 +241,9 @@ class Deferrals:
         return outcome
 
     async def _read_outcome(self, key: _Key) -> str | None:
-        stored = await self._logs(key[0]).last(session_subject(key[1]))
-        if stored is None:
-            return _GONE
         try:
-            # The header alone: how a session ended is known when its payload is erased, too.
-            header = read_header(header_of(stored.data))
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            return await outcome_of(self._logs(key[0]), key[1])
+        except ChainBroken as error:
             # Whoever asks what came of that session is told; nothing begins on the word of such an event.
-            log.warning("the last event of session %s cannot be read: %r", key[1], error)
+            log.warning("%s", error)
             return None
-        return header.type.rpartition(".")[2] if header.type in ev.TERMINAL and header.subject == key[1] else None

@@ -24,7 +24,6 @@ from agentos.abi.envelope import LONGEST_MS, Envelope
 from agentos.abi.errors import AgentOSError, Conflict, DriverError, NotFound, PayloadErased, Relieved, Unavailable
 from agentos.abi.event import Event
 from agentos.abi.ids import time_of
-from agentos.abi.record import header_of
 from agentos.abi.syscall import Result
 from agentos.drivers.delegating import (
     DelegationDeadlock,
@@ -37,8 +36,8 @@ from agentos.drivers.delegating import (
 )
 from agentos.drivers.port import CallContext, ToolSpec
 from agentos.eventlog.port import EventLog
-from agentos.eventlog.subject import session_subject
 from agentos.kernel.cascade import Cascade
+from agentos.kernel.ending import GONE, outcome_of
 from agentos.kernel.gate import SYSTEM
 from agentos.kernel.handover import Handovers
 from agentos.kernel.homecoming import Homecoming
@@ -48,9 +47,7 @@ from agentos.kernel.receiving import Handover, Outbox, Refusal
 from agentos.kernel.sessions import Sessions
 from agentos.kernel.waits import Waits
 from agentos.kernel.workspace import Workspaces
-from agentos.projections.decoded import read_header
 from agentos.projections.session import SessionState, Step
-from agentos.scheduler.waits import Wait
 
 log = logging.getLogger(__name__)
 
@@ -238,10 +235,6 @@ class Delegator:
             self._drop(group)
         self.cascade.dismiss(tenant, session, f"call {call} of session {session} is closed", call=call)
 
-    def waits(self, tenant: str) -> list[Wait]:
-        """Who waits for which child now."""
-        return self._waits.waits({session for where, session in self._groups if where == tenant})
-
     async def close(self) -> None:
         """See to nothing any more. Children go on: after a restart each call finds its own."""
         self._closed = True
@@ -413,14 +406,8 @@ class Delegator:
 
     async def _is_over(self, tenant: str, session: str) -> bool | None:
         """Whether a session has ended; None for one that is not in the log. By its last header: nothing is opened for it."""
-        stored = await self._logs(tenant).last(session_subject(session))
-        if stored is None:
-            return None
-        try:
-            header = read_header(header_of(stored.data))
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise DelegationFailed(f"the last event of session {session} cannot be read") from error
-        return header.type in ev.TERMINAL
+        outcome = await outcome_of(self._logs(tenant), session)
+        return None if outcome == GONE else outcome is not None
 
     async def _tried(self, ask: Callable[[], Awaitable[_T]]) -> _T:
         """What the log answers once it does."""

@@ -1,14 +1,39 @@
-"""Ending a session from outside of its turn: what was under way has to be accounted for first."""
+"""Ends of sessions: how one ended, as others are told; and ending one from outside of its turn."""
 
 from __future__ import annotations
 
+from typing import Final
+
 from agentos.abi import event as ev
-from agentos.abi.errors import NotFound
+from agentos.abi.errors import ChainBroken, NotFound
+from agentos.abi.record import header_of
+from agentos.eventlog.port import EventLog
+from agentos.eventlog.subject import session_subject
 from agentos.kernel.freeze import not_begun
 from agentos.kernel.gate import SYSTEM
 from agentos.kernel.journal import Journal
 from agentos.kernel.port import ConfigurationSource
+from agentos.projections.decoded import read_header
 from agentos.projections.session import Step
+
+GONE: Final = "gone"
+"""What stands for the outcome of a session that is not in the log."""
+
+
+async def outcome_of(log: EventLog, session: str) -> str | None:
+    """How a session ended: finished, failed, cancelled, halted; GONE for one that does not exist, None for one that has not.
+
+    By the header of its last event alone: that is known when its payload is erased, too. Raises ChainBroken where that event
+    cannot be read, LogUnavailable.
+    """
+    stored = await log.last(session_subject(session))
+    if stored is None:
+        return GONE
+    try:
+        header = read_header(header_of(stored.data))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ChainBroken(f"the last event of session {session} cannot be read: {error!r}", where=session) from error
+    return header.type.rpartition(".")[2] if header.type in ev.TERMINAL and header.subject == session else None
 
 
 async def lose_open_calls(journal: Journal, source: ConfigurationSource) -> None:

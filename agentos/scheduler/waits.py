@@ -5,7 +5,7 @@
     graph.wait("s-2", {"s-1"}, "lock stock")                     # Cycle: s-2 waits for s-1, s-1 waits for s-2
 
 A wait that would close a cycle is not entered: whoever asked for it, or the victim that policy declares, is told instead. So the
-graph never holds one, and `behind` (whom a session holds up, through any number of others) ends.
+graph never holds one.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ class WaitGraph:
 
     def __init__(self) -> None:
         self._waits: dict[str, dict[str, str]] = {}
-        self._behind: dict[str, set[str]] = {}
 
     def wait(self, waiter: str, holders: Collection[str], reason: str) -> Cycle | None:
         """`waiter` waits for all of `holders` to let go; the cycle that this would close, and then nothing is entered.
@@ -58,44 +57,15 @@ class WaitGraph:
             if way is not None:
                 return Cycle((Wait(waiter, holder, reason), *way))
         self._waits[waiter] = dict.fromkeys(holders, reason)
-        for holder in holders:
-            self._behind.setdefault(holder, set()).add(waiter)
         return None
 
     def stop(self, waiter: str, holder: str) -> None:
         """`waiter` waits for `holder` no longer, and still for the others. Does nothing when it did not."""
-        if holder in self._waits.get(waiter, {}):
-            del self._waits[waiter][holder]
-            self._left(waiter, holder)
+        self._waits.get(waiter, {}).pop(holder, None)
 
     def done(self, waiter: str) -> None:
         """`waiter` waits no longer. Does nothing when it did not."""
-        for holder in self._waits.pop(waiter, {}):
-            self._left(waiter, holder)
-
-    def _left(self, waiter: str, holder: str) -> None:
-        others = self._behind[holder]
-        others.discard(waiter)
-        if not others:
-            del self._behind[holder]
-
-    def held_by(self, waiter: str) -> Iterator[str]:
-        """Everybody that `waiter` waits for, directly or through others, each once, the nearest first."""
-        seen, row = {waiter}, [waiter]
-        while row:
-            row = [holder for one in row for holder in self._waits.get(one, {}) if holder not in seen]
-            row = list(dict.fromkeys(row))
-            seen.update(row)
-            yield from row
-
-    def behind(self, holder: str) -> Iterator[str]:
-        """Everybody that `holder` keeps waiting, directly or through others, each once, the nearest first."""
-        seen, row = {holder}, [holder]
-        while row:
-            row = [waiter for one in row for waiter in sorted(self._behind.get(one, ())) if waiter not in seen]
-            row = list(dict.fromkeys(row))
-            seen.update(row)
-            yield from row
+        self._waits.pop(waiter, None)
 
     def waits(self) -> Iterator[Wait]:
         """Every wait, by waiter and holder."""
