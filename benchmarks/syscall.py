@@ -37,8 +37,6 @@ GRANTS = 1000
 class Nothing:
     """A driver that takes no time."""
 
-    profiles: frozenset[str] = frozenset()
-
     async def call(self, tool: ToolSpec, args: Mapping[str, Any], context: CallContext) -> Result:
         return Result("ok")
 

@@ -12,11 +12,14 @@
     ├── TooLarge                 log.too-large        1    an event or a blob is larger than the log takes (retry cannot help)
     ├── ChainBroken              log.chain            1    stored events do not form the chain they must form
     ├── PayloadErased            log.erased           1    the header of an event is there, its payload was erased
+    ├── NotKept                  files.not-kept       1    (`files.versions`) a content that is asked for was never kept
+    ├── SourceFault              credential.source    1    (`credentials.source`) why operators' Secret cannot be fetched
     ├── DriverError              driver               1    a tool failed in a way its caller should read
     │   ├── OutcomeUnknown       driver.unknown       1    a tool may or may not have acted
     │   ├── ModelUnavailable     driver.model         1    (`drivers.port`) a model that may answer if asked again
     │   │   ├── ReplyBroken      driver.reply         1    (`drivers.port`) a model's answer that cannot be read
     │   │   └── GivenUp          driver.batch-late    1    (`drivers.batch_flight`) a batch was waited for long enough
+    │   ├── OpenApiFault         driver.openapi       1    (`drivers.openapi_schema`) a document does not give an operation
     │   ├── BatchGone            driver.batch-gone    1    (`drivers.batching`) a batch that the endpoint does not have any more
     │   ├── BatchUnsure          driver.batch-unsure  1    (`drivers.batching`) nobody can say whether a batch was made
     │   ├── SubmissionUnreadable driver.batch-unreadable 1  (`drivers.batching`) what is stored of a batch is no record of one
@@ -25,9 +28,14 @@
     │   ├── LockHeld             lock.held            1    (`drivers.locks`) a lock was not to be had in time
     │   ├── LockLost             lock.lost            1    (`drivers.locks`) the token is not that of the lock's holder
     │   ├── LockUnreadable       lock.unreadable      1    (`drivers.locks`) what is stored of a lock is no record of one
-    │   ├── SpaceConflict        space.conflict       1    (`drivers.spaces`) a file of a space is not the one that was meant
+    │   ├── FileConflict         file.conflict        1    (`drivers.editing`) a file is not the one that was meant
+    │   │   └── SpaceConflict    space.conflict       1    (`drivers.spaces`) a file of a space is not the one that was meant
+    │   ├── VersionsUnavailable  files.unavailable    1    (`files.versions`) what was kept of files cannot be read or added to
     │   ├── SpaceUnlabelled      space.unlabelled     1    (`drivers.spaces`) what the files of a space carry cannot be told
     │   ├── ProgressUnreadable   trigger.unreadable   1    (`supervisor.progress`) what is stored of a trigger is no record of one
+    │   ├── SandboxUnavailable   driver.sandbox       1    (`sandbox.port`) a process cannot be set apart here as it is declared
+    │   ├── NetDenied            driver.net           1    (`egress.asking`) a request may not leave
+    │   ├── CredentialUnavailable driver.credential   1    (`credentials.lease`) a tool cannot be used now; no more is said
     │   ├── SignalLate           signal.late          1    (`drivers.signals`) a signal did not come in time
     │   ├── SignalStopped        signal.stop          1    (`drivers.signals`) asked to stop while waiting for another signal
     │   └── DelegationFailed     delegation           1    (`drivers.delegating`) nothing came of a delegation
@@ -36,6 +44,7 @@
     ├── Denied                   denied               3    policy said no (carries rules and reasons)
     ├── Conflict                 conflict             4    somebody else was first
     │   ├── Frozen               frozen               4    a kill switch holds whoever this is for
+    │   ├── ChangedMeanwhile     files.changed        4    others have changed later what is to be replaced or taken back
     │   └── SequenceConflict     log.conflict         4    a subject has moved past the expected position
     │       └── Relieved         log.relieved         4    a newer runtime serves the tenant: this one lets go
     └── UsageError               usage               64    the command's words are off
@@ -47,7 +56,8 @@ about it), and whether trying again can help (`retryable`). Errors of vendors st
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 
 class AgentOSError(Exception):
@@ -141,6 +151,8 @@ class DriverError(AgentOSError):
     code = "driver"
     answered = False
     """Whether a model had begun to answer, so that it has used what nobody has counted."""
+    acted: Mapping[str, Any] = MappingProxyType({})
+    """How the call was acted on, for the log alone: as `Result.acted`."""
 
 
 class OutcomeUnknown(DriverError):
@@ -179,6 +191,19 @@ class Frozen(Conflict):
     code = "frozen"
 
 
+class ChangedMeanwhile(Conflict):
+    """Files that are to be taken back or replaced are not what was meant any more. Nothing was changed."""
+
+    code = "files.changed"
+
+    def __init__(self, message: str, *, paths: Sequence[str] = (), where: str | None = None, mend: str | None = None) -> None:
+        super().__init__(message, where=where, mend=mend)
+        self.paths = tuple(paths)
+
+    def details(self) -> dict[str, object]:
+        return {"paths": list(self.paths)}
+
+
 class SequenceConflict(Conflict):
     code = "log.conflict"
 
@@ -215,6 +240,8 @@ def error_from_dict(body: Mapping[str, object]) -> AgentOSError:
     kind = _tree(AgentOSError).get(text("code") or "", AgentOSError)
     if issubclass(kind, Denied):
         return kind(message, rules=texts("rules"), reasons=texts("reasons"), where=where, mend=mend)
+    if issubclass(kind, ChangedMeanwhile):
+        return kind(message, paths=texts("paths"), where=where, mend=mend)
     if issubclass(kind, ManifestError):
         faults = body.get("faults")
         listed = [fault for fault in faults if isinstance(fault, dict)] if isinstance(faults, list) else []

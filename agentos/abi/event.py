@@ -79,6 +79,7 @@ AUDIT_FROZEN: Final = "agentos.audit.frozen"  # freeze, scope {kind, name?}, rea
 AUDIT_THAWED: Final = "agentos.audit.thawed"  # freeze, reason: and taken back
 AUDIT_SWITCHED: Final = "agentos.audit.switched"  # what (agent or trigger), name, on, reason: enabled or disabled
 AUDIT_REFUSED: Final = "agentos.audit.refused"  # what, code, count, first_ms, last_ms: envelopes that named no decision of ours
+AUDIT_FILES: Final = "agentos.audit.files"  # place, op, reason: a person changes files of a workspace or a space
 AUDIT_RETIRED: Final = "agentos.audit.retired"  # period, stream, size, root, packs, note, basis, overruled: dropped whole
 
 TERMINAL: Final = frozenset({SESSION_FINISHED, SESSION_FAILED, SESSION_CANCELLED, SESSION_HALTED})

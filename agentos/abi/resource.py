@@ -10,7 +10,19 @@ from agentos.abi.canonical import Json, canonical, digest
 
 API_VERSION: Final = "agentos/v1"
 
-KINDS: Final = ("Tenant", "PriorityClass", "Model", "ModelClass", "Tool", "Agent", "ToolGrant", "Trigger", "Policy")
+KINDS: Final = (
+    "Tenant",
+    "PriorityClass",
+    "Model",
+    "ModelClass",
+    "Sandbox",
+    "Secret",
+    "Tool",
+    "Agent",
+    "ToolGrant",
+    "Trigger",
+    "Policy",
+)
 """The kinds that are interpreted, in the order in which one needs the other."""
 
 _FLEET_KINDS: Final = frozenset({"Tenant", "PriorityClass"})

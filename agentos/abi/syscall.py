@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -10,6 +11,12 @@ from agentos.abi.canonical import Json
 
 MODEL_CALL: Final = "model-call"
 """The name under which a call of the model passes the gate."""
+
+NET_REQUEST: Final = "net-request"
+"""The name under which a request that leaves passes the gate: `{call, tool, scheme, host, port, method?, path?, sandbox?}`."""
+
+PSEUDO: Final = frozenset({MODEL_CALL, NET_REQUEST})
+"""Names that no Tool may have."""
 
 
 class ToolEffect(StrEnum):
@@ -34,13 +41,15 @@ class Result:
     """What a tool gave back.
 
     `content` is text for the model; `data` is JSON for programs (None if the tool has none); `is_error` says that the tool ran
-    and reports a failure of its own (the model reads it). `labels` travel into the session.
+    and reports a failure of its own (the model reads it). `labels` travel into the session. `acted` is for the log alone: under
+    which decision, in which sandbox and with which leases it was made, and the change that it made to files.
     """
 
     content: str
     data: Json = None
     is_error: bool = False
     labels: tuple[str, ...] = ()
+    acted: Mapping[str, Json] = field(default_factory=dict, hash=False)
 
     def to_dict(self) -> dict[str, Json]:
         """The JSON shape stored in the log and sent to the harness."""

@@ -149,6 +149,8 @@ class AuditRecord:
             case ev.AUDIT_EXPORTED:
                 pack = read_exported(data)
                 self.exported[pack.pack] = pack
+            case ev.AUDIT_FILES:
+                _text(data, "place"), _text(data, "op")
             case ev.AUDIT_UNLOCKED:
                 _text(data, "lock"), _text(data, "reason")
             case ev.AUDIT_FROZEN:
@@ -289,6 +291,11 @@ def unlocked_entry(lock: str, session: str | None, token: int, reason: str) -> E
     """A lock that is to be taken from its holder: digest of the resource's name, and who holds it by which token."""
     held: dict[str, Json] = {} if session is None else {"session": session, "token": token}
     return ev.AUDIT_UNLOCKED, {"lock": lock, **held, "reason": reason}
+
+
+def files_entry(place: str, op: str, reason: str) -> Entry:
+    """A change that a person is about to make to the files of a place; which files, the versions of the place say."""
+    return ev.AUDIT_FILES, {"place": place, "op": op, "reason": reason}
 
 
 def retired_entry(signed: Mapping[str, Json], period: str, basis: str, *, overruled: bool) -> Entry:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from agentos.abi.errors import EngineUnavailable, NotFound, PolicyError
@@ -13,6 +13,7 @@ from agentos.abi.resource import Key, Resource
 from agentos.boot.arbitration import DEFAULT_PROGRAM, arbitration, deadline_ms, usable_models
 from agentos.boot.standing_spec import standing_spec
 from agentos.boot.trigger_spec import trigger_spec
+from agentos.credentials.reference import secret_ref
 from agentos.drivers.dispatch import model_spec, tool_spec
 from agentos.kernel.arguments import compile_check
 from agentos.kernel.port import AgentSpec, Configuration
@@ -20,6 +21,7 @@ from agentos.policy.decide import Decider
 from agentos.policy.port import PolicyEngineFactory
 from agentos.policy.tenant import tenant_policy
 from agentos.registry.state import State
+from agentos.sandbox.profile import profile_of
 from agentos.scheduler.declared import STANDARD
 
 log = logging.getLogger(__name__)
@@ -73,6 +75,9 @@ async def configure(factory: PolicyEngineFactory, state: State, tenant: str) -> 
         approval_valid_ms=approvals.get("validSeconds", 3_600) * 1000,
         triggers={item.key.name: trigger_spec(item) for item in own if item.key.kind == "Trigger"},
         arbitration=arbitration(resources, tenant),
+        sandboxes={item.key.name: profile_of(item) for item in own if item.key.kind == "Sandbox"},
+        secrets={item.key.name: secret_ref(item) for item in own if item.key.kind == "Secret"},
+        spaces=frozenset(one["name"] for one in (declared.spec.get("spaces", ()) if declared is not None else ())),
         lock_victim=locks.get("victim", "requester"),
     )
     return configuration, decider
@@ -94,6 +99,7 @@ def _agent(resource: Resource) -> AgentSpec:
         deadline_ms=deadline_ms(spec),
         fail_fast=bool(spec.get("failFast", False)),
         standing=standing_spec(spec),
+        sandbox=spec.get("sandbox"),
     )
 
 
@@ -104,8 +110,10 @@ class Configurations:
     when the last session has let go of it.
     """
 
-    def __init__(self, factory: PolicyEngineFactory) -> None:
+    def __init__(self, factory: PolicyEngineFactory, told: Callable[[Configuration], None] | None = None) -> None:
+        """`told` is told of each tenant's configuration once it is in force."""
         self._factory = factory
+        self._told = told
         self._current: dict[str, tuple[Configuration, Decider]] = {}
         self.revision = -1
         """The revision in force, -1 before the first `refresh`."""
@@ -140,3 +148,6 @@ class Configurations:
         made = await asyncio.gather(*map(make, tenants))
         self._current = dict(zip(tenants, made, strict=True))
         self.revision = state.revision
+        if self._told is not None:
+            for configuration, _ in made:
+                self._told(configuration)

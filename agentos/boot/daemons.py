@@ -216,7 +216,7 @@ def schedule(runtime: Runtime, checkpoints: Checkpoints, erasures: Erasures) -> 
         reconciler=Reconciler(runtime.drivers, workspaces),
         checkpoints=checkpoints,
         erasures=erasures,
-        strays=Strays(tenants, checkpoints, sessions, workspaces, runtime.timer),
+        strays=Strays(tenants, checkpoints, sessions, workspaces, runtime.hands, runtime.timer),
         frozen=runtime.freezes.of,
         replicated=lambda: runtime.litestream is not None,
     )

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import platform
 import shutil
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from agentos import __version__
 from agentos.abi.errors import AgentOSError
+from agentos.boot.doctor_hands import hands
+from agentos.boot.finding import Finding, Level
 from agentos.boot.home import Home
 from agentos.eventlog.adapters.server_binary import find_server
 from agentos.policy.adapters.embedded import EmbeddedFactory
@@ -27,30 +26,8 @@ MIN_FREE: Final = 512 * 1024 * 1024
 """Bytes of free disk below which the log may soon stop taking events."""
 
 
-class Level(StrEnum):
-    """How a finding is to be read."""
-
-    OK = "ok"
-    WEAK = "weak"
-    """A guarantee that is weaker than one may expect."""
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    what: str
-    level: Level
-    found: str
-    mend: str = ""
-
-    def to_dict(self) -> dict[str, str]:
-        return {"what": self.what, "level": str(self.level), "found": self.found, "mend": self.mend}
-
-
 def examine(home: Home) -> list[Finding]:
-    """Look at everything that can be looked at without a running runtime. Starts nothing, changes nothing."""
+    """Look at everything that can be looked at without a running runtime. Leaves nothing running, changes nothing."""
     return [*_installation(), *_policy(), *_home(home), *_isolation()]
 
 
@@ -116,16 +93,4 @@ def _isolation() -> Iterator[Finding]:
         "a process of its own with an empty environment, under the runtime's user; no sandbox yet",
         "treat the model's output as data: the gate decides every effect whatever the harness does",
     )
-    yield Finding(
-        "hands (file tools)", Level.OK, "in the runtime; every path is opened below the workspace without following links"
-    )
-    yield Finding(
-        "hands (MCP servers)",
-        Level.WEAK,
-        "child processes with a scrubbed environment, under the runtime's user, with its network; no sandbox yet",
-        "declare only MCP servers that you would run yourself",
-    )
-    if os.geteuid() == 0:
-        yield Finding(
-            "user", Level.WEAK, "the runtime would run as root, and so would every MCP server", "run it as a user of its own"
-        )
+    yield from hands()

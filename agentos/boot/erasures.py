@@ -22,6 +22,7 @@ from agentos.audit.retired import Retired, vouched
 from agentos.audit.retirement import Retirement
 from agentos.boot.budgets import spent_in
 from agentos.boot.checkpoints import Checkpoints, Notary
+from agentos.boot.hands import HandsOf
 from agentos.boot.tenants import Tenant, Tenants
 from agentos.eventlog.adapters.streams import drop_stream
 from agentos.eventlog.port import EventLog
@@ -49,6 +50,7 @@ class Erasures:
         registry: Registry,
         sessions: Sessions,
         workspaces: Workspaces,
+        hands: HandsOf,
         clock: Clock,
         random: Random,
     ) -> None:
@@ -57,6 +59,7 @@ class Erasures:
         self._registry = registry
         self._sessions = sessions
         self._workspaces = workspaces
+        self._hands = hands
         self._clock = clock
         self._random = random
         self._open: dict[str, tuple[Erasure, Retirement]] = {}
@@ -69,7 +72,7 @@ class Erasures:
         `warnings`: nothing can be erased then, or something still is there.
         """
         tenant = self._tenants.get(name)
-        around = _Around(tenant, self._registry, self._sessions, self._workspaces)
+        around = _Around(tenant, self._registry, self._sessions, self._workspaces, self._hands)
         chain = AuditChain(tenant.log, name, self._clock, self._random)
         erasure = Erasure(name, tenant.log, chain, tenant.keys, around, self._clock, self._random)
         notary = _Notary(self._checkpoints.get(name), tenant.streams)
@@ -119,8 +122,9 @@ class Erasures:
 class _Around:
     """`audit.erasure.Around`."""
 
-    def __init__(self, tenant: Tenant, registry: Registry, sessions: Sessions, workspaces: Workspaces) -> None:
+    def __init__(self, tenant: Tenant, registry: Registry, sessions: Sessions, workspaces: Workspaces, hands: HandsOf) -> None:
         self._tenant = tenant
+        self._hands = hands
         self._registry = registry
         self._sessions = sessions
         self._workspaces = workspaces
@@ -154,6 +158,7 @@ class _Around:
     def remove_workspace(self, session: str) -> None:
         """See `Around.remove_workspace`."""
         self._workspaces.destroy(self._tenant.name, session)
+        self._hands.destroy(self._tenant.name, session)
 
     async def forgotten(self) -> None:
         """See `Around.forgotten`."""

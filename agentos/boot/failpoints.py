@@ -133,10 +133,6 @@ class _Drivers:
         self._inner = inner
         self._points = points
 
-    @property
-    def profiles(self) -> frozenset[str]:
-        return self._inner.profiles
-
     async def call(self, tool: ToolSpec, args: Mapping[str, Json], context: CallContext) -> Result:
         self._points.reach("before-act")
         result = await self._inner.call(tool, args, context)

@@ -7,6 +7,7 @@ keys/                NATS seeds, the Ed25519 key that signs evidence (mode 0600)
 keys/payload/        the keys that open payloads, one file per tenant; in no backup, as to destroy a key is to erase
 identities/          identity files of principals created here (mode 0600)
 workspaces/          one folder per tenant and session
+versions/            every change of the files of workspaces and spaces, one SQLite file per session and space
 spaces/              shared spaces: one folder per tenant and space, and beside it what their files carry (<tenant>.db)
 bundles/             the policy of each tenant as a bundle, for a remote policy server to fetch
 backups/             where a backup goes that is not told where to
@@ -61,6 +62,10 @@ class Home:
     @property
     def spaces(self) -> Path:
         return self.root / "spaces"
+
+    @property
+    def versions(self) -> Path:
+        return self.root / "versions"
 
     @property
     def bundles(self) -> Path:

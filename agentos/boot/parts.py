@@ -23,6 +23,7 @@ from agentos.boot.engines import Engines
 from agentos.boot.erasures import Erasures
 from agentos.boot.failpoints import Failpoints
 from agentos.boot.freezing import Freezing
+from agentos.boot.hands import HandsOf
 from agentos.boot.home import Home
 from agentos.boot.standing import Standing
 from agentos.boot.supervision import Supervision
@@ -66,18 +67,25 @@ class Parts:
         self.random = SystemRandom()
         self.engines = engines
         self.factory = engines.deciding
-        self.configurations = Configurations(self.factory)
+        self.hands = HandsOf(home, self.timer, self.random, os.environ)
+        self.configurations = Configurations(self.factory, self.hands.configured)
         self.tenants = Tenants(backend, home, self.random)
         self.models = Providers()
         self.workspaces = Workspaces(home.workspaces)
         self.admissions = Admissions(self.timer)
         self.waits = Waits(self.admissions)
         self.locks = LockKeeper(self._lock_store, self.configurations, self.timer, self.waits)
-        space_labels = SqliteSpaceLabels(home.spaces)
-        self.spaces = Spaces(home.spaces, space_labels, self.timer)
+        self.space_labels = SqliteSpaceLabels(home.spaces)
+        self.spaces = Spaces(home.spaces, self.space_labels, self.timer, self.hands.versions)
         self.delegator = Delegator(self.configurations, self.tenants.log, self.workspaces, self.timer, self.waits)
-        builtin = BuiltinDriver(self.locks, self.spaces)
-        self.drivers = Drivers(builtin=builtin, delegate=DelegateDriver(self.delegator))
+        builtin = BuiltinDriver(self.locks, self.spaces, self.hands.versions)
+        self.drivers = Drivers(
+            builtin=builtin,
+            delegate=DelegateDriver(self.delegator),
+            hands=self.hands.given,
+            broker=self.hands.broker,
+            tracked=self.hands.tracked,
+        )
         charges = Charges(charged_events(lambda tenant: self.tenants.get(tenant).streams))
         self.budgets = Budgets(budgeted_events(lambda tenant: self.tenants.get(tenant).streams))
         points = Failpoints.of_environment(os.environ)
@@ -102,6 +110,7 @@ class Parts:
         )
         self.sessions.at_end(self.locks.ended)
         self.sessions.at_end(self.batches.ended)
+        self.sessions.at_end(self.hands.ended)
         self.delegator.attach(self.sessions)
         gate.hear = self.delegator.besides(gate.hear)
         self.signals = builtin.signals = SignalDesk(self.sessions, self.configurations, self.timer, self.tenants.live_of)
@@ -119,7 +128,7 @@ class Parts:
         )
         self.signals.triggers = self.triggers
         self.freezing.thawed += (self.triggers.changed, self.supervision.stir)
-        self.doors = Doors(self.triggers, self.tenants, self.spaces, space_labels, self.timer, self.random)
+        self.doors = Doors(self.triggers, self.tenants, self.spaces, self.space_labels, self.timer, self.random)
         self.life = Life(self.sessions, self.configurations, gate)
         self.forks = Forks(self.sessions, self.configurations, self.tenants.log, self.workspaces, self.timer, self._join)
 
@@ -128,6 +137,7 @@ class Parts:
         stack.push_async_callback(self.models.close)
         stack.push_async_callback(self.batch_endpoints.close)
         stack.push_async_callback(self.batches.close)
+        stack.push_async_callback(self.hands.close)
         stack.push_async_callback(self.drivers.close)
         stack.callback(self.spaces.close)
         stack.push_async_callback(self.locks.close)

@@ -141,7 +141,7 @@ class Runtime(Parts):
         stack.push_async_callback(checkpoints.close)
         self.close_after(stack)
         erasures = self.erasures = Erasures(
-            self.tenants, checkpoints, registry, self.sessions, self.workspaces, self.timer, self.random
+            self.tenants, checkpoints, registry, self.sessions, self.workspaces, self.hands, self.timer, self.random
         )
         await checkpoints.open(FLEET, registry_client, registry_log)
         for name in sorted(names):

@@ -21,6 +21,7 @@ from agentos.abi.errors import AgentOSError
 from agentos.abi.ids import Clock, time_of
 from agentos.audit.retirement import period_in
 from agentos.boot.checkpoints import Checkpoints
+from agentos.boot.hands import HandsOf
 from agentos.boot.tenants import Tenant, Tenants
 from agentos.eventlog.subject import period_of, session_subject
 from agentos.kernel.sessions import Sessions
@@ -38,8 +39,15 @@ class Strays:
     """Removes the strays of all tenants."""
 
     def __init__(
-        self, tenants: Tenants, checkpoints: Checkpoints, sessions: Sessions, workspaces: Workspaces, clock: Clock
+        self,
+        tenants: Tenants,
+        checkpoints: Checkpoints,
+        sessions: Sessions,
+        workspaces: Workspaces,
+        hands: HandsOf,
+        clock: Clock,
     ) -> None:
+        self._hands = hands
         self._tenants = tenants
         self._checkpoints = checkpoints
         self._sessions = sessions
@@ -74,6 +82,7 @@ class Strays:
                 continue
             if name not in self._sessions.live(tenant.name):
                 await asyncio.to_thread(self._workspaces.destroy, tenant.name, name)
+                await asyncio.to_thread(self._hands.destroy, tenant.name, name)
                 removed += 1
         return removed
 

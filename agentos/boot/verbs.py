@@ -20,10 +20,13 @@ from agentos.control.backup_verbs import BackupVerbs
 from agentos.control.budget_verbs import BudgetVerbs
 from agentos.control.erasure_verbs import ErasureVerbs
 from agentos.control.freeze_verbs import FreezeVerbs
+from agentos.control.fs_verbs import FsVerbs
 from agentos.control.lock_verbs import LockVerbs
 from agentos.control.policy_verbs import PolicyVerbs
 from agentos.control.principal import Caller, Handler
 from agentos.control.principal_verbs import PrincipalVerbs
+from agentos.control.proposals import Proposals
+from agentos.control.secret_verbs import SecretVerbs
 from agentos.control.session_life_verbs import SessionLifeVerbs
 from agentos.control.session_verbs import SessionVerbs
 from agentos.control.supervise_verbs import SuperviseVerbs
@@ -85,10 +88,22 @@ def verbs(runtime: Runtime, opened: Opened) -> dict[str, Handler]:
     def served() -> frozenset[str]:
         return runtime.configurations.tenants
 
+    proposals = Proposals(current, runtime.workspaces, runtime.spaces)
     handlers: dict[str, Handler] = {
         **opened.backups.handlers(),
         **SessionVerbs(sessions, tenants.log, tenants, runtime.workspaces, timer, random, erasures.assign, held).handlers(),
         **WorkspaceVerbs(sessions, runtime.workspaces).handlers(),
+        **FsVerbs(
+            sessions,
+            runtime.workspaces,
+            runtime.spaces,
+            runtime.hands.versions,
+            erasures.chain,
+            revision,
+            lambda tenant: current(tenant).spaces,
+            runtime.space_labels,
+            timer,
+        ).handlers(),
         **ErasureVerbs(erasures, revision).handlers(),
         **SessionLifeVerbs(runtime.life, runtime.forks, runtime.signals).handlers(),
         **PrincipalVerbs(opened.principals, served, opened.principals_changed, runtime.backend.user_stanza).handlers(),
@@ -114,7 +129,10 @@ def verbs(runtime: Runtime, opened: Opened) -> dict[str, Handler]:
         **trigger_handlers(runtime.triggers, tenants, sessions, erasures.chain, revision, timer, random),
         **sched_handlers(runtime.admissions, runtime.configurations),
         **BudgetVerbs(runtime.budgets, current, sessions.state, timer).handlers(),
-        **ApprovalVerbs(sessions, current, tenants, opened.applier, opened.revision_changed, opened.may, timer).handlers(),
+        **ApprovalVerbs(
+            sessions, current, tenants, opened.applier, opened.revision_changed, opened.may, timer, proposals
+        ).handlers(),
+        **SecretVerbs(runtime.hands.broker, lambda tenant: current(tenant).secrets).handlers(),
     }
     for verb, handler in registry_verbs.handlers(opened.applier).items():
         handlers[verb] = _then(handler, opened.revision_changed) if verb in CHANGING else handler

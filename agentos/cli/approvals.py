@@ -12,7 +12,7 @@ import typer
 from agentos.abi.canonical import Json
 from agentos.abi.errors import Conflict, UsageError
 from agentos.abi.event import rfc3339
-from agentos.cli.command import Output, call, confirm, emit_table, interactive, say, show
+from agentos.cli.command import Output, call, confirm, emit_table, interactive, paint, say, show
 from agentos.cli.plan import show_plan
 from agentos.cli.render.text import ARGS, WHOLE, arguments, clock, plain, safe_json
 from agentos.cli.verb import examples
@@ -48,6 +48,8 @@ _UNITS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,6})([smhd])", re.ASCII)
 SHOWN: Final = len("sha256:") + 12
 """Characters of a digest that tell it apart for people."""
+
+_SIGNS: Final = {"+": "green", "-": "red", "@": "cyan"}
 
 _STEPS: Final = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
@@ -175,8 +177,12 @@ def _read(session: str, call_id: str | None, digest: str | None) -> tuple[dict[s
         state = call("session.get", {"session": session})["state"]
         raise Conflict(f"session {plain(session)} does not wait for an approval: it is {state}")
     say(f"call {plain(row['call'])} of agent {plain(row['agent'])}: {plain(row['tool'])}")
-    for line in safe_json(row["args"]).splitlines():
+    # What is proposed for a file is told by its difference, which the person is asked about.
+    shown = {key: value for key, value in row["args"].items() if key != "content"} if "diff" in row else row["args"]
+    for line in safe_json(shown).splitlines():
         say(f"  {line}")
+    for line in row["diff"].splitlines() if "diff" in row else ():
+        say(f"  {paint(plain(line.expandtabs()), err=True, fg=_SIGNS[line[:1]])}" if line[:1] in _SIGNS else f"  {plain(line)}")
     for why in row["reasons"]:
         say(f"  why: {plain(why)}")
     say(f"  {row['args_digest'][:SHOWN]}…")

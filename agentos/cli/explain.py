@@ -112,7 +112,8 @@ def _step(topic: Topic, step: str) -> Topic:
 
 def type_of(schema: Mapping[str, Json]) -> str:
     """`text`, `list of text`, `whole number` … as a person says it."""
-    words = {"string": "text", "integer": "whole number", "boolean": "true or false", "object": "mapping", "number": "number"}
+    words = {"string": "text", "integer": "whole number", "boolean": "true or false", "object": "mapping"}
+    words |= {"number": "number", "array": "list"}
     kind = schema.get("type")
     if isinstance(kind, list):
         return " or ".join(words[one] for one in kind)

@@ -25,6 +25,8 @@ ALIASES: Final = {
     "pc": "PriorityClass",
     "modelclasses": "ModelClass",
     "mc": "ModelClass",
+    "sandboxes": "Sandbox",
+    "sb": "Sandbox",
 }
 """Words for kinds beside their names and plurals."""
 
@@ -39,6 +41,8 @@ _COLUMNS: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
     ),
     "Model": (("provider", "provider"), ("model", "anthropic.model"), ("concurrency", "limits.concurrency")),
     "ModelClass": (("description", "description"), ("models", "routes")),
+    "Sandbox": (("isolation", "isolation"), ("workspace", "workspace"), ("network", "network"), ("mounts", "mounts")),
+    "Secret": (("kept in", "kept"), ("hosts", "hosts"), ("description", "description")),
     "Tool": (("effect", "effect"), ("driver", "driver"), ("labels", "labels")),
     "Agent": (
         ("model", "model"),
@@ -188,6 +192,8 @@ def _row(item: Mapping[str, Json], kind: str, *, more: bool, wide: bool) -> list
 
 
 def _cell(spec: Mapping[str, Json], path: str) -> str:
+    if path == "kept":
+        return _kept(spec)
     value: Json = spec
     for step in path.split("."):
         value = value.get(step) if isinstance(value, Mapping) else None
@@ -197,11 +203,33 @@ def _cell(spec: Mapping[str, Json], path: str) -> str:
         return ",".join(module["path"] for module in value)
     if path == "routes":
         return ",".join(dict.fromkeys(model for route in value for model in route["models"]))
+    if path == "network":
+        return ",".join(dict.fromkeys(place["host"] for place in value["allow"]))
+    if path == "mounts":
+        return ",".join(mount.get("at", mount["path"]) + (" (write)" if mount.get("write") else "") for mount in value)
     if path == "driver":
-        if "delegate" in value:
-            return f"delegate {','.join(value['delegate']['agents'])}"
-        return f"builtin {value['builtin']['primitive']}" if "builtin" in value else f"mcp {value['mcp']['tool']}"
+        return _driver(value)
     return ",".join(str(part) for part in value) if isinstance(value, list) else str(value)
+
+
+def _driver(driver: Mapping[str, Json]) -> str:
+    """A driver in a cell: its name, and what tells it from others of its kind."""
+    if "delegate" in driver:
+        return f"delegate {','.join(driver['delegate']['agents'])}"
+    if "builtin" in driver:
+        return f"builtin {driver['builtin']['primitive']}"
+    if "exec" in driver:
+        return f"exec {plain(driver['exec']['command'][0])}"
+    return f"http {plain(driver['http']['url'])}" if "http" in driver else f"mcp {plain(driver['mcp']['tool'])}"
+
+
+def _kept(secret: Mapping[str, Json]) -> str:
+    """Where the value of a Secret is kept: never the value."""
+    if "vault" in secret:
+        return f"vault {secret['vault']['path']} {plain(secret['vault']['field'])}"
+    if "keyring" in secret:
+        return plain(f"keyring {secret['keyring']['service']} {secret['keyring']['username']}")
+    return plain(f"env {secret['env']}" if "env" in secret else f"file {secret['file']}")
 
 
 def _describe(

@@ -14,8 +14,8 @@ import typer
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, Conflict, Denied, NotFound, UsageError
-from agentos.abi.event import Event, rfc3339
-from agentos.abi.syscall import MODEL_CALL
+from agentos.abi.event import SYSCALL_DECIDED, Event, parse_rfc3339, rfc3339
+from agentos.abi.syscall import MODEL_CALL, PSEUDO
 from agentos.cli.command import Facts, emit, say, show, with_client
 from agentos.cli.family import ENDED, children, summary
 from agentos.cli.follow import ENDS, WAIT_MS, begins, lines, pages
@@ -35,6 +35,8 @@ GOAL: Final = 60
 """Most characters of a child's goal on the page."""
 
 MAX_RESULT: Final = 1024 * 1024
+
+_FIRSTS: Final = {"first_token_ms": "first token", "first_tool_ms": "first tool"}
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -122,7 +124,7 @@ def page(body: dict[str, Json], events: list[Json], budget: dict[str, Json], cam
     state = fold_all(Event.from_dict(event) for event in events)
     given = (state.delegated or {}).get("budget") or {}
     family = children(state.delegations, events, came)
-    tools = [call for call in state.calls.values() if call.tool != MODEL_CALL]
+    tools = [call for call in state.calls.values() if call.tool not in PSEUDO]
     models = [call for call in state.calls.values() if call.tool == MODEL_CALL]
     return {
         **body,
@@ -141,6 +143,7 @@ def page(body: dict[str, Json], events: list[Json], budget: dict[str, Json], cam
                 "limit": _least(budget.get("tokens"), given.get("tokens")),
             },
         },
+        **_first(events),
         "last": [text for event in events[-LAST:] for text in lines(event)],
         **({"forked": origin(events[0]["data"]["forked"])} if "forked" in events[0]["data"] else {}),
         **({"parent": _parent(state.delegated)} if state.delegated is not None else {}),
@@ -148,6 +151,25 @@ def page(body: dict[str, Json], events: list[Json], budget: dict[str, Json], cam
         **({"standing": dict(state.standing)} if state.standing is not None else {}),
         **({"children": family} if family else {}),
     }
+
+
+def _first(events: list[Json]) -> dict[str, Json]:
+    """How long after its beginning the model said its first words, and its first tool began to act (`first_token_ms`,
+    `first_tool_ms`): hands are provisioned when they are first needed, and nobody who only thinks waits for them.
+    """
+    began, found = parse_rfc3339(events[0]["time"]), dict[str, Json]()
+    decided: dict[str, int] = {}
+    for event in events:
+        data = event["data"]
+        if event["type"] == SYSCALL_DECIDED and data["decision"]["effect"] == "allow":
+            decided[data["call"]] = parse_rfc3339(event["time"])
+            if data["tool"] not in PSEUDO:
+                found.setdefault("first_tool_ms", decided[data["call"]] - began)
+        elif "first_us" in data and "first_token_ms" not in found and data["call"] in decided:
+            found["first_token_ms"] = decided[data["call"]] - began + data["first_us"] // 1000
+        if len(found) == 2:
+            break
+    return found
 
 
 def _parent(delegated: Mapping[str, Json]) -> dict[str, Json]:
@@ -177,6 +199,7 @@ def _page(body: Json) -> None:
         ("revision", str(body["config_revision"])),
         ("labels", ", ".join(body["labels"]) or "-"),
         ("turns", str(body["turn"])),
+        *((word, f"after {body[name] / 1000:.2f} s") for name, word in _FIRSTS.items() if name in body),
         ("tool calls", _counted(body["outcomes"])),
         ("model calls", _counted(body["model_calls"])),
         ("calls used", _used(body["budget"]["calls"])),

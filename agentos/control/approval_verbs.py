@@ -18,6 +18,7 @@ from agentos.abi.errors import AgentOSError, Denied, UsageError
 from agentos.abi.ids import Clock
 from agentos.control.params import Params
 from agentos.control.principal import Caller, Handlers
+from agentos.control.proposals import Proposals
 from agentos.control.session_verbs import describe, take_session
 from agentos.kernel.approvals import (
     MAX_USES,
@@ -62,6 +63,7 @@ class ApprovalVerbs:
         put_in_force: Callable[[], Awaitable[None]],
         may: May,
         clock: Clock,
+        proposals: Proposals,
     ) -> None:
         """`put_in_force` makes the newest revision the one that sessions run under."""
         self._sessions = sessions
@@ -71,17 +73,19 @@ class ApprovalVerbs:
         self._put_in_force = put_in_force
         self._may = may
         self._clock = clock
+        self._proposals = proposals
 
     def handlers(self) -> Handlers:
         """The verbs by name."""
         return {"approval.list": self.list, "approval.approve": self.approve, "approval.deny": self.deny}
 
     async def list(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """What waits for a person: {all?} → [row]."""
+        """What waits for a person: {all?} → [row]. A proposed change of a file has a `diff` to the file as it is now."""
         take = Params(params)
         everything = take.flag("all")
         take.end()
-        return await self._reader.approvals(caller.tenant, waiting_only=not everything)
+        rows = await self._reader.approvals(caller.tenant, waiting_only=not everything)
+        return await self._proposals.shown(caller.tenant, rows)
 
     async def approve(self, caller: Caller, params: dict[str, Json]) -> Json:
         """Say yes to the call that a session waits for, as it was looked at: `digest` is of its arguments.

@@ -52,6 +52,13 @@ class Params:
             raise UsageError(f"parameter {key}: expected a list of at most {most} names")
         return tuple(value)
 
+    def listed(self, key: str) -> list[Json] | None:
+        """An optional list of anything."""
+        value = self._params.pop(key, None)
+        if value is not None and not isinstance(value, list):
+            raise UsageError(f"parameter {key}: expected a list")
+        return value
+
     def mapping(self, key: str, *, most: int = 100) -> dict[str, Json]:
         """An optional object with at most `most` keys."""
         value = self._params.pop(key, {})

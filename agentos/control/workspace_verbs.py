@@ -17,9 +17,9 @@ from agentos.abi.errors import NotFound
 from agentos.control.params import Params
 from agentos.control.principal import Caller, Handlers
 from agentos.control.session_verbs import take_session
-from agentos.drivers import confine
-from agentos.drivers.guard import Guard
-from agentos.drivers.walk import Walk
+from agentos.files import confine
+from agentos.files.guard import Guard
+from agentos.files.walk import Walk
 from agentos.kernel.sessions import Sessions
 from agentos.kernel.workspace import Workspaces
 

@@ -20,8 +20,8 @@ from typing import Final, Protocol
 from agentos.abi.canonical import Json, canonical
 from agentos.abi.errors import DriverError
 from agentos.abi.syscall import Result
-from agentos.drivers.confine import MAX_PATH
 from agentos.drivers.port import CallContext, ToolSpec
+from agentos.files.confine import MAX_PATH
 
 KEY: Final = "delegate"
 """The key of `tool.driver`."""

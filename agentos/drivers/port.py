@@ -11,6 +11,10 @@ from typing import Protocol
 from agentos.abi.canonical import Json
 from agentos.abi.errors import DriverError
 from agentos.abi.syscall import Result, ToolEffect
+from agentos.credentials.lease import Leases
+from agentos.credentials.reference import Credential, SecretRef
+from agentos.egress.asking import Gatekeeper
+from agentos.sandbox.profile import Profile, standard
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +27,21 @@ class ToolSpec:
     idempotent: bool
     input_schema: Mapping[str, Json] = field(hash=False)
     driver: Mapping[str, Json] = field(hash=False)
-    """Exactly one key: `builtin: {primitive}`, `mcp: {server: {command, env}, tool, workspaceArgs, reconcile}` or `delegate:
-    {agents, mode, …}`."""
+    """Exactly one key: `builtin: {primitive}`, `exec: {command, …}`, `mcp: {server, tool, …}`, `http: {url, …}` or `delegate:
+    {agents, mode, …}`; what stands below it is as it was declared."""
     labels: tuple[str, ...] = ()
     """Labels that every result of this tool carries into the session, such as `untrusted`."""
     timeout_ms: int = 30_000
     commutes: bool = False
     """Whether calls of it give the same in any order, so that several of one turn may run at once."""
+    sandbox: str | None = None
+    """The Sandbox that its process works in; None: as the agent says."""
+    credentials: tuple[Credential, ...] = ()
+    """What its driver is given when it acts."""
+    output_bytes: int = 262_144
+    """Most bytes of text of a result."""
+    output_schema: Mapping[str, Json] | None = field(default=None, hash=False)
+    """What the structured part of a result has to fit; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +52,14 @@ class CallContext:
     session: str
     call: str
     workspace: Path
-    sandbox: str | None = None
-    """The profile inside which the call is to be made, one of `Driver.profiles`; None if policy asks for none."""
+    profile: Profile = field(default_factory=standard)
+    """The sandbox that a process of the call works in."""
+    net: Gatekeeper | None = field(default=None, compare=False)
+    """Who decides about requests that leave for this call; None: none may leave."""
+    secrets: Mapping[str, SecretRef] = field(default_factory=dict, hash=False)
+    """The Secrets that the tool's credentials name, by name; one that is not declared any more is not among them."""
+    leases: Leases | None = field(default=None, compare=False)
+    """The credentials of the call while it acts; None: it has none."""
     still: Callable[[], Awaitable[None]] | None = field(default=None, compare=False)
     """To be awaited just before a call goes out that took its time to prepare: raises when it may not go out any more."""
     agent: str = ""
@@ -54,7 +72,7 @@ class CallContext:
     children: tuple[str, ...] = ()
     """The sessions that the call begins, as its decision names them; none unless it delegates."""
     decided: tuple[int, str] = (0, "")
-    """Number and hash of the event that decided it."""
+    """Number and hash of the event that decided it: one id for the decision, the sandbox and the leases of the call."""
 
     @property
     def key(self) -> str:
@@ -79,6 +97,16 @@ class Found:
     result: str = ""
 
 
+def starts_process(tool: ToolSpec) -> bool:
+    """Whether its driver starts a process for it, which then works in a sandbox."""
+    return "exec" in tool.driver or "command" in tool.driver.get("mcp", {}).get("server", {})
+
+
+def leaves(tool: ToolSpec, profile: Profile) -> bool:
+    """Whether requests may leave for a call of it: from its process, where the sandbox has a way out, or from its driver."""
+    return profile.network is not None if starts_process(tool) else "http" in tool.driver or "mcp" in tool.driver
+
+
 def can_reconcile(tool: ToolSpec) -> bool:
     """Whether a tool can be asked what came of a call."""
     return "reconcile" in tool.driver.get("mcp", {})
@@ -86,10 +114,6 @@ def can_reconcile(tool: ToolSpec) -> bool:
 
 class Driver(Protocol):
     """Performs calls of the tools of one driver kind."""
-
-    @property
-    def profiles(self) -> frozenset[str]:
-        """The sandbox profiles that it can force on every call; policy may ask for one, and a call is denied without."""
 
     async def call(self, tool: ToolSpec, args: Mapping[str, Json], context: CallContext) -> Result:
         """Act, within `tool.timeout_ms`, and give the result.

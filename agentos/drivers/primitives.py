@@ -2,38 +2,37 @@
 
 `read`, `write`, `search` and `list` each take the workspace, the arguments of the call and a `Guard`, and give a Result whose
 `content` is for the model and whose `data` is for programs. They know nothing of sessions, policy or the event loop:
-`adapters/builtin.py` runs them in a thread. Every bound is a constant below, and whoever meets one is told.
+`adapters/builtin.py` runs them in a thread. Every bound is a constant below, and whoever meets one is told. What is written over,
+and that it is recorded, is `drivers.editing`; `propose` is a `write` that a person decides about.
 
 Some are no file primitives, and only have their shapes here: `declassify` acts on the labels of the session, which are the
-gate's; `lock` and `unlock` on what all sessions of a tenant share (`drivers.locks`); `wait` and `signal` on what sessions tell
-each other (`drivers.signals`).
+gate's; `lock` and `unlock` on what all sessions of a tenant share (`drivers.locks`); `wait`, `signal` and `fire` on what sessions
+and triggers are told (`drivers.signals`).
 """
 
 from __future__ import annotations
 
 import codecs
-import contextlib
 import hashlib
 import itertools
 import os
-import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from agentos.abi.canonical import Json, digest
-from agentos.abi.errors import DriverError, OutcomeUnknown
+from agentos.abi.canonical import Json
+from agentos.abi.errors import DriverError
 from agentos.abi.syscall import Result, ToolEffect
-from agentos.drivers import confine, signals
-from agentos.drivers.guard import Guard
+from agentos.drivers import signals
+from agentos.drivers.editing import MAX_WRITE, Editor, as_known, as_meant
 from agentos.drivers.locks import LEASE_S, LONGEST_NAME, MAX_LEASE_S, MAX_TOKEN, MAX_WAIT_S
-from agentos.drivers.walk import Walk, printable
+from agentos.files import confine
+from agentos.files.guard import Guard
+from agentos.files.versions import Author, Place
+from agentos.files.walk import Walk, printable
 
 MAX_READ: Final = 256 * 1024
 """Most bytes of a file that `read` returns; the rest is cut with a notice."""
-
-MAX_WRITE: Final = 1024 * 1024
-"""Most bytes that `write` accepts, as UTF-8."""
 
 MAX_ENTRIES: Final = 1000
 """Most files that `list` names."""
@@ -54,13 +53,14 @@ MAX_PATTERN: Final = 1000
 """Longest pattern of `search`, in characters."""
 
 _CHUNK: Final = 64 * 1024
-_numbers = itertools.count()
-
-
 _PATH: Final[Mapping[str, Json]] = {
     "type": "string",
     "description": "Path inside the workspace, relative to its top, such as `inbox/mail.md`.",
     "maxLength": confine.MAX_PATH,
+}
+_CONTENT: Final[Mapping[str, Json]] = {
+    "type": "string",
+    "description": f"The whole new text of the file; at most {MAX_WRITE >> 20} MiB as UTF-8.",
 }
 _RESOURCE: Final[Mapping[str, Json]] = {
     "type": "string",
@@ -80,7 +80,26 @@ _SCHEMAS: Final[Mapping[str, tuple[str, Mapping[str, Mapping[str, Json]], tuple[
         "Write a text file of the workspace: it is made, or replaced as a whole. Missing folders are made.",
         {
             "path": _PATH,
-            "content": {"type": "string", "description": "The whole new text of the file; at most 1 MiB as UTF-8."},
+            "content": _CONTENT,
+            "expected": {
+                "type": "string",
+                "description": "To replace exactly the file that you mean: its digest, as reading it gave; `any` for whatever is "
+                "there. Without it the file is written unless somebody else has changed it since you wrote or read it.",
+                "pattern": r"^(sha256:[0-9a-f]{64}|any)$",
+            },
+        },
+        ("path", "content"),
+    ),
+    "propose": (
+        "Propose a new text for a file of the workspace. A person sees what it would change, and decides; then it is written.",
+        {
+            "path": _PATH,
+            "content": _CONTENT,
+            "expected": {
+                "type": "string",
+                "description": "To replace a file: its digest, as reading it gave. Without it only a new file is written.",
+                "pattern": r"^sha256:[0-9a-f]{64}$",
+            },
         },
         ("path", "content"),
     ),
@@ -178,6 +197,14 @@ _SCHEMAS: Final[Mapping[str, tuple[str, Mapping[str, Mapping[str, Json]], tuple[
         },
         ("name",),
     ),
+    "fire": (
+        "Fire the triggers that wait for the signal of this name.",
+        {
+            "signal": _SIGNAL,
+            "data": {"type": "string", "description": "What it says.", "maxLength": signals.LONGEST_DATA},
+        },
+        ("signal",),
+    ),
 }
 
 PRIMITIVES: Final = tuple(_SCHEMAS)
@@ -186,13 +213,16 @@ PRIMITIVES: Final = tuple(_SCHEMAS)
 LOCK_PRIMITIVES: Final = ("lock", "unlock")
 """Those that act on locks."""
 
-SIGNAL_PRIMITIVES: Final = ("wait", "signal")
+SIGNAL_PRIMITIVES: Final = ("wait", "signal", "fire")
 """Those that wait for signals and send them."""
 
 _OF_SESSIONS: Final = ("declassify", *LOCK_PRIMITIVES, *SIGNAL_PRIMITIVES)
 
 FILE_PRIMITIVES: Final = tuple(name for name in PRIMITIVES if name not in _OF_SESSIONS)
 """Those that act on files."""
+
+WRITE_PRIMITIVES: Final = ("write", "propose")
+"""Those that change files."""
 
 
 def input_schema(primitive: str) -> dict[str, Json]:
@@ -211,12 +241,12 @@ def input_schema(primitive: str) -> dict[str, Json]:
 
 
 def default_effect(primitive: str) -> ToolEffect:
-    """What `primitive` does to the world: `write`, and those that act on no file, change something; the others read.
+    """What `primitive` does to the world: those that write, and those that act on no file, change something; the others read.
 
     Raises DriverError if there is no such primitive.
     """
     _known(primitive)
-    return ToolEffect.WRITE if primitive in {"write", *_OF_SESSIONS} else ToolEffect.READ
+    return ToolEffect.WRITE if primitive in {*WRITE_PRIMITIVES, *_OF_SESSIONS} else ToolEffect.READ
 
 
 def perform(primitive: str, workspace: Path, args: Mapping[str, Json], guard: Guard) -> Result:
@@ -230,8 +260,8 @@ def perform(primitive: str, workspace: Path, args: Mapping[str, Json], guard: Gu
     path = _text(args, "path", "" if primitive in ("list", "search") else None)
     if primitive == "read":
         return read(workspace, path, guard)
-    if primitive == "write":
-        return write(workspace, path, _text(args, "content", None), guard)
+    if primitive in WRITE_PRIMITIVES:
+        return write(workspace, path, _text(args, "content", None), guard, args.get("expected"), exact=primitive == "propose")
     if primitive == "search":
         return search(workspace, _text(args, "pattern", None), path, guard)
     return listing(workspace, path, guard)
@@ -262,37 +292,14 @@ def read(workspace: Path, path: str, guard: Guard) -> Result:
     return Result(text, data)
 
 
-def write(workspace: Path, path: str, content: str, guard: Guard) -> Result:
-    """Make or replace a file as a whole: other readers see the old text or the new one. `data` is `{path, bytes, digest}`."""
-    names = _file_names(path)
-    shown = "/".join(names)
-    try:
-        body = content.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DriverError("the content is not valid Unicode", where=shown) from error
-    if len(body) > MAX_WRITE:
-        raise DriverError(
-            f"the content has {len(body)} bytes, and {MAX_WRITE} is the most", where=shown, mend="write it in several files"
-        )
-    with confine.open_folder(workspace, names[:-1], make=True) as folder:
-        mode = _replaceable(folder, names[-1], shown)
-        try:
-            with _temporary(folder, mode) as (temporary, descriptor):
-                view = memoryview(body)
-                while view:
-                    guard.check()
-                    view = view[os.write(descriptor, view[:_CHUNK]) :]
-                os.fsync(descriptor)
-                guard.commit()
-                os.rename(temporary, names[-1], src_dir_fd=folder, dst_dir_fd=folder)
-        except OSError as error:
-            raise DriverError(f"cannot be written: {error.strerror}", where=shown) from error
-        try:
-            os.fsync(folder)
-        except OSError as error:
-            raise OutcomeUnknown(f"written, but perhaps not to last: {error.strerror}", where=shown) from error
-    data: dict[str, Json] = {"path": shown, "bytes": len(body), "digest": digest(body)}
-    return Result(f"wrote {len(body)} bytes to {shown}", data)
+def write(workspace: Path, path: str, content: str, guard: Guard, expected: Json = None, *, exact: bool = False) -> Result:
+    """Make or replace a file as a whole: other readers see the old text or the new one. `data` is `{path, bytes, digest}`.
+
+    Nothing is recorded. `exact`: a file that is there is replaced only if `expected` names it. Raises FileConflict.
+    """
+    place, shown = Place("default", "session", "nobody"), printable(path)
+    may = as_meant(expected, shown) if exact else as_known("", expected, shown)
+    return Editor().write(place, workspace, path, content, Author("agent/"), guard, may)
 
 
 def search(workspace: Path, pattern: str, path: str, guard: Guard, seen: Callable[[str, bytes], None] | None = None) -> Result:
@@ -401,36 +408,3 @@ def _decode(body: bytes, *, complete: bool) -> str | None:
         return codecs.getincrementaldecoder("utf-8")().decode(body, final=complete)
     except UnicodeDecodeError:
         return None
-
-
-def _replaceable(folder: int, name: str, shown: str) -> int:
-    """The permissions for the new file: those of the regular file it replaces, else 0644. Raises DriverError for other kinds."""
-    try:
-        mode = os.lstat(name, dir_fd=folder).st_mode
-    except FileNotFoundError:
-        return 0o644
-    except OSError as error:
-        raise DriverError(f"cannot be written: {error.strerror}", where=printable(shown)) from error
-    if stat.S_ISREG(mode):
-        return stat.S_IMODE(mode) & 0o777
-    raise DriverError("stands there already and is not a regular file", where=printable(shown))
-
-
-@contextlib.contextmanager
-def _temporary(folder: int, mode: int) -> Iterator[tuple[str, int]]:
-    """A new file beside the target, gone again unless it was renamed."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    while True:
-        name = f"{confine.TEMPORARY}{os.getpid()}-{next(_numbers)}"
-        try:
-            descriptor = os.open(name, flags, mode, dir_fd=folder)
-            break
-        except FileExistsError:
-            # Left by an earlier process of the same number that was killed.
-            continue
-    try:
-        yield name, descriptor
-    finally:
-        os.close(descriptor)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=folder)

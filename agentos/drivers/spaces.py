@@ -24,16 +24,16 @@ from agentos.abi.canonical import Json, digest
 from agentos.abi.errors import DriverError
 from agentos.abi.ids import Clock, is_name
 from agentos.abi.syscall import Result
-from agentos.drivers import confine, primitives
-from agentos.drivers.guard import Guard
+from agentos.drivers import primitives
+from agentos.drivers.editing import Editor, FileConflict, as_meant, author_of, encoded
 from agentos.drivers.port import CallContext
-from agentos.drivers.walk import printable
+from agentos.files import confine
+from agentos.files.guard import Guard
+from agentos.files.versions import Look, Place, Versions
+from agentos.files.walk import printable
 
 UNTRUSTED: Final = "untrusted"
 """The label of bytes that no session is known to have written."""
-
-ANY: Final = "any"
-"""What `expected` says to replace whatever is there."""
 
 _EXPECTED: Final[Mapping[str, Json]] = {
     "type": "string",
@@ -45,8 +45,8 @@ _TURN_S: Final = 0.05
 """Seconds between two looks at the guard while somebody else writes in the same space."""
 
 
-class SpaceConflict(DriverError):
-    """The file is not the one that the caller meant. Nothing was changed; reading it again shows what is there."""
+class SpaceConflict(FileConflict):
+    """The file of a space is not the one that the caller meant. Nothing was changed; reading it again shows what is there."""
 
     code = "space.conflict"
 
@@ -89,7 +89,9 @@ class SpaceLabels(Protocol):
 class Spaces:
     """The spaces of all tenants: `<root>/<tenant>/<space>/`."""
 
-    def __init__(self, root: Path, labels: SpaceLabels, clock: Clock) -> None:
+    def __init__(self, root: Path, labels: SpaceLabels, clock: Clock, versions: Versions | None = None) -> None:
+        """Without `versions` what is written is not recorded."""
+        self._editor = Editor(versions)
         self._root = root
         self._labels = labels
         self._clock = clock
@@ -136,7 +138,7 @@ class Spaces:
                 result = primitives.listing(folder, path, guard)
                 named = {label for entry in result.data for label in self._labels.of_path(tenant, space, entry["path"])}
                 return self._carrying(result, tuple(sorted(named)))
-            case "write":
+            case "write" | "propose":
                 return self._write(folder, space, path, args, context, guard)
             case _:
                 raise DriverError(f"{primitive} acts on no space")
@@ -146,28 +148,24 @@ class Spaces:
         self._labels.close()
 
     def _write(self, folder: Path, space: str, path: str, args: Mapping[str, Json], context: CallContext, guard: Guard) -> Result:
-        content, expected = args["content"], args.get("expected")
-        names = confine.split(path)
-        shown = "/".join(names)
-        try:
-            new = digest(content.encode("utf-8"))
-        except UnicodeEncodeError as error:
-            raise DriverError("the content is not valid Unicode", where=printable(shown)) from error
-        with self._turn(context.tenant, space, guard):
-            there = _digest_of(folder, path, guard)
+        content, shown, same = str(args["content"]), "/".join(confine.split(path)), False
+        new = digest(encoded(content, shown))
+        rule = as_meant(args.get("expected"), shown, SpaceConflict)
+
+        def may(look: Look, there: str | None, fresh: str) -> None:
+            nonlocal same
             # The same bytes are what was wanted, be it that this call wrote them before a crash; only their labels can grow.
-            if there != new:
-                _meant(there, expected, shown)
-            self._labels.record(
-                context.tenant,
-                Writing(space, shown, new, context.labels, context.session, context.call, self._clock.now_ms()),
-            )
-            if there == new:
-                size = len(content.encode("utf-8"))
-                result = Result(f"{shown} holds these {size} bytes already", {"path": shown, "bytes": size, "digest": new})
-            else:
-                result = primitives.write(folder, path, content, guard)
-        return Result(f"{result.content} of the space {space}; its digest is {new}", {**result.data, "space": space})
+            same = there == fresh
+            rule(look, there, fresh)
+            writing = Writing(space, shown, new, context.labels, context.session, context.call, self._clock.now_ms())
+            self._labels.record(context.tenant, writing)
+
+        place = Place(context.tenant, "space", space)
+        with self._turn(context.tenant, space, guard):
+            result = self._editor.write(place, folder, path, content, author_of(context), guard, may)
+        words = f"{shown} holds these {result.data['bytes']} bytes already" if same else result.content
+        told = f"{words} of the space {space}; its digest is {new}"
+        return Result(told, {**result.data, "space": space}, acted=result.acted)
 
     @contextlib.contextmanager
     def _turn(self, tenant: str, space: str, guard: Guard) -> Iterator[None]:
@@ -214,37 +212,6 @@ def digest_of_file(folder: int, name: str, shown: str, check: Callable[[], None]
         except OSError as error:
             raise DriverError(f"cannot be read: {error.strerror}", where=printable(shown)) from error
     return f"sha256:{sha.hexdigest()}"
-
-
-def _digest_of(root: Path, path: str, guard: Guard) -> str | None:
-    """The digest of the file at `path`; None if there is none. Raises DriverError for what is no regular file."""
-    names = confine.split(path)
-    if not names or path.endswith("/"):
-        raise DriverError("the path names a folder, not a file", where=printable(path)[:200])
-    try:
-        with confine.open_folder(root, names[:-1]) as folder:
-            return digest_of_file(folder, names[-1], "/".join(names), guard.check)
-    except DriverError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        raise
-
-
-def _meant(there: str | None, expected: Json, shown: str) -> None:
-    """Whether the caller may put something else in the place of `there`. Raises SpaceConflict.
-
-    What is there instead is not told: it is for those to know who read it, and carry its labels.
-    """
-    where = printable(shown)
-    if expected in (ANY, there):
-        return
-    if there is None:
-        raise SpaceConflict("the file that `expected` names is not there any more", where=where, mend="see what is there: list")
-    if expected is None:
-        raise SpaceConflict(
-            "there is such a file already", where=where, mend="read it, and give its digest as `expected` to replace it"
-        )
-    raise SpaceConflict("somebody has written the file meanwhile", where=where, mend="read it again, and decide again")
 
 
 def _in_space(value: Json, name: str) -> Json:

@@ -14,15 +14,25 @@ from typing import Final
 from agentos.abi.canonical import Json
 from agentos.abi.syscall import Result
 from agentos.drivers.batching import Batching
-from agentos.drivers.delegating import delegates
-from agentos.drivers.port import CallContext, Driver, ModelProvider, ModelReply, ModelRequest, ModelSpec, ToolSpec
-from agentos.kernel import obligations
+from agentos.drivers.port import (
+    CallContext,
+    Driver,
+    ModelProvider,
+    ModelReply,
+    ModelRequest,
+    ModelSpec,
+    ToolSpec,
+    leaves,
+    starts_process,
+)
+from agentos.kernel import hands
 from agentos.kernel.admission import Ticket
 from agentos.kernel.allowance import Allowance, want_of_model
 from agentos.kernel.asking import beginning, class_of, endpoint_of
 from agentos.kernel.batched import batch_call, want_in_batch
 from agentos.kernel.budgets import Want
 from agentos.kernel.counted import Counted, Sized
+from agentos.kernel.departures import Departures, Perform
 from agentos.kernel.failures import Preempted
 from agentos.kernel.journal import Journal
 from agentos.kernel.port import Configuration
@@ -31,6 +41,7 @@ from agentos.kernel.ruling import Ruling
 from agentos.kernel.tools import offer
 from agentos.kernel.workspace import Workspaces
 from agentos.projections import context
+from agentos.sandbox.profile import standard
 
 Still = Callable[[], Awaitable[None]]
 """Returns while the session is ours; raises SequenceConflict when it may not be, LogUnavailable when that cannot be told."""
@@ -47,31 +58,45 @@ STILL_US: Final = 2_000_000
 class Acts:
     """Makes the acts of calls."""
 
-    def __init__(self, drivers: Driver, models: ModelProvider, workspaces: Workspaces, batches: Batching | None = None) -> None:
+    def __init__(
+        self, drivers: Driver, models: ModelProvider, workspaces: Workspaces, now_us: Callable[[], int], batches: Batching | None
+    ) -> None:
+        """`now_us` is a clock in microseconds of which only differences mean something."""
         self.batches = batches
         self._drivers = drivers
         self._models = models
         self._workspaces = workspaces
+        self._now_us = now_us
         self._counted = Counted()
 
-    @property
-    def profiles(self) -> frozenset[str]:
-        """The sandbox profiles that tools can be called inside of."""
-        return self._drivers.profiles
-
-    def of_tool(self, journal: Journal, configuration: Configuration, tool: ToolSpec, call: str) -> Act:
-        """The act of a tool call."""
+    def of_tool(self, journal: Journal, configuration: Configuration, tool: ToolSpec, call: str, net: Perform) -> Act:
+        """The act of a tool call. `net` takes what leaves for it through the gate."""
         own = class_of(journal.state, configuration)
 
         async def act(ruling: Ruling, still: Still, allowance: Allowance) -> Result:
-            folder = self._workspaces.path(journal.tenant, journal.session)
-            box, state = obligations.sandbox(ruling), journal.state
-            labels = tuple(sorted(state.labels))
-            place = CallContext(journal.tenant, journal.session, call, folder, box, still, state.agent, own, labels)
-            if delegates(tool):
-                decided = (journal.decided.seq, journal.decided.hash)
-                place = replace(place, children=tuple(state.delegations.get(call, ())), decided=decided)
-            return await self._drivers.call(allowance.bounded(tool), ruling.args, place)
+            state, decided = journal.state, journal.decisions[call]
+            place = CallContext(
+                tenant=journal.tenant,
+                session=journal.session,
+                call=call,
+                workspace=self._workspaces.path(journal.tenant, journal.session),
+                profile=hands.profile(hands.sandbox_name(tool, state.agent, configuration, ruling), configuration) or standard(),
+                still=still,
+                agent=state.agent,
+                priority=own,
+                labels=tuple(sorted(state.labels)),
+                children=tuple(state.delegations.get(call, ())),
+                decided=(decided.seq, decided.hash),
+                secrets=hands.secrets(tool, configuration) if tool.credentials else {},
+            )
+            bounded = allowance.bounded(tool)
+            if not leaves(tool, place.profile):
+                return await self._drivers.call(bounded, ruling.args, place)
+            about: dict[str, Json] = {"call": call, "tool": tool.name}
+            if starts_process(tool):
+                about["sandbox"] = place.profile.name
+            async with Departures(net, decided.seq, about) as departures:
+                return await self._drivers.call(bounded, ruling.args, replace(place, net=departures))
 
         return act
 
@@ -98,11 +123,11 @@ class Acts:
             try:
                 async with allowance.in_time():
                     if ticket is None:
-                        reply = await self._models.complete(spec, request)
+                        reply = await self._models.complete(spec, request, lambda _: allowance.began(self._now_us()))
                     elif ticket.batched and self.batches is not None:
                         reply = await self.batches.ask(batch_call(state, configuration, model, request, still))
                     else:
-                        reply = await self._stoppable(spec, request, ticket)
+                        reply = await self._stoppable(spec, request, ticket, allowance)
                 allowance.saw(reply.input_tokens, reply.output_tokens)
             finally:
                 if ticket is not None:
@@ -121,11 +146,16 @@ class Acts:
 
         return ask, want
 
-    async def _stoppable(self, model: ModelSpec, request: ModelRequest, ticket: Ticket) -> ModelReply:
+    async def _stoppable(self, model: ModelSpec, request: ModelRequest, ticket: Ticket, allowance: Allowance) -> ModelReply:
         """Ask the model, until `ticket` is stopped. Raises Preempted then, with what it has said so far."""
         heard: list[str] = []
+
+        def hear(text: str) -> None:
+            allowance.began(self._now_us())
+            heard.append(text)
+
         ticket.begun = True
-        asked = asyncio.ensure_future(self._models.complete(model, request, heard.append))
+        asked = asyncio.ensure_future(self._models.complete(model, request, hear))
         try:
             await asyncio.wait((asked, ticket.stop), return_when=asyncio.FIRST_COMPLETED)
         finally:

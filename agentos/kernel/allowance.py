@@ -26,8 +26,9 @@ MODEL_MS: Final = 600_000
 
 
 def is_timeless(tool: ToolSpec) -> bool:
-    """Whether the time of a call is not charged: it only waits for others, who pay for theirs, or to be told something."""
-    return delegates(tool) or tool.driver.get("builtin", {}).get("primitive") == "wait"
+    """Whether the time of a call is not charged: it only waits for others, who pay for theirs, or to be told something;
+    or it is part of another call, whose time is charged."""
+    return delegates(tool) or "net" in tool.driver or tool.driver.get("builtin", {}).get("primitive") == "wait"
 
 
 def want_of_tool(tool: ToolSpec, args: Mapping[str, Json]) -> Want:
@@ -53,6 +54,9 @@ class Allowance:
     """The call went out, and nobody can say what it used: unless its tokens are known, all that were reserved count."""
     timeless: bool = False
     """Whether the time that it takes is not charged, and not bounded: it waits in a batch, for others, or for a signal."""
+
+    began_us: int | None = None
+    """When a model said its first words, on the clock that its call is timed by; None: not yet."""
 
     @property
     def output(self) -> int | None:
@@ -83,6 +87,16 @@ class Allowance:
         except DriverError as error:
             self.lost = self.lost or error.answered
             raise
+
+    def began(self, now_us: int) -> None:
+        """Note that a model has said something."""
+        if self.began_us is None:
+            self.began_us = now_us
+
+    def told(self, started_us: int, now_us: int) -> dict[str, Json]:
+        """The fields of the record of an outcome that time and use come to: `duration_us`, `first_us`, and those of `spent`."""
+        first = {} if self.began_us is None else {"first_us": max(0, self.began_us - started_us)}
+        return {"duration_us": now_us - started_us, **first, **self.spent(now_us - started_us)}
 
     def saw(self, input_tokens: int, output_tokens: int) -> None:
         """Note what the model has used, as it says itself; counts that no reply has are worth nothing."""

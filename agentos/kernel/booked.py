@@ -24,7 +24,7 @@ from agentos.abi import event as ev
 from agentos.abi.canonical import Json
 from agentos.abi.errors import ChainBroken
 from agentos.abi.event import Event, rfc3339
-from agentos.abi.syscall import MODEL_CALL
+from agentos.abi.syscall import PSEUDO
 from agentos.scheduler.budget import UNITS, Account, Ledger, Reservation
 
 DEFAULT_PROGRAM: Final = "default"
@@ -193,7 +193,7 @@ def reserved_in(told: Told) -> tuple[Payer, dict[str, int]]:
     attributes = told.attributes
     body = _object(told, "reserved")
     if body is None:
-        body = {"calls": 0 if attributes.get("tool") == MODEL_CALL else 1}
+        body = {"calls": 0 if attributes.get("tool") in PSEUDO else 1}
     lineage = str(body.get("lineage", ""))
     payer = Payer(
         told.session,

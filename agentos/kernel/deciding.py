@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
-from agentos.abi.canonical import Json
+from agentos.abi.canonical import Json, digest_of
 from agentos.abi.decision import Decision, Verdict, deny
 from agentos.abi.ids import derived_id
-from agentos.abi.syscall import MODEL_CALL, Syscall, ToolEffect
+from agentos.abi.syscall import NET_REQUEST, PSEUDO, Result, Syscall, ToolEffect
 from agentos.drivers.delegating import Terms, delegates
 from agentos.drivers.port import ToolSpec
-from agentos.kernel import booked, consent, obligations
-from agentos.kernel.acts import Act
+from agentos.kernel import booked, consent, hands, obligations
+from agentos.kernel.acts import Act, Still
+from agentos.kernel.allowance import Allowance
 from agentos.kernel.budgets import RULE, Budgets, Held, Refused, Want, is_budgeted
 from agentos.kernel.charges import CHARGED, NOTHING, Charges, Payer, Receipt
+from agentos.kernel.departures import REQUEST, Go
 from agentos.kernel.journal import Journal
 from agentos.kernel.line import Place
 from agentos.kernel.lineage import paying_with
@@ -57,6 +59,24 @@ class Request:
             self.place.begins(self.syscall.call, labels)
 
 
+def departing(call: str, args: dict[str, Json], go: Go) -> Request:
+    """A request that leaves, on its way to policy (`kernel.departures`)."""
+
+    async def act(_ruling: Ruling, _still: Still, _allowance: Allowance) -> Result:
+        return await go()
+
+    return Request(
+        Syscall(call, NET_REQUEST, args),
+        ToolEffect.EXTERNAL,
+        digest_of(args),
+        once=False,
+        check=lambda _: "a request is made as it is, or not at all",
+        act=act,
+        want=lambda _: Want(),
+        spec=REQUEST,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Deal:
     """What holds for a call, what it was charged, and what is held for it (None: its tenant declares no budget)."""
@@ -67,12 +87,11 @@ class Deal:
 
 
 class Deciding:
-    """Decides calls. `profiles` gives the sandboxes that tools can be called inside of."""
+    """Decides calls."""
 
-    def __init__(self, charges: Charges, budgets: Budgets, profiles: Callable[[], Collection[str]]) -> None:
+    def __init__(self, charges: Charges, budgets: Budgets) -> None:
         self._charges = charges
         self._budgets = budgets
-        self._profiles = profiles
 
     async def decide(self, journal: Journal, configuration: Configuration, request: Request, data: dict[str, Json]) -> Deal:
         """What holds for the call. `data` gets arguments and spent grants of the last question."""
@@ -123,11 +142,12 @@ class Deciding:
 
         while True:
             ruling = await rule(decide, request.syscall.args, request.args_digest, request.check)
-            if data["tool"] == MODEL_CALL and ruling.decision.effect is Verdict.ASK:
-                ruling = obligations.unasked(ruling)
+            if data["tool"] in PSEUDO and ruling.decision.effect is Verdict.ASK:
+                ruling = obligations.unasked(ruling, data["tool"])
             if ruling.obliged("sandbox", "redact", "mask") and ruling.decision.effect in {Verdict.ALLOW, Verdict.ASK}:
-                # A model is asked over its endpoint, which no sandbox of ours is around.
-                ruling = obligations.feasible(ruling, data["tool"], () if data["tool"] == MODEL_CALL else self._profiles())
+                ruling = obligations.feasible(ruling, data["tool"], _boxes(request, configuration))
+            if ruling.decision.effect in {Verdict.ALLOW, Verdict.ASK}:
+                ruling = hands.settled(ruling, request.spec, state.agent, configuration)
             receipt = NOTHING
             if ruling.decision.effect is Verdict.ALLOW and ruling.obliged(*CHARGED):
                 payer = Payer(journal.tenant, journal.session, state.agent, data["call"])
@@ -185,6 +205,8 @@ def told(journal: Journal, configuration: Configuration, request: Request, deal:
         body["charged"] = [dict(entry) for entry in deal.receipt.charged]
     if deal.held is not None:
         body["reserved"] = deal.held.told()
+    if ruling.decision.effect is Verdict.ALLOW:
+        body |= hands.told(ruling, request.spec, journal.state.agent, configuration)
     if delegates(request.spec) and ruling.decision.effect is Verdict.ALLOW:
         body["children"] = _children(journal, request, ruling, now)
     if ruling.decision.effect is Verdict.ALLOW and consent.APPROVED in ruling.decision.rules:
@@ -192,6 +214,14 @@ def told(journal: Journal, configuration: Configuration, request: Request, deal:
         given = consent.counting(journal.state, syscall.call, syscall.tool, ruling.args_digest, policy, now)
         body["approvals"] = consent.relied_on(given, ruling.decision)
     return body
+
+
+def _boxes(request: Request, configuration: Configuration) -> Collection[str]:
+    """The sandboxes that the call can be made in. A request that leaves is made from the one that its call works in; a model is
+    asked over its endpoint, which no sandbox of ours is around."""
+    if request.syscall.tool == NET_REQUEST:
+        return {str(request.syscall.args.get("sandbox", ""))}
+    return hands.able(request.spec, configuration)
 
 
 def _children(journal: Journal, request: Request, ruling: Ruling, now: int) -> list[str]:

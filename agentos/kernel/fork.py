@@ -23,9 +23,9 @@ from agentos.abi.errors import ChainBroken, NotFound, PayloadErased, TooLarge, U
 from agentos.abi.event import Event, rfc3339
 from agentos.abi.ids import Clock
 from agentos.abi.syscall import MODEL_CALL
-from agentos.drivers.guard import Guard
 from agentos.eventlog.port import EventLog
 from agentos.eventlog.subject import session_subject
+from agentos.files.guard import Guard
 from agentos.kernel.port import AgentSpec, Configuration, ConfigurationSource
 from agentos.kernel.provenance import outcome_labels, place_holds
 from agentos.kernel.sessions import Sessions

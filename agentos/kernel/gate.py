@@ -28,19 +28,21 @@ from agentos.abi.errors import (
     TooLarge,
     Unavailable,
 )
-from agentos.abi.syscall import MODEL_CALL, Result, Syscall, ToolEffect
+from agentos.abi.syscall import MODEL_CALL, PSEUDO, Result, Syscall, ToolEffect
 from agentos.drivers.batching import Batching
 from agentos.drivers.port import Driver, ModelProvider, ToolSpec
 from agentos.drivers.signals import consumed_by
-from agentos.kernel import consent, failures, obligations
+from agentos.kernel import consent, failures, hands, obligations
 from agentos.kernel.acts import STILL_US, Acts, Still
 from agentos.kernel.admission import Ticket
 from agentos.kernel.allowance import Allowance, is_timeless, want_of_tool
 from agentos.kernel.batched import price_in_batch
 from agentos.kernel.budgets import FREE, Budgets, no_history
 from agentos.kernel.charges import Charges
-from agentos.kernel.deciding import Deal, Deciding, Request, told
+from agentos.kernel.deciding import Deal, Deciding, Request, departing, told
+from agentos.kernel.departures import Go
 from agentos.kernel.freeze import Freezes, not_begun
+from agentos.kernel.hands import NO_HANDS
 from agentos.kernel.journal import Heard, Journal
 from agentos.kernel.line import Place
 from agentos.kernel.port import Configuration, Tenure, Timer
@@ -84,14 +86,14 @@ class Gate:
 
         `batches` None: every model call is asked by itself.
         """
-        self._acts = Acts(drivers, models, workspaces, batches)
+        self._acts = Acts(drivers, models, workspaces, timer.monotonic_us, batches)
         self.batches = batches
         self.freezes = freezes or Freezes()
         self._reconciler = Reconciler(drivers, workspaces)
         self._timer = timer
         self.budgets = budgets or Budgets(no_history)
         self.hear: Heard = self.budgets.hear
-        self._deciding = Deciding(charges, self.budgets, lambda: self._acts.profiles)
+        self._deciding = Deciding(charges, self.budgets)
         self.tenure: Tenure = tenure or Alone()
         """Whether this runtime serves; by itself it is alone."""
 
@@ -126,13 +128,14 @@ class Gate:
         problem = _too_large(len(arguments)) or fits(syscall.args)
         if problem is not None:
             return await self._refuse(journal, configuration, syscall, problem)
+        net = partial(self._perform_net, journal, configuration)
         request = Request(
             syscall,
             tool.effect,
             args_digest,
             once=not repeatable(tool),
             check=lambda args: _too_large(len(canonical(args))) or fits(args),
-            act=self._acts.of_tool(journal, configuration, tool, syscall.call),
+            act=self._acts.of_tool(journal, configuration, tool, syscall.call, net),
             want=lambda ruling: want_of_tool(tool, ruling.args),
             spec=tool,
             declassifies=tool.driver.get("builtin", {}).get("primitive") == "declassify",
@@ -170,6 +173,12 @@ class Gate:
         )
         return await self._decide_and_act(journal, configuration, request)
 
+    async def _perform_net(
+        self, journal: Journal, configuration: Configuration, call: str, args: dict[str, Json], go: Go
+    ) -> Call:
+        """Take a request that leaves for another call through the gate; see `departures.Perform`."""
+        return await self._decide_and_act(journal, configuration, departing(call, args, go))
+
     async def settle(self, journal: Journal, configuration: Configuration) -> None:
         """After a crash: finish what a decision began.
 
@@ -189,7 +198,7 @@ class Gate:
             if call.step is not Step.ALLOWED or call.call in journal.state.held:
                 continue
             tool = configuration.tools.get(call.tool)
-            if call.tool == MODEL_CALL or tool is None or not repeatable(tool):
+            if call.tool in PSEUDO or tool is None or not repeatable(tool):
                 await self._lose(journal, configuration, call, tool)
 
     async def reconcile(self, journal: Journal, configuration: Configuration) -> None:
@@ -297,8 +306,8 @@ class Gate:
         call = request.syscall.call
         known = journal.state.calls.get(call)
         if known is not None and known.step is Step.ALLOWED and not repeats:
-            if request.spec is None:
-                await self._record(journal, configuration, ev.SYSCALL_FAILED, not_begun(call, MODEL_CALL))
+            if request.syscall.tool in PSEUDO:
+                await self._record(journal, configuration, ev.SYSCALL_FAILED, not_begun(call, request.syscall.tool))
                 return journal.state.calls[call]
             self.freezes.hold_back(journal, call)
         self.freezes.check(journal.state, configuration)
@@ -338,19 +347,18 @@ class Gate:
         started, labels = self._timer.monotonic_us(), labels_field(request.spec, ruling.args, journal.state.labelled)
 
         def outcome(**fields: Json) -> dict[str, Json]:
-            duration = self._timer.monotonic_us() - started
-            return {"call": call, "tool": tool, "duration_us": duration, **allowance.spent(duration), **fields}
+            return {"call": call, "tool": tool, **allowance.told(started, self._timer.monotonic_us()), **fields}
 
-        async def failed(error: dict[str, Json]) -> None:
-            await self._record(journal, configuration, ev.SYSCALL_FAILED, outcome(error=error, **labels))
+        async def failed(error: dict[str, Json], acted: Mapping[str, Json] = NO_HANDS) -> None:
+            await self._record(journal, configuration, ev.SYSCALL_FAILED, outcome(error=error, **labels, **acted))
 
-        async def lost(error: dict[str, Json]) -> None:
+        async def lost(error: dict[str, Json], acted: Mapping[str, Json] = NO_HANDS) -> None:
             allowance.lost = True
             if request.once:
-                spent = allowance.spent(self._timer.monotonic_us() - started)
-                await self._record(journal, configuration, ev.SYSCALL_UNKNOWN, {"call": call, "tool": tool, **spent, **labels})
+                told = {**allowance.spent(self._timer.monotonic_us() - started), **labels, **acted}
+                await self._record(journal, configuration, ev.SYSCALL_UNKNOWN, {"call": call, "tool": tool, **told})
             else:
-                await failed(error)
+                await failed(error, acted)
 
         request.begins(labels.get("labels", ()))
         try:
@@ -360,16 +368,16 @@ class Gate:
             size = len(canonical({"data": data}))  # as deep as it will stand in the event
         except asyncio.CancelledError:
             # Who only waits goes on with that when the same call is made again; so do the children of a delegation.
-            if not allowance.timeless or request.spec is None:
+            if not allowance.timeless or tool in PSEUDO:
                 await lost({"code": "cancelled", "message": "stopped before it had finished"})
             raise
         except (Displaced, Frozen, LogUnavailable, SequenceConflict):
             raise  # it was still being prepared, and did not go out: the session is not ours any more, or nobody can tell
         except OutcomeUnknown as error:
-            await lost(failures.told(error, ruling.in_result))
+            await lost(failures.told(error, ruling.in_result), hands.acted(error.acted))
             await self.reconcile(journal, configuration)
         except (DriverError, NotCanonical) as error:
-            await failed(failures.told(error, ruling.in_result))
+            await failed(failures.told(error, ruling.in_result), hands.acted(getattr(error, "acted", NO_HANDS)))
         except Exception:
             # A driver that breaks its contract: what it did is as unknown as after a crash. The session fails of it, visibly.
             await lost({"code": "internal", "message": "the driver failed in an unexpected way"})
@@ -392,12 +400,8 @@ class Gate:
 
     async def _refuse(self, journal: Journal, configuration: Configuration, syscall: Syscall, message: str) -> Call:
         text = json.dumps(syscall.args, ensure_ascii=True, default=str)[:4096]
-        data: dict[str, Json] = {
-            "call": syscall.call,
-            "tool": syscall.tool[:128],
-            "args_text": text,
-            "error": {"code": "refused", "message": message},
-        }
+        error = {"code": "refused", "message": message}
+        data: dict[str, Json] = {"call": syscall.call, "tool": syscall.tool[:128], "args_text": text, "error": error}
         await self._record(journal, configuration, ev.SYSCALL_REFUSED, data, actor=f"agent/{journal.state.agent}")
         return journal.state.calls[syscall.call]
 
@@ -416,7 +420,7 @@ class Gate:
 def _kept(result: Result, request: Request, ruling: Ruling) -> dict[str, Json]:
     """What a `finished` event says of a result. Raises NotCanonical for one that cannot be told."""
     kept, redacted = obligations.withhold(result, ruling.in_result)
-    body: dict[str, Json] = {"result": kept.to_dict()}
+    body: dict[str, Json] = {"result": kept.to_dict(), **hands.acted(result.acted)}
     if redacted:
         body["redacted"] = redacted
     if (signal := consumed_by(request.spec, result)) is not None:
@@ -436,8 +440,7 @@ def _allowance(configuration: Configuration, request: Request, deal: Deal) -> Al
 
 
 def _allowed(state: SessionState, call: str) -> bool:
-    known = state.calls.get(call)
-    return known is not None and known.step is Step.ALLOWED
+    return (known := state.calls.get(call)) is not None and known.step is Step.ALLOWED
 
 
 def _too_large(size: int) -> str | None:

@@ -24,10 +24,10 @@ from typing import Final, Protocol
 from agentos.abi.canonical import Json
 from agentos.abi.errors import DriverError, UsageError
 from agentos.abi.event import Event
-from agentos.drivers import confine
 from agentos.drivers.delegating import MAX_EVENTS, Ended, Task, Terms
 from agentos.eventlog.port import EventLog
 from agentos.eventlog.subject import session_subject
+from agentos.files import confine
 from agentos.kernel.port import Configuration
 from agentos.kernel.provenance import holds
 from agentos.kernel.receiving import Handover

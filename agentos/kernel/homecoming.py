@@ -25,10 +25,10 @@ from pathlib import Path
 
 from agentos.abi.canonical import digest
 from agentos.abi.errors import AgentOSError, DriverError, NotFound, UsageError
-from agentos.abi.syscall import MODEL_CALL
-from agentos.drivers import confine
+from agentos.abi.syscall import PSEUDO
 from agentos.drivers.delegating import FOLDER, Ended, delegates, is_cut, place
-from agentos.drivers.guard import Guard
+from agentos.files import confine, ownership
+from agentos.files.guard import Guard
 from agentos.kernel.handover import MAX_BYTES, MAX_FILES, output_of
 from agentos.kernel.port import ConfigurationSource
 from agentos.kernel.workspace import InputFile, Workspaces
@@ -73,7 +73,7 @@ class Homecoming:
         except NotFound:
             spec = None
         # A tool that is not declared any more may have been one that delegates.
-        if tool == MODEL_CALL or not (spec is None or delegates(spec)):
+        if tool in PSEUDO or not (spec is None or delegates(spec)):
             return
         root = self._workspaces.path(tenant, parent)
         aside = f"{confine.TEMPORARY}aside-{call}"
@@ -147,6 +147,7 @@ def _write(folder: int, name: str, content: bytes) -> None:
     """Make a file that is not there. Raises OSError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(name, flags, 0o644, dir_fd=folder), "wb") as file:
+        ownership.give(file.fileno(), folder)
         file.write(content)
 
 

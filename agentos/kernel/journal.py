@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from typing import Final
 
 from agentos.abi.attributes import SESSION_LEVEL, attributes_of, session_attributes, trace_of
 from agentos.abi.canonical import Json
 from agentos.abi.chain import Head, follow
 from agentos.abi.errors import ChainBroken, Conflict, LogUnavailable, NotFound, PayloadErased, SequenceConflict
-from agentos.abi.event import SYSCALL_DECIDED, Event
+from agentos.abi.event import SYSCALL_DECIDED, SYSCALL_FAILED, SYSCALL_FINISHED, SYSCALL_UNKNOWN, Event
 from agentos.abi.ids import Clock, Random
 from agentos.abi.record import SALT_BYTES
 from agentos.eventlog.port import EventLog, Message, Stored
@@ -24,6 +25,8 @@ from agentos.eventlog.subject import session_subject
 from agentos.kernel.port import Configuration
 from agentos.kernel.snapshot import Snapshots, Standing
 from agentos.projections.session import SessionState, fold
+
+_OUTCOMES: Final = frozenset({SYSCALL_FINISHED, SYSCALL_FAILED, SYSCALL_UNKNOWN})
 
 Heard = Callable[[Event], None]
 """Who is told of events as they are recorded."""
@@ -49,8 +52,8 @@ class Journal:
         self.stale = False
         """Whether the log may hold more than `state`: an append failed without telling, or somebody else has written."""
         self.head = Head.empty()
-        self.decided = Head.empty()
-        """The last decision about a call that was recorded here."""
+        self.decisions: dict[str, Head] = {}
+        """The decisions about calls without an outcome that were recorded here, by call."""
         self.state = SessionState(id=session, tenant=tenant)
         self._of_session: dict[str, str | int] = {}
         self.heard: Heard | None = None
@@ -184,7 +187,9 @@ class Journal:
             self._of_session = of_session
             self.head = event.head(stored)
             if kind == SYSCALL_DECIDED:
-                self.decided = self.head
+                self.decisions[data["call"]] = self.head
+            elif kind in _OUTCOMES:
+                self.decisions.pop(data["call"], None)
             self._take(event)
             self._keep()
             if self.heard is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from agentos.abi import event as ev
 from agentos.abi.canonical import Json, NotCanonical, canonical
 from agentos.abi.errors import Conflict, NotFound, UsageError
-from agentos.abi.syscall import MODEL_CALL
+from agentos.abi.syscall import MODEL_CALL, NET_REQUEST, PSEUDO
 from agentos.drivers.port import Outcome
 from agentos.kernel.gate import MAX_OUTCOME, Gate
 from agentos.kernel.port import Configuration, ConfigurationSource
@@ -95,13 +95,15 @@ def _unknown(state: SessionState, name: str) -> Call:
     """The call that is to be settled. Raises NotFound or Conflict."""
     call = state.calls.get(name)
     if call is None:
-        lost = [one.call for one in state.calls.values() if one.step is Step.UNKNOWN and one.tool != MODEL_CALL]
+        lost = [one.call for one in state.calls.values() if one.step is Step.UNKNOWN and one.tool not in PSEUDO]
         raise NotFound(
             f"session {state.id} has no call {name[:128]}",
             mend=f"calls whose outcome is unknown: {', '.join(lost[:10]) or 'none'}",
         )
     if call.step is not Step.UNKNOWN:
         raise Conflict(f"call {name} is {call.step}: only one whose outcome is unknown is reconciled")
+    if call.tool == NET_REQUEST:
+        raise Conflict(f"{name} is a request that left for another call: settle that one")
     if call.tool == MODEL_CALL:
         raise Conflict(f"{name} is a call of the model: it is made again by itself, and there is nothing to find out")
     return call

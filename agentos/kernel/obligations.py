@@ -12,7 +12,7 @@ from typing import Final
 from agentos.abi.canonical import Json, NotCanonical, canonical, parse_strict
 from agentos.abi.decision import parse_decision
 from agentos.abi.obligation import REDACTED, Obligation, parse_obligation
-from agentos.abi.syscall import MODEL_CALL, Result
+from agentos.abi.syscall import MODEL_CALL, NET_REQUEST, Result
 from agentos.kernel.rewrite import rewrite
 from agentos.kernel.ruling import Ruling
 from agentos.projections.session import Call, ObligedCall
@@ -38,14 +38,21 @@ def feasible(ruling: Ruling, tool: str, profiles: Collection[str]) -> Ruling:
     return ruling
 
 
-def unasked(ruling: Ruling) -> Ruling:
-    """The ruling about a call of the model that policy asks people about, denied.
+_UNASKED: Final = {
+    MODEL_CALL: ("kernel.model-ask", "a call of the model cannot wait for a person; let the rule deny it or ask about the tools"),
+    NET_REQUEST: ("kernel.net-ask", "a request that leaves cannot wait for a person; let the rule deny it or ask about the tool"),
+}
 
-    Each try is another call with another digest of its input, so that no yes would ever be about the one that is made.
+
+def unasked(ruling: Ruling, tool: str) -> Ruling:
+    """The ruling about a call that no person can be asked about, denied.
+
+    Each try of a model call is another call with another digest of its input, so that no yes would ever be about the one that is
+    made; and whoever makes a request waits for its answer, not for a person's.
     """
-    reason = "a call of the model cannot wait for a person; let the rule deny it or ask about the tools"
+    rule, reason = _UNASKED[tool]
     denied = ruling.denied("ask", reason)
-    return replace(denied, decision=replace(denied.decision, rules=("kernel.model-ask",)))
+    return replace(denied, decision=replace(denied.decision, rules=(rule,)))
 
 
 def sandbox(ruling: Ruling) -> str | None:

@@ -12,9 +12,11 @@ from typing import Protocol
 from agentos.abi.canonical import Json
 from agentos.abi.decision import Decision
 from agentos.abi.ids import Clock
+from agentos.credentials.reference import SecretRef
 from agentos.drivers.port import ModelSpec, ToolSpec
 from agentos.kernel.firing import TriggerSpec
 from agentos.kernel.standing import StandingSpec
+from agentos.sandbox.profile import Profile
 from agentos.scheduler.declared import STANDARD, Arbitration
 
 
@@ -83,6 +85,8 @@ class AgentSpec:
     """Whether turns of its sessions that are likelier to fail go first among those that are due at the same time."""
     standing: StandingSpec | None = None
     """How it is kept alive; None: it runs when it is told to."""
+    sandbox: str | None = None
+    """The Sandbox of processes of its tools that name none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,12 @@ class Configuration:
     """By name, those for daemons of the runtime among them."""
     arbitration: Arbitration = field(default_factory=Arbitration, hash=False)
     """Endpoints, classes, weights and budgets."""
+    sandboxes: Mapping[str, Profile] = field(default_factory=dict, hash=False)
+    """Those that are declared, by name."""
+    secrets: Mapping[str, SecretRef] = field(default_factory=dict, hash=False)
+    """By name; references, no values."""
+    spaces: frozenset[str] = frozenset()
+    """The names of its shared spaces."""
     lock_victim: str = "requester"
     """Who of those that wait for each other over locks is told so: one of `kernel.waiting.Victim`."""
 

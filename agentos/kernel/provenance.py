@@ -2,8 +2,8 @@
 
 What it touches is told by the paths that its arguments name. Meant to say too much rather than too little: a folder stands for
 all that is below it, a path that is left out or makes no sense for the whole workspace. The workspace is the home and the working
-directory of an MCP server, so its tools may read all of it: they touch every input file, unless `workspaceArgs` are declared.
-With these the operator says what the tool reads, and is believed.
+directory of a process that a tool starts, so it may read all of it: its tools touch every input file, unless `workspaceArgs` are
+declared. With these the operator says what the tool reads, and is believed.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import DriverError
-from agentos.drivers import confine
 from agentos.drivers.port import ToolSpec
 from agentos.drivers.primitives import FILE_PRIMITIVES
 from agentos.drivers.spaces import space_of
+from agentos.files import confine
 
 
 def input_labels(tool: ToolSpec, args: Mapping[str, Json], inputs: Sequence[Mapping[str, Json]]) -> tuple[str, ...]:
@@ -53,8 +53,8 @@ def holds(above: str, path: str) -> bool:
 def _paths(tool: ToolSpec, args: Mapping[str, Json]) -> Iterator[Json]:
     if tool.driver.get("builtin", {}).get("primitive") in FILE_PRIMITIVES and space_of(tool.driver) is None:
         yield args.get("path")
-    server = tool.driver.get("mcp")
-    if server is None:
+    server = tool.driver.get("mcp", tool.driver.get("exec"))
+    if server is None or "url" in server.get("server", {}):
         return
     declared = server.get("workspaceArgs") or ()
     if not declared:

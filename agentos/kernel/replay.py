@@ -23,7 +23,7 @@ from agentos.abi.chain import Head, follow
 from agentos.abi.decision import Verdict
 from agentos.abi.errors import ChainBroken, Conflict, PayloadErased
 from agentos.abi.event import Event
-from agentos.abi.syscall import MODEL_CALL
+from agentos.abi.syscall import MODEL_CALL, NET_REQUEST
 from agentos.kernel.port import HarnessSilent, Spawner
 from agentos.kernel.serving import Leave, serve
 from agentos.kernel.turn import view
@@ -143,7 +143,10 @@ async def replay(events: Sequence[Event], spawner: Spawner) -> Replayed:
         again.difference = Difference(again.at, f"state {recorded}", f"state {reached}")
     inherited = fold_all(events[:1])  # of a fork: what it did not do itself
     models = again.state.model_calls - inherited.model_calls
-    tools = len(again.state.calls) - len(inherited.calls) - models
+    left = sum(call.tool == NET_REQUEST for call in again.state.calls.values()) - sum(
+        call.tool == NET_REQUEST for call in inherited.calls.values()
+    )
+    tools = len(again.state.calls) - len(inherited.calls) - models - left
     return Replayed(again.session, again.at, models, tools, harnesses, reached, recorded, again.difference)
 
 
@@ -168,7 +171,7 @@ class _Again:
     def goes_on(self) -> bool:
         """Take in what happened to the session; return whether a harness is needed for what comes then."""
         while self.difference is None and self.at < len(self._events):
-            if self._events[self.at].type not in PROPOSALS:
+            if not _proposes(self._events[self.at]):
                 self._fold()
             elif self.state.state is State.RUNNING:
                 return True
@@ -272,7 +275,7 @@ class _Again:
         """The next event that a request led to, once everything before it is taken in."""
         while self.at < len(self._events):
             event = self._events[self.at]
-            if event.type in PROPOSALS:
+            if _proposes(event):
                 return event
             self._happens()
         raise self._goes(Leave(rpc.PARKED, "the log ends here"))
@@ -291,7 +294,7 @@ class _Again:
             if self.at == len(self._events):
                 raise self._goes(Leave(rpc.PARKED, "the log ends here"))
             event = self._events[self.at]
-            if event.type in PROPOSALS:
+            if _proposes(event):
                 if event.data.get("call") == name:
                     # It waited, for a lock or for children, and its session gave its place up: a fresh harness proposed it again.
                     raise self._goes(Leave(rpc.PARKED, "the session had left its place"))
@@ -340,6 +343,11 @@ class _Again:
         self._gone = self._gone or leave
         self._moved.set()
         return leave
+
+
+def _proposes(event: Event) -> bool:
+    """Whether a harness led to it. Requests that left for a call are the doing of its driver, and are taken as recorded."""
+    return event.type in PROPOSALS and event.data.get("tool") != NET_REQUEST
 
 
 def _digest(args: Json) -> str:

@@ -13,6 +13,7 @@ from typing import Final, TypeGuard
 from agentos.abi.canonical import Json, NotCanonical, canonical
 from agentos.abi.errors import DriverError
 from agentos.drivers.port import ModelReply
+from agentos.kernel.departures import NET_IDS
 
 MODEL_IDS: Final = "model-"
 """How the ids of the kernel's own model calls begin."""
@@ -23,7 +24,7 @@ MAX_TOKENS: Final = 1_000_000_000
 UNREADABLE: Final = "agentos.unreadable"
 """Key under which arguments that have no canonical form (an integer beyond 2^53, …) are kept as text; such a call is refused."""
 
-_CALL_ID: Final = re.compile(rf"(?!{MODEL_IDS})[A-Za-z0-9_-]{{1,64}}", re.ASCII)
+_CALL_ID: Final = re.compile(rf"(?!{MODEL_IDS}|{NET_IDS})[A-Za-z0-9_-]{{1,64}}", re.ASCII)
 """What may name a call. Ids stand in headers, which are shown when payloads are not, so they have no room for words."""
 
 _COUNTED: Final = re.compile(r"[a-z]{1,8}-?[0-9]{1,9}", re.ASCII)

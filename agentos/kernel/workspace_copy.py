@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from agentos.abi.errors import AgentOSError, DriverError, UsageError
-from agentos.drivers import confine
-from agentos.drivers.guard import Guard
+from agentos.files import confine
+from agentos.files.guard import Guard
 from agentos.kernel.workspace import MAX_FILES, InputFile
 
 MAX_COPIED: Final = 4 * 1024**3

@@ -10,16 +10,12 @@ from agentos.abi.canonical import Json
 from agentos.abi.event import parse_rfc3339
 from agentos.abi.ids import DEFAULT_TENANT
 from agentos.abi.retention import FLOORS, days_kept
-from agentos.abi.syscall import MODEL_CALL, ToolEffect
-from agentos.drivers.delegating import MAX_TASKS, Mode
-from agentos.drivers.primitives import FILE_PRIMITIVES, default_effect
-from agentos.manifests.fault import Path, Problem, closest, listed, shown
-from agentos.manifests.inputschema import check_input_schema
+from agentos.manifests.agreement_sandbox import check_sandbox
+from agentos.manifests.agreement_secret import check_secret
+from agentos.manifests.agreement_tool import check_tool
+from agentos.manifests.fault import Path, Problem, shown
 from agentos.manifests.regex import refused_glob, refused_pattern
 from agentos.scheduler.cron import schedule
-
-MAX_TIMEOUT_S: Final = 3600
-"""Seconds that a call may take that is no delegation."""
 
 CheckPlay = Callable[[Json], list[tuple[Path, str]]]
 """Checks the expressions of a play: gives (path in the play, what is wrong) for each fault."""
@@ -94,91 +90,6 @@ def _agent(body: Mapping[str, Json]) -> Iterator[Problem]:
             f"write {'' if named else 'retentionDays: '}{floor} or more",
             at="value" if named else "key",
         )
-
-
-def _tool(body: Mapping[str, Json]) -> Iterator[Problem]:
-    spec = body["spec"]
-    if body["metadata"]["name"] == MODEL_CALL:
-        yield Problem(
-            "tool.name",
-            ("metadata", "name"),
-            f"the name {MODEL_CALL} is taken: calls of the model pass the gate under it",
-            "choose another name",
-        )
-    schema = spec.get("inputSchema")
-    yield from _commutes(spec)
-    yield from _space(spec)
-    yield from _delegate(spec)
-    if "mcp" not in spec["driver"]:
-        if schema is not None:
-            kind = next(iter(spec["driver"]))
-            yield Problem(
-                "tool.schema", ("spec", "inputSchema"), f"a {kind} tool has arguments of its own", "remove inputSchema", at="key"
-            )
-        return
-    if schema is None:
-        yield Problem(
-            "tool.schema",
-            ("spec",),
-            "an mcp tool needs the field `inputSchema`",
-            "add `inputSchema:`, as the server describes the tool",
-            at="key",
-        )
-        return
-    yield from check_input_schema(schema, ("spec", "inputSchema"))
-    known = schema.get("properties", {})
-    names = list(known) if isinstance(known, dict) else []
-    for index, name in enumerate(spec["driver"]["mcp"].get("workspaceArgs", ())):
-        if name not in names:
-            meant = closest(name, names)
-            mend = f"did you mean {meant}?" if meant else f"known: {listed(names) or 'none'}"
-            yield Problem(
-                "tool.argument",
-                ("spec", "driver", "mcp", "workspaceArgs", index),
-                f"{shown(name)} is no property of inputSchema",
-                mend,
-            )
-
-
-def _space(spec: Mapping[str, Json]) -> Iterator[Problem]:
-    builtin = spec["driver"].get("builtin", {})
-    if "space" in builtin and builtin["primitive"] not in FILE_PRIMITIVES:
-        message = f"the primitive {builtin['primitive']} acts on no file, so on no space"
-        yield Problem("tool.space", ("spec", "driver", "builtin", "space"), message, "remove it", at="key")
-
-
-def _delegate(spec: Mapping[str, Json]) -> Iterator[Problem]:
-    """A quorum is of the tasks there may be, and only where the mode asks for one; only a delegation is waited for so long."""
-    path = ("spec", "driver", "delegate")
-    delegate, seconds = spec["driver"].get("delegate"), spec.get("timeoutSeconds", 0)
-    if delegate is None:
-        if seconds > MAX_TIMEOUT_S:
-            message = f"a call may take {MAX_TIMEOUT_S} s, and only a delegation longer"
-            yield Problem("tool.timeout", ("spec", "timeoutSeconds"), message, f"write at most {MAX_TIMEOUT_S}")
-        return
-    quorum, most = delegate.get("quorum"), delegate.get("maxTasks", MAX_TASKS)
-    if (quorum is not None) != (delegate.get("mode") == Mode.QUORUM):
-        message = "`quorum` is how many have to finish in the mode `quorum`, and is needed there"
-        yield Problem("tool.quorum", (*path, "quorum" if quorum is not None else "mode"), message, "write both, or neither")
-    elif quorum is not None and quorum > most:
-        message = f"of at most {most} tasks, {quorum} can never finish"
-        yield Problem("tool.quorum", (*path, "quorum"), message, f"write at most {most}")
-    if spec["effect"] == ToolEffect.READ:
-        message = "a delegation changes something: sessions begin, and files come back"
-        yield Problem("tool.effect", ("spec", "effect"), message, "write effect: write, or external")
-
-
-def _commutes(spec: Mapping[str, Json]) -> Iterator[Problem]:
-    """Only what reads may run beside other calls: each of these is decided before the results of the others are known."""
-    if not spec.get("commutes", False):
-        return
-    primitive = spec["driver"].get("builtin", {}).get("primitive")
-    what = f"effect {spec['effect']}" if spec["effect"] != ToolEffect.READ else None
-    if primitive is not None and default_effect(primitive) is not ToolEffect.READ:
-        what = f"the primitive {primitive}"
-    if what is not None:
-        message = f"only a tool that reads may run beside other calls, and this one has {what}"
-        yield Problem("tool.commutes", ("spec", "commutes"), message, "remove it, or write commutes: false")
 
 
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -300,7 +211,9 @@ _CHECKS: Final[Mapping[str, Callable[[Mapping[str, Json]], Iterator[Problem]]]] 
     "Model": _model,
     "ModelClass": _model_class,
     "PriorityClass": _priority_class,
-    "Tool": _tool,
+    "Sandbox": check_sandbox,
+    "Secret": check_secret,
+    "Tool": check_tool,
     "ToolGrant": _grant,
     "Trigger": _trigger,
     "Policy": _policy,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from agentos.abi.canonical import Json
+from agentos.drivers.openapi import arguments as operation_arguments
 from agentos.manifests.fault import Path, Problem, shown
 
 _TYPES: Final = frozenset({"object", "array", "string", "integer", "number", "boolean", "null"})
@@ -182,6 +183,8 @@ def arguments(tool: Mapping[str, Json]) -> Mapping[str, Json] | None:
         return PRIMITIVES.get(str(driver["builtin"].get("primitive")))
     if isinstance(driver, dict) and isinstance(driver.get("delegate"), dict):
         return DELEGATED
+    if isinstance(driver, dict) and isinstance(driver.get("http"), dict) and "openapi" in driver["http"]:
+        return operation_arguments(driver["http"])
     schema = tool.get("inputSchema")
     if not isinstance(schema, dict):
         return None
@@ -202,7 +205,8 @@ DELEGATED: Final[Mapping[str, Json]] = {
 
 PRIMITIVES: Final[Mapping[str, Mapping[str, Json]]] = {
     "read": {"path": _TEXT},
-    "write": {"path": _TEXT, "content": _TEXT},
+    "write": {"path": _TEXT, "content": _TEXT, "expected": _TEXT},
+    "propose": {"path": _TEXT, "content": _TEXT, "expected": _TEXT},
     "search": {"pattern": _TEXT, "path": _TEXT},
     "list": {"path": _TEXT},
     "declassify": {"labels": {"type": "array"}, "reason": _TEXT},
@@ -210,5 +214,6 @@ PRIMITIVES: Final[Mapping[str, Mapping[str, Json]]] = {
     "unlock": {"resource": _TEXT, "token": {"type": "integer"}},
     "wait": {"signal": _TEXT, "timeoutSeconds": {"type": "integer"}},
     "signal": {"session": _TEXT, "agent": _TEXT, "triggers": {"const": True}, "name": _TEXT, "data": _TEXT},
+    "fire": {"signal": _TEXT, "data": _TEXT},
 }
 """The arguments of each builtin primitive."""

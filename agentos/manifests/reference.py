@@ -8,11 +8,13 @@ from typing import Final
 from agentos.abi.canonical import Json
 from agentos.abi.ids import DEFAULT_TENANT
 from agentos.abi.resource import Key, is_fleet_kind
-from agentos.abi.syscall import MODEL_CALL
+from agentos.abi.syscall import PSEUDO
 from agentos.manifests.document import Document
 from agentos.manifests.fault import Path, Problem, closest, listed, shown
 from agentos.manifests.inputschema import arguments
+from agentos.manifests.sending import check_sending
 from agentos.manifests.standing_order import ORDERS, check_standing
+from agentos.sandbox.profile import DEFAULT
 from agentos.scheduler.declared import BUILT_IN
 
 Found = Iterator[tuple[Document, Problem]]
@@ -24,18 +26,21 @@ _REFERENCES: Final[Mapping[str, tuple[tuple[tuple[str, ...], tuple[str, ...]], .
         (("model",), ("Model", "ModelClass")),
         (("tools",), ("Tool",)),
         (("priorityClass",), ("PriorityClass",)),
+        (("sandbox",), ("Sandbox",)),
         *((("standing", order), ("Agent",)) for order in ORDERS),
     ),
     "Tool": (
         (("driver", "delegate", "agents"), ("Agent",)),
         (("driver", "delegate", "reduce", "agent"), ("Agent",)),
         (("driver", "delegate", "tools"), ("Tool",)),
+        (("sandbox",), ("Sandbox",)),
+        (("credentials", "secret"), ("Secret",)),
     ),
     "ToolGrant": ((("agents",), ("Agent",)), (("tools",), ("Tool",))),
     "Trigger": ((("agent",), ("Agent",)), (("on", "run", "agents"), ("Agent",)), (("priorityClass",), ("PriorityClass",))),
     "Policy": ((("scope", "agents"), ("Agent",)), (("scope", "tools"), ("Tool",))),
 }
-"""Per kind: (path below spec, kinds of what it may name). A Policy may also name the pseudo tool of model calls."""
+"""Per kind: (path below spec, kinds of what it may name). A Policy may also name the pseudo tools."""
 
 _WORDS: Final = {"PriorityClass": "priority class", "ModelClass": "model class"}
 """Kinds as a sentence calls them, where that is not the kind in lower case."""
@@ -50,6 +55,7 @@ def check_references(documents: Sequence[Document], existing: Collection[Key], u
     yield from _check_names(documents)
     yield from _check_model_names(documents)
     yield from check_standing(documents)
+    yield from check_sending(documents)
     known = {document.key for document in documents} | set(existing)
     known |= {Key("Tenant", "*", DEFAULT_TENANT), *(Key("PriorityClass", "*", name) for name in BUILT_IN)}
     names: dict[tuple[str, str], set[str]] = {}
@@ -64,6 +70,8 @@ def check_references(documents: Sequence[Document], existing: Collection[Key], u
             here = {one: other for other in kinds for one in names.get((other, tenant), ())}
             if "Model" in kinds and document.kind != "Tenant":
                 here |= dict.fromkeys(lent.get(tenant, ()), "Model")
+            if "Sandbox" in kinds:
+                here[DEFAULT] = "Sandbox"
             if name not in here and unread is not None and name not in unread:
                 yield document, _dangling(kinds[0], tenant, path, name, here, names)
     if unread is not None:
@@ -143,7 +151,7 @@ def _references(document: Document) -> Iterator[tuple[tuple[str, ...], str, Path
         # What a Tenant lends to itself is the default tenant's.
         home = DEFAULT_TENANT if document.kind == "Tenant" else document.tenant
         for path, name in _leaves(document.spec, place):
-            if (document.kind, name) != ("Policy", MODEL_CALL):
+            if document.kind != "Policy" or name not in PSEUDO:
                 yield kinds, "*" if is_fleet_kind(kinds[0]) else home, ("spec", *path), name
 
 

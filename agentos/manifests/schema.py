@@ -23,6 +23,8 @@ FILES: Final[Mapping[str, str]] = {
     "PriorityClass": "priority-class",
     "Model": "model",
     "ModelClass": "model-class",
+    "Sandbox": "sandbox",
+    "Secret": "secret",
     "Tool": "tool",
     "Agent": "agent",
     "ToolGrant": "tool-grant",
@@ -31,7 +33,7 @@ FILES: Final[Mapping[str, str]] = {
 }
 """The schema file of each kind, without `.json`."""
 
-LATER: Final = ("Sandbox", "Secret", "Program", "Surface")
+LATER: Final = ("Program", "Surface")
 """Kinds of the design that nothing interprets yet."""
 
 

@@ -14,6 +14,7 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import PolicyError
 from agentos.abi.event import parse_rfc3339
 from agentos.abi.resource import Key, Resource
+from agentos.policy import reach
 from agentos.policy.bundle import TEST_SUFFIX, axioms
 
 _STRICTNESS: Final = {"dryrun": 0, "warn": 1, "enforce": 2}
@@ -22,7 +23,7 @@ DEFAULT_CALLS: Final = 200
 DEFAULT_TOKENS: Final = 1_000_000
 DEFAULT_DEPTH: Final = 1
 DEFAULT_CHILDREN: Final = 16
-_PATHLESS: Final = frozenset({"declassify", "lock", "unlock", "wait", "signal"})
+_PATHLESS: Final = frozenset({"declassify", "lock", "unlock", "wait", "signal", "fire"})
 """Primitives that name no file."""
 _TARGETS: Final = ("syscall", "admission", "approval")
 _PACKAGE: Final = re.compile(r"package\s+agentos\.(syscall|admission|approval)\.rules\.([A-Za-z_][A-Za-z0-9_]*)[ \t\r]*(?:#.*)?")
@@ -43,6 +44,7 @@ def build_data(resources: Sequence[Resource], tenant: str, *, granted_by: Mappin
             "agents": {item.key.name: _agent(item.spec, classes) for item in own if item.key.kind == "Agent"},
             "tools": {item.key.name: _tool(item.spec) for item in own if item.key.kind == "Tool"},
             "grants": _grants([item for item in own if item.key.kind == "ToolGrant"], granted_by),
+            "sandboxes": reach.sandboxes([item for item in own if item.key.kind == "Sandbox"]),
             "policies": _policies([item for item in own if item.key.kind == "Policy"]),
             **_rules([item for item in own if item.key.kind == "Policy"]),
             "roles": {},
@@ -71,6 +73,7 @@ def _agent(spec: Mapping[str, Json], classes: Mapping[str, list[Json]]) -> Json:
         "tools": list(spec.get("tools", [])),
         "budget": {"calls": budget.get("calls", DEFAULT_CALLS), "tokens": budget.get("tokens", DEFAULT_TOKENS)},
         "governance": dict(spec["governance"]),
+        **({"sandbox": spec["sandbox"]} if "sandbox" in spec else {}),
         **_delegates(spec.get("delegates")),
     }
 
@@ -89,6 +92,9 @@ def _tool(spec: Mapping[str, Json]) -> Json:
         "labels": list(spec.get("labels", [])),
         "idempotent": spec.get("idempotent", False),
     }
+    facts |= {key: spec[key] for key in ("sandbox", "reversible") if key in spec}
+    if spec.get("credentials"):
+        facts["credentials"] = sorted({one["secret"] for one in spec["credentials"]})
     driver = spec["driver"]
     if "builtin" in driver:
         primitive = driver["builtin"]["primitive"]
@@ -100,8 +106,13 @@ def _tool(spec: Mapping[str, Json]) -> Json:
         facts |= {"driver": "delegate", "agents": list(driver["delegate"]["agents"]), "workspace_args": ["inputs"]}
         if driver["delegate"].get("reduce") is not None:
             facts["reduce"] = driver["delegate"]["reduce"]["agent"]
+    elif "http" in driver:
+        facts |= {"driver": "http", "workspace_args": [], "reach": reach.of_address(driver["http"]["url"], below=True)}
     else:
-        facts |= {"driver": "mcp", "workspace_args": list(driver["mcp"].get("workspaceArgs", []))}
+        kind = "exec" if "exec" in driver else "mcp"
+        facts |= {"driver": kind, "workspace_args": list(driver[kind].get("workspaceArgs", []))}
+        if "url" in driver[kind].get("server", {}):
+            facts["reach"] = reach.of_address(driver[kind]["server"]["url"], below=False)
     return facts
 
 

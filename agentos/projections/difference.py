@@ -13,7 +13,7 @@ from typing import Final
 
 from agentos.abi.canonical import Json
 from agentos.abi.event import Event
-from agentos.abi.syscall import MODEL_CALL
+from agentos.abi.syscall import MODEL_CALL, PSEUDO
 from agentos.projections.context import outcome
 from agentos.projections.session import OPEN, Call, SessionState, fold_all
 
@@ -109,7 +109,7 @@ def _named(value: Json, names: dict[str, str]) -> Json:
 
 
 def _tools(state: SessionState) -> list[Call]:
-    return [call for call in state.calls.values() if call.tool != MODEL_CALL]
+    return [call for call in state.calls.values() if call.tool not in PSEUDO]
 
 
 def _calls(ours: Sequence[Call], theirs: Sequence[Call]) -> Iterator[dict[str, Json]]:

@@ -22,7 +22,7 @@ from agentos.abi.chain import GENESIS
 from agentos.abi.erased import erased_by
 from agentos.abi.event import rfc3339
 from agentos.abi.record import header_of
-from agentos.abi.syscall import MODEL_CALL
+from agentos.abi.syscall import MODEL_CALL, PSEUDO
 from agentos.eventlog.port import Stored
 from agentos.eventlog.subject import AUDIT_CHAIN, chain_of, is_session_subject
 from agentos.projections.blank import blank_session, blank_syscall
@@ -246,7 +246,7 @@ def _decided(rows: Rows, session: Row, event: Header) -> None:
             _note(rows, row, by, granted=True, scope="session")
     for rule in rules:
         rows.rules.add((rule, row["started_ms"], name, call))
-    if outcome == "pending" and tool != MODEL_CALL:
+    if outcome == "pending" and tool not in PSEUDO:
         session["calls"] += 1
     if outcome == "denied" and was != "denied":
         session["denied"] += 1

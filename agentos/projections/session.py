@@ -15,7 +15,7 @@ from typing import Final
 from agentos.abi import event as ev
 from agentos.abi.canonical import Json
 from agentos.abi.event import Event
-from agentos.abi.syscall import MODEL_CALL
+from agentos.abi.syscall import MODEL_CALL, PSEUDO
 from agentos.projections.forked import inherited
 from agentos.projections.session_state import BARRED, OPEN, Call, ObligedCall, SessionState, State, Step, is_lost
 
@@ -180,7 +180,7 @@ def _decided(state: SessionState, event: Event) -> Changes:
     if step is Step.ALLOWED:
         if earlier is not None and earlier.step is Step.ALLOWED:
             changes["since"] = {earlier.call: earlier.decided_ms, **state.since}
-        changes["tool_calls"] = state.tool_calls + (call.tool != MODEL_CALL)
+        changes["tool_calls"] = state.tool_calls + (call.tool not in PSEUDO)
         changes["approvals"] = _spent(state.approvals, data)
         if "children" in data:
             changes["delegations"] = {**state.delegations, call.call: list(data["children"])}

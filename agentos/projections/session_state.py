@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from agentos.abi.canonical import Json
-from agentos.abi.syscall import MODEL_CALL
+from agentos.abi.syscall import MODEL_CALL, PSEUDO
 from agentos.projections.grown import Grown
 
 
@@ -195,5 +195,8 @@ def counts(calls: Iterable[Call]) -> dict[str, Json]:
 
 
 def is_lost(call: Call) -> bool:
-    """Whether nobody knows what came of a call of a tool. One of the model is made again, and there is nothing to find out."""
-    return call.step is Step.UNKNOWN and call.tool != MODEL_CALL
+    """Whether nobody knows what came of a call of a tool.
+
+    One of the model is made again, and a request that left is part of another call: there is nothing to find out.
+    """
+    return call.step is Step.UNKNOWN and call.tool not in PSEUDO

@@ -9,6 +9,7 @@ from agentos.abi.canonical import Json
 from agentos.abi.ids import DEFAULT_TENANT, FLEET
 from agentos.abi.resource import Key, Resource, is_fleet_kind
 from agentos.registry.state import State
+from agentos.sandbox.profile import DEFAULT
 
 _MODELS: Final = ("Model", "ModelClass")
 
@@ -19,6 +20,9 @@ _USES: Final = (
     ("Agent", "model", _MODELS),
     ("Agent", "tools", ("Tool",)),
     ("Agent", "priorityClass", ("PriorityClass",)),
+    ("Agent", "sandbox", ("Sandbox",)),
+    ("Tool", "sandbox", ("Sandbox",)),
+    ("Tool", "credentials", ("Secret",)),
     ("ToolGrant", "agents", ("Agent",)),
     ("ToolGrant", "tools", ("Tool",)),
     ("Trigger", "agent", ("Agent",)),
@@ -67,13 +71,15 @@ def _named(state: State, one: Resource) -> Iterator[tuple[str, Key]]:
 def _found(state: State, one: Resource, kinds: tuple[str, ...], name: str) -> Key | None:
     """What `name` means in `one`: something of its own tenant or of the fleet, or a Model that its tenant was lent.
 
-    None for a class that is built in.
+    None for a class that is built in, and for the sandbox `default` where nobody declares it.
     """
     if is_fleet_kind(kinds[0]):
         key = Key(kinds[0], FLEET, name)
         return key if key in state.entries else None
     if one.key.kind == "Tenant":
         return Key(kinds[0], DEFAULT_TENANT, name)
+    if kinds == ("Sandbox",) and name == DEFAULT and Key("Sandbox", one.key.tenant, name) not in state.entries:
+        return None
     own = [key for kind in kinds if (key := Key(kind, one.key.tenant, name)) in state.entries]
     if own or "Model" not in kinds:
         return own[0] if own else Key(kinds[0], one.key.tenant, name)
@@ -83,11 +89,16 @@ def _found(state: State, one: Resource, kinds: tuple[str, ...], name: str) -> Ke
 
 
 def _listed(value: Json) -> list[str]:
-    """Names in a field; those of routes, each once."""
+    """Names in a field; those of routes and credentials, each once."""
     if isinstance(value, str):
         return [value]
-    found = [name for item in value or () for name in ([item] if isinstance(item, str) else item["models"])]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(name for item in value or () for name in _of_item(item)))
+
+
+def _of_item(item: Json) -> list[str]:
+    if isinstance(item, str):
+        return [item]
+    return [item["secret"]] if "secret" in item else list(item["models"])
 
 
 def _detail(one: Resource) -> str:

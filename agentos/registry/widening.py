@@ -1,10 +1,11 @@
 """What a change permits that was not permitted before, in sentences for the person who has to allow it.
 
 What cannot be told apart for certain (another glob, another pattern, another Rego module, another command) counts as wider: the
-question is asked once too often rather than once too seldom. What never counts: anything that only asks for more where a grant is
-still needed (a new Agent, Tool, Model, ModelClass or Tenant, but not the models that it is lent), and whatever binds nothing (a
-Policy in `warn` or `dryrun`). Not judged are labels and annotations of `metadata`: only the policies of the operator's own give
-them a meaning. Shares, limits and budgets are judged in `registry.shares`.
+question is asked once too often rather than once too seldom. What never counts: anything that only asks for more where a grant
+is still needed (a new Agent, Tool, Secret, Model, ModelClass or Tenant, but not the models that it is lent), and whatever binds
+nothing (a Policy in `warn` or `dryrun`). Not judged are labels and annotations of `metadata`: only the policies of the
+operator's own give them a meaning. Shares, limits and budgets are judged in `registry.shares`, sandboxes and secrets in
+`registry.hands`.
 
 A Policy that stays enforced is wider when one of its modules is removed or changed, or when a module is added to a package that
 it already had (a helper rule there may exempt); a module in a package of its own can only deny, ask or halt.
@@ -20,8 +21,10 @@ from typing import Final
 from agentos.abi.canonical import Json
 from agentos.abi.event import parse_rfc3339
 from agentos.abi.resource import Resource
-from agentos.registry import shares
+from agentos.registry import hands, shares
 from agentos.registry.diff import same
+from agentos.registry.hands import driver_text
+from agentos.sandbox.profile import DEFAULT
 
 _EFFECTS: Final = ("read", "write", "external")
 _RISKS: Final = ("minimal", "limited", "high")
@@ -48,6 +51,8 @@ def widens(before: Resource | None, after: Resource | None) -> tuple[str, ...]:
     new = after.spec if after is not None else None
     if one.key.kind == "PriorityClass":
         found = shares.of_priority_class(one.key.name, old, new)
+    elif one.key.kind == "Sandbox":
+        found = hands.of_sandbox(one.key.name, old, new)
     else:
         found = _JUDGES[one.key.kind](old, new)
     return tuple(f"{one.key}: {sentence}" for sentence in found)
@@ -121,6 +126,7 @@ def _agent(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) 
         yield f"asks for {_names(tools)} too"
     if before["model"] != after["model"]:
         yield f"may call model {after['model']} (was {before['model']})"
+    yield from hands.in_sandbox("its tools work", DEFAULT, before, after)
     yield from shares.of_agent(before, after)
     lost = sorted(_input_labels(before) - _input_labels(after))
     if lost:
@@ -160,25 +166,11 @@ def _tool(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) -
     if after.get("idempotent", False) and not before.get("idempotent", False):
         yield "may be repeated after a crash"
     if not same(before["driver"], after["driver"]):
-        yield f"does something else: its driver is {_driver(after['driver'])} (was {_driver(before['driver'])})"
+        yield f"does something else: its driver is {driver_text(after['driver'])} (was {driver_text(before['driver'])})"
     if not same(_shape(before.get("inputSchema")), _shape(after.get("inputSchema"))):
         yield "takes other arguments: its inputSchema changed"
+    yield from hands.of_tool(before, after)
     yield from shares.of_tool(before, after)
-
-
-def _driver(driver: Mapping[str, Json]) -> str:
-    if "delegate" in driver:
-        return f"delegate to {_names(driver['delegate'].get('agents', []))}"
-    if "mcp" not in driver:
-        return f"builtin {driver.get('builtin', {}).get('primitive')}"
-    mcp = driver["mcp"]
-    server = mcp.get("server", {})
-    parts = [f"mcp {mcp.get('tool')} of `{' '.join(server.get('command', []))}`"]
-    if server.get("env"):
-        parts.append(f"with {_names(sorted(server['env']))} in its environment")
-    if mcp.get("workspaceArgs"):
-        parts.append(f"confined in {_names(mcp['workspaceArgs'])}")
-    return " ".join(parts)
 
 
 def _shape(schema: Json) -> Json:
@@ -295,6 +287,7 @@ _JUDGES: Final[dict[str, Callable[[Mapping[str, Json] | None, Mapping[str, Json]
     "Tenant": _tenant,
     "Model": _model,
     "ModelClass": _model_class,
+    "Secret": hands.of_secret,
     "Tool": _tool,
     "Agent": _agent,
     "ToolGrant": _grant,

@@ -18,6 +18,7 @@ from agentos.drivers.port import ModelReply, ModelRequest, ModelSpec, ModelUnava
 from agentos.kernel.arguments import compile_check
 from agentos.kernel.consent import APPROVED
 from agentos.kernel.port import AgentSpec, Configuration
+from agentos.sandbox.profile import standard
 
 if TYPE_CHECKING:
     from sim_world import World
@@ -214,6 +215,7 @@ def configuration(seed: int, knobs: Knobs) -> Configuration:
         models={"m": ModelSpec("m", "simulated", {})},
         checks=CHECKS,
         decider=SimulationPolicy(seed, knobs),
+        sandboxes={"closed": standard("closed")},
         approval_timeout_ms=APPROVAL_TIMEOUT_MS,
         approval_valid_ms=APPROVAL_VALID_MS,
     )

@@ -266,8 +266,6 @@ class Disk:
 class SimulatedTools:
     """Tools whose effects stand in the world's ledger. An effect that was sent out happens, whatever becomes of the runtime."""
 
-    profiles: frozenset[str] = frozenset({"closed"})
-
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 

@@ -15,26 +15,25 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import DriverError, OutcomeUnknown
 from agentos.abi.event import rfc3339
 from agentos.abi.syscall import Result
-from agentos.drivers.guard import Guard, Stopped
+from agentos.drivers.editing import Editor, as_known, as_meant, author_of, place_of
 from agentos.drivers.locks import LEASE_S, Locks
 from agentos.drivers.port import CallContext, Found, ToolSpec
-from agentos.drivers.primitives import LOCK_PRIMITIVES, SIGNAL_PRIMITIVES, perform
-from agentos.drivers.signals import Signals, target_of
+from agentos.drivers.primitives import LOCK_PRIMITIVES, SIGNAL_PRIMITIVES, WRITE_PRIMITIVES, perform
+from agentos.drivers.signals import Signals, Target, target_of
 from agentos.drivers.spaces import Spaces, space_of
+from agentos.files.guard import Guard, Stopped
+from agentos.files.versions import Versions
 
 
 class BuiltinDriver:
     """Performs `builtin: {primitive}` tools in the session's workspace, in `spaces`, and on `locks`. Keeps nothing warm."""
 
-    def __init__(self, locks: Locks | None = None, spaces: Spaces | None = None) -> None:
+    def __init__(self, locks: Locks | None = None, spaces: Spaces | None = None, versions: Versions | None = None) -> None:
+        """Without `versions` what is written in workspaces is not recorded."""
         self.signals: Signals | None = None
         self._locks = locks
         self._spaces = spaces
-
-    @property
-    def profiles(self) -> frozenset[str]:
-        """None: no process is started."""
-        return frozenset()
+        self._editor = None if versions is None else Editor(versions)
 
     async def call(self, tool: ToolSpec, args: Mapping[str, Json], context: CallContext) -> Result:
         """Run the primitive within the tool's deadline. Raises DriverError or OutcomeUnknown; for a lock also LogUnavailable."""
@@ -76,10 +75,32 @@ class BuiltinDriver:
     ) -> Callable[[], Result]:
         space = space_of(tool.driver)
         if space is None:
+            if self._editor is not None and primitive in WRITE_PRIMITIVES:
+                return partial(self._write, self._editor, primitive, args, context, guard)
+            if self._editor is not None and primitive == "read":
+                return partial(self._read, self._editor, args, context, guard)
             return partial(perform, primitive, context.workspace, args, guard)
         if self._spaces is None:
             raise DriverError("there are no shared spaces here", where=tool.name)
         return partial(self._spaces.perform, primitive, space, args, context, guard)
+
+    def _write(self, editor: Editor, primitive: str, args: Mapping[str, Json], context: CallContext, guard: Guard) -> Result:
+        path, content, expected = args["path"], args["content"], args.get("expected")
+        if not (isinstance(path, str) and isinstance(content, str)):
+            raise DriverError("arguments `path` and `content` must be text")
+        rule = as_meant(expected, path) if primitive == "propose" else as_known(context.session, expected, path)
+        return editor.write(place_of(context), context.workspace, path, content, author_of(context), guard, rule)
+
+    def _read(self, editor: Editor, args: Mapping[str, Json], context: CallContext, guard: Guard) -> Result:
+        """Read a file, and note that the session has: it may replace then what others have written."""
+        try:
+            result = perform("read", context.workspace, args, guard)
+        except DriverError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                editor.saw(place_of(context), str(args["path"]), "", context.session)
+            raise
+        editor.saw(place_of(context), result.data["path"], result.data["digest"], context.session)
+        return result
 
     async def _on_signals(self, primitive: str, tool: ToolSpec, args: Mapping[str, Json], context: CallContext) -> Result:
         if self.signals is None:
@@ -89,7 +110,10 @@ class BuiltinDriver:
             told = await self.signals.wait(context, str(args["signal"]), wait_ms=wait_ms)
             text = f"the signal {told.name} came from {told.by}" + (f": {told.data}" if told.data else "")
             return Result(text, {"number": told.number, "signal": told.name, "data": told.data, "by": told.by})
-        name, target = str(args["name"]), target_of(args)
+        if primitive == "fire":
+            name, target = str(args["signal"]), Target(triggers=True)
+        else:
+            name, target = str(args["name"]), target_of(args)
         sent = await self.signals.send(context, target, name, str(args.get("data", "")))
         whom = "the triggers that wait for it" if target.triggers else ", ".join(sent.sessions) or "nobody"
         return Result(f"told {name} to {whom}", {"signal": name, "sessions": list(sent.sessions), "left": list(sent.left)})

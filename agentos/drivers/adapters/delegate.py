@@ -20,11 +20,6 @@ class DelegateDriver:
     def __init__(self, delegations: Delegations | None = None) -> None:
         self._delegations = delegations
 
-    @property
-    def profiles(self) -> frozenset[str]:
-        """None: no process is started."""
-        return frozenset()
-
     async def call(self, tool: ToolSpec, args: Mapping[str, Json], context: CallContext) -> Result:
         """Have the children do it. Raises DriverError; see `Delegations.delegate` for who has to leave its place meanwhile."""
         if self._delegations is None:

@@ -17,10 +17,10 @@ from watchfiles import awatch
 
 from agentos.abi.canonical import digest
 from agentos.abi.errors import DriverError
-from agentos.drivers import confine
-from agentos.drivers.guard import Guard
 from agentos.drivers.spaces import digest_of_file
-from agentos.drivers.walk import MAX_WALK, Walk
+from agentos.files import confine
+from agentos.files.guard import Guard
+from agentos.files.walk import MAX_WALK, Walk
 
 log = logging.getLogger(__name__)
 

@@ -62,6 +62,17 @@ test_who_sees_locks_and_who_breaks_one if {
 	}
 }
 
+test_operators_alone_look_after_secrets if {
+	every verb in ["secret.list", "secret.check"] {
+		asked(["operator"], "*", verb, "default").effect == "allow"
+		asked(["approver", "auditor", "compliance"], "*", verb, "default") == {
+			"effect": "deny",
+			"rules": ["roles.missing"],
+			"reasons": [sprintf("principal al may not use %s; role operator can", [verb])],
+		}
+	}
+}
+
 test_every_role_sees_budgets if {
 	every role in ["operator", "approver", "auditor", "compliance"] {
 		asked([role], "*", "budget.list", "default").effect == "allow"

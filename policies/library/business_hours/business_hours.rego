@@ -25,6 +25,7 @@ effects := {"external"}
 results contains {"rule": "business_hours.closed", "effect": "ask", "reason": reason} if {
 	input.syscall.effect in effects
 	not input.syscall.tool == "model-call"
+	not input.syscall.tool == "net-request"
 	not open
 	reason := sprintf(
 		"tool %s would reach outside out of hours (%s, %d to %d o'clock on working days); a person looks first",

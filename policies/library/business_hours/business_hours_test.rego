@@ -42,7 +42,7 @@ test_no_clock_is_closed if {
 }
 
 test_what_stays_inside if {
-	every call in [["write-note", "write"], ["read-mail", "read"], ["model-call", "external"]] {
+	every call in [["write-note", "write"], ["read-mail", "read"], ["model-call", "external"], ["net-request", "external"]] {
 		results := business_hours.results with input as question(call[0], call[1], 0)
 		results == set()
 	}

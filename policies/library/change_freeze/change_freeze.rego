@@ -13,7 +13,7 @@ freezes := [{"from": "2026-12-18T17:00:00Z", "until": "2027-01-04T07:00:00Z", "w
 effects := {"external"}
 
 # Tools that may go on, such as those that only inform.
-exempt_tools := {"model-call"}
+exempt_tools := {"model-call", "net-request"}
 
 # METADATA
 # title: frozen

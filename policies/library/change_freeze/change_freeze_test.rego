@@ -50,6 +50,7 @@ test_a_second_freeze if {
 test_what_stays_inside if {
 	found(question("write-note", "write", "2026-12-24T12:00:00Z"), [period]) == set()
 	found(question("model-call", "external", "2026-12-24T12:00:00Z"), [period]) == set()
+	found(question("net-request", "external", "2026-12-24T12:00:00Z"), [period]) == set()
 }
 
 test_no_clock if {

@@ -10,7 +10,7 @@ package agentos.syscall.rules.external_asks
 # Effects that a second person looks at, and tools of such an effect that need none.
 effects := {"external"}
 
-exempt_tools := {"model-call"}
+exempt_tools := {"model-call", "net-request"}
 
 # METADATA
 # title: asks

@@ -19,4 +19,7 @@ test_read_and_write if {
 	found("write-note", "write") == set()
 }
 
-test_exempt_tools if found("model-call", "external") == set()
+test_exempt_tools if {
+	found("model-call", "external") == set()
+	found("net-request", "external") == set()
+}

@@ -18,6 +18,7 @@ results contains {
 } if {
 	input.syscall.effect in effects
 	not input.syscall.tool == "model-call"
+	not input.syscall.tool == "net-request"
 	reason := sprintf(
 		"tool %s has the effect %s; %d people approve each such call",
 		[input.syscall.tool, input.syscall.effect, people],

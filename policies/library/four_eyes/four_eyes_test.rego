@@ -20,6 +20,7 @@ test_nobody_looks_at_the_rest if {
 	found("read-mail", "read", {}) == set()
 	found("write-note", "write", {}) == set()
 	found("model-call", "external", {}) == set()
+	found("net-request", "external", {}) == set()
 }
 
 test_effects_and_people_are_declared if {

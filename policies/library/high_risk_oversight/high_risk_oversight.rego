@@ -19,6 +19,7 @@ results contains {"rule": "high_risk_oversight.asks", "effect": "ask", "reason":
 	risk := data.agentos.agents[input.agent.name].governance.risk
 	risk in overseen_risks
 	not input.syscall.tool == "model-call"
+	not input.syscall.tool == "net-request"
 	not free
 	reason := sprintf("agent %s is of risk class %s; a person oversees tool %s", [input.agent.name, risk, input.syscall.tool])
 }

@@ -22,6 +22,7 @@ test_an_effect_that_is_not_told_is_overseen if found("payer", {"tool": "pay"}) =
 test_high_risk_reads_and_thinks if {
 	found("payer", {"tool": "read-mail", "effect": "read"}) == set()
 	found("payer", {"tool": "model-call", "effect": "external"}) == set()
+	found("payer", {"tool": "net-request", "effect": "external"}) == set()
 }
 
 test_lesser_risk if found("clerk", {"tool": "pay", "effect": "external"}) == set()

@@ -15,8 +15,8 @@ secrets := {
 	"a private key": `-----BEGIN [A-Z ]*PRIVATE KEY-----`,
 }
 
-# Variables whose value is a secret whatever it looks like.
-variables := `(?i)(?:password|passwd|secret|token|credential|(?:api|access|private)_?key)s?$`
+# Variables and headers whose value is a secret whatever it looks like.
+variables := `(?i)(?:password|passwd|secret|token|credential|authorization|cookie|(?:api|access|private)[_-]?key)s?$`
 
 # METADATA
 # title: found
@@ -35,14 +35,21 @@ results contains {"rule": "inline_secrets.found", "effect": "deny", "reason": re
 
 # METADATA
 # title: variable
-# description: a variable of a server is a secret by its name
+# description: a variable or header is a secret by its name
 results contains {"rule": "inline_secrets.variable", "effect": "deny", "reason": reason} if {
-	some tool in input.resources
-	tool.kind == "Tool"
-	some name, value in tool.spec.driver.mcp.server.env
+	some resource in input.resources
+	resource.kind in {"Sandbox", "Tool"}
+	walk(resource.spec, [path, value])
+	some above in {"env", "headers"}
+	array.slice(path, count(path) - 2, count(path) - 1) == [above]
+	name := path[count(path) - 1]
+	is_string(value)
 	regex.match(variables, name)
 	value != ""
-	reason := sprintf("tool %s holds the value of %s; let the server read it from where secrets are kept", [tool.metadata.name, name])
+	reason := sprintf(
+		"%s %s holds the value of %s; declare a Secret, and name it under credentials",
+		[lower(resource.kind), resource.metadata.name, name],
+	)
 }
 
 place(path) := concat(".", [sprintf("%v", [step]) | some step in path])

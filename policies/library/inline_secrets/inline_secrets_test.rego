@@ -48,7 +48,7 @@ test_variables_by_name if {
 		found("Tool", tool({name: "x"})) == {{
 			"rule": "inline_secrets.variable",
 			"effect": "deny",
-			"reason": sprintf("tool x holds the value of %s; let the server read it from where secrets are kept", [name]),
+			"reason": sprintf("tool x holds the value of %s; declare a Secret, and name it under credentials", [name]),
 		}}
 	}
 }
@@ -56,4 +56,27 @@ test_variables_by_name if {
 test_other_variables if {
 	found("Tool", tool({"TZ": "UTC", "TOKEN_LIMIT": "7", "API_KEY": ""})) == set()
 	found("Tool", {"driver": {"builtin": {"primitive": "read"}}}) == set()
+}
+
+of(kind, spec) := {result.reason | some result in results; result.rule == "inline_secrets.variable"} if {
+	results := inline_secrets.results with input as {"resources": [{"kind": kind, "metadata": {"name": "x"}, "spec": spec}]}
+}
+
+test_variables_and_headers_wherever_they_are_given if {
+	every spec in [
+		{"driver": {"exec": {"command": ["x"], "env": {"CRM_TOKEN": "v"}}}},
+		{"driver": {"http": {"url": "https://x", "headers": {"Authorization": "v"}}}},
+		{"driver": {"mcp": {"server": {"url": "https://x", "headers": {"X-Api-Key": "v"}}, "tool": "x"}}},
+	] {
+		count(of("Tool", spec)) == 1
+	}
+	of("Sandbox", {"env": {"DB_PASSWORD": "v"}}) == {
+		"sandbox x holds the value of DB_PASSWORD; declare a Secret, and name it under credentials",
+	}
+}
+
+test_names_of_secrets_are_none if {
+	of("Tool", {"credentials": [{"secret": "crm", "env": "CRM_TOKEN"}, {"secret": "crm", "header": "Authorization"}]}) == set()
+	of("Tool", {"driver": {"http": {"query": {"token": "token"}, "headers": {"Accept": "text/plain"}}}}) == set()
+	of("Secret", {"env": "CRM_TOKEN"}) == set()
 }

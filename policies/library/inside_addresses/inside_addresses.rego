@@ -27,7 +27,7 @@ results contains {"rule": "inside_addresses.name", "effect": "deny", "reason": r
 # description: a URL whose host is an address in numbers, of which there are too many spellings
 results contains {"rule": "inside_addresses.number", "effect": "deny", "reason": reason} if {
 	some url, host in hosts
-	regex.match(`^(?:\[.*|(?:.*\.)?(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?)$`, host)
+	regex.match(`^(?:\[.*|.*:.*|(?:.*\.)?(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?)$`, host)
 	reason := sprintf("tool %s would call %s by an address in numbers; call it by its name", [input.syscall.tool, json.marshal(url)])
 }
 
@@ -57,6 +57,14 @@ hosts[url] := host if {
 		url, 1,
 	)
 	host := lower(found[0][1])
+	not host in exempt_hosts
+}
+
+# A request names its host alone.
+hosts[host] := host if {
+	input.syscall.tool == "net-request"
+	host := input.syscall.args.host
+	is_string(host)
 	not host in exempt_hosts
 }
 

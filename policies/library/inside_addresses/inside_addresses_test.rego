@@ -104,3 +104,16 @@ test_only_what_reaches_outside if {
 	found("write-note", "write", {"content": "http://localhost/"}) == set()
 	found("model-call", "external", {"url": "http://localhost/"}) == set()
 }
+
+test_hosts_of_requests if {
+	every host in ["localhost", "db.internal", "intranet"] {
+		found("net-request", "external", {"host": host}) == refused("name", host, "tool net-request would call %s, a name of the own network")
+	}
+	every host in ["127.0.0.1", "::1"] {
+		{result.rule | some result in found("net-request", "external", {"host": host})} == {"inside_addresses.number"}
+	}
+	every host in ["api.partner.example", "intranet.kestrelrow.example", 7] {
+		found("net-request", "external", {"host": host}) == set()
+	}
+	found("send", "external", {"host": "localhost"}) == set()
+}

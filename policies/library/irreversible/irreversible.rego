@@ -13,6 +13,7 @@ package agentos.syscall.rules.irreversible
 results contains {"rule": "irreversible.asks", "effect": "ask", "reason": reason} if {
 	input.syscall.effect == "external"
 	not input.syscall.tool == "model-call"
+	not input.syscall.tool == "net-request"
 	not data.agentos.tools[input.syscall.tool].idempotent == true
 	reason := sprintf("tool %s reaches outside and cannot be repeated harmlessly; a person looks first", [input.syscall.tool])
 }

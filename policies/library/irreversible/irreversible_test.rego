@@ -22,4 +22,5 @@ test_a_tool_that_can_be_repeated if found("fetch", "external") == set()
 test_what_stays_inside if {
 	found("pay", "write") == set()
 	found("model-call", "external") == set()
+	found("net-request", "external") == set()
 }

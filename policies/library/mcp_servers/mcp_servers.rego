@@ -14,6 +14,9 @@ allowed_commands := [
 	["python", "-m", "mcp_server_time"],
 ]
 
+# Servers that are there already, by the beginning of their address.
+allowed_addresses := {"https://mcp.partner.example/"}
+
 # Variables that a server may be given. Others change which code runs (LD_PRELOAD, PATH, PYTHONPATH).
 allowed_variables := {"LANG", "LOG_LEVEL", "TZ"}
 
@@ -22,8 +25,19 @@ allowed_variables := {"LANG", "LOG_LEVEL", "TZ"}
 # description: the command of a tool is not a known one
 results contains {"rule": "mcp_servers.command", "effect": "deny", "reason": reason} if {
 	some tool, server in servers
-	not known(server.command)
-	reason := sprintf("tool %s would start %s, which is not on the list", [tool, concat(" ", server.command)])
+	command := server.command
+	not known(command)
+	reason := sprintf("tool %s would start %s, which is not on the list", [tool, concat(" ", command)])
+}
+
+# METADATA
+# title: address
+# description: the address of a server is not a known one
+results contains {"rule": "mcp_servers.address", "effect": "deny", "reason": reason} if {
+	some tool, server in servers
+	url := server.url
+	count([1 | some begin in allowed_addresses; startswith(url, begin)]) == 0
+	reason := sprintf("tool %s would ask %s, which is not on the list", [tool, url])
 }
 
 # METADATA

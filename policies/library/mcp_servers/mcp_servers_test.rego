@@ -40,3 +40,15 @@ test_other_variables if {
 }
 
 test_builtin_tools if found({"builtin": {"primitive": "read"}}) == set()
+
+test_known_addresses if found({"mcp": {"server": {"url": "https://mcp.partner.example/mcp"}, "tool": "x"}}) == set()
+
+test_other_addresses if {
+	every url in ["https://mcp.partner.example.evil.example/mcp", "http://mcp.partner.example/mcp", "https://mcp.partner.example:8443/"] {
+		found({"mcp": {"server": {"url": url}, "tool": "x"}}) == {{
+			"rule": "mcp_servers.address",
+			"effect": "deny",
+			"reason": sprintf("tool convert-time would ask %s, which is not on the list", [url]),
+		}}
+	}
+}

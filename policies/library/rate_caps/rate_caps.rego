@@ -18,6 +18,7 @@ results contains {
 } if {
 	input.syscall.effect in effects
 	not input.syscall.tool == "model-call"
+	not input.syscall.tool == "net-request"
 	reason := sprintf("at most %d calls with the effect %s per %s in %d s", [limit, input.syscall.effect, per, seconds])
 }
 

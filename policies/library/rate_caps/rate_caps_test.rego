@@ -20,6 +20,7 @@ test_the_rest_is_not if {
 	found("read-mail", "read", {}) == set()
 	found("write-note", "write", {}) == set()
 	found("model-call", "external", {}) == set()
+	found("net-request", "external", {}) == set()
 }
 
 test_the_figures_are_declared if {

@@ -17,6 +17,7 @@ results contains {"rule": "read_only.denied", "effect": "deny", "reason": reason
 	input.agent.labels[label.name] == label.value
 	not input.syscall.effect == "read"
 	not input.syscall.tool == "model-call"
+	not input.syscall.tool == "net-request"
 	reason := sprintf(
 		"agent %s is labelled %s: %s, and tool %s does more than read",
 		[input.agent.name, label.name, label.value, input.syscall.tool],

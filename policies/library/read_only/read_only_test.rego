@@ -17,6 +17,7 @@ labelled := {"access": "read-only", "team": "finance"}
 test_it_reads_and_thinks if {
 	found(labelled, {"tool": "read-mail", "effect": "read"}) == set()
 	found(labelled, {"tool": "model-call", "effect": "external"}) == set()
+	found(labelled, {"tool": "net-request", "effect": "external"}) == set()
 }
 
 test_it_changes_nothing if {

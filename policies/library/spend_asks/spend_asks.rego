@@ -18,6 +18,7 @@ effects := {"external", "write"}
 results contains {"rule": "spend_asks.asks", "effect": "ask", "reason": reason} if {
 	input.syscall.effect in effects
 	not input.syscall.tool == "model-call"
+	not input.syscall.tool == "net-request"
 	some what, part in share
 	not what in within
 	reason := sprintf(

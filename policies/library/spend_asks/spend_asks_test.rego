@@ -36,4 +36,5 @@ test_a_count_that_is_none if {
 test_reading_and_thinking_go_on if {
 	found("read-mail", "read", {"calls": 10, "tokens": 1000}) == set()
 	found("model-call", "external", {"calls": 10, "tokens": 1000}) == set()
+	found("net-request", "external", {"calls": 10, "tokens": 1000}) == set()
 }

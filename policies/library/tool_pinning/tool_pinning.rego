@@ -11,7 +11,7 @@ package agentos.admission.rules.tool_pinning
 annotation := "reviewed"
 
 # The parts of a Tool that say what a model is told and what is run.
-reviewed_parts := {"description", "driver", "effect", "inputSchema", "labels"}
+reviewed_parts := {"credentials", "description", "driver", "effect", "inputSchema", "labels", "sandbox"}
 
 # METADATA
 # title: changed
@@ -19,7 +19,8 @@ reviewed_parts := {"description", "driver", "effect", "inputSchema", "labels"}
 results contains {"rule": "tool_pinning.changed", "effect": "deny", "reason": reason} if {
 	some tool in input.resources
 	tool.kind == "Tool"
-	tool.spec.driver.mcp
+	some driver in {"exec", "http", "mcp"}
+	tool.spec.driver[driver]
 	digest := sprintf("sha256:%s", [crypto.sha256(json.marshal(object.filter(tool.spec, reviewed_parts)))])
 	not annotated(tool) == digest
 	reason := sprintf(

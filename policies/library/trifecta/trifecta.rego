@@ -20,7 +20,7 @@ outgoing_folders := {"outbox"}
 # description: a way out of a session that has read both private data and untrusted content
 results contains {"rule": "trifecta.closed", "effect": "deny", "reason": reason} if {
 	met
-	not asks
+	not asked
 }
 
 # METADATA
@@ -28,7 +28,12 @@ results contains {"rule": "trifecta.closed", "effect": "deny", "reason": reason}
 # description: the same, where the Policy declares that a person may let it through
 results contains {"rule": "trifecta.asks", "effect": "ask", "reason": reason} if {
 	met
+	asked
+}
+
+asked if {
 	asks
+	not unseen
 }
 
 asks if data.agentos.policies.trifecta.parameters.effect == "ask"
@@ -51,7 +56,23 @@ labels := {label | some label in input.session.labels}
 way_out if {
 	input.syscall.effect == "external"
 	not input.syscall.tool == "model-call"
+	not input.syscall.tool == "net-request"
 }
+
+# A request is part of a call. Where that call was no way out by its declaration, the request is one that nobody was asked about.
+way_out if unseen
+
+way_out if {
+	input.syscall.tool == "net-request"
+	not asks
+}
+
+unseen if {
+	input.syscall.tool == "net-request"
+	not declared
+}
+
+declared if data.agentos.tools[input.syscall.args.tool].effect == "external"
 
 way_out if {
 	input.syscall.effect == "write"

@@ -2,7 +2,12 @@ package agentos.syscall.rules.trifecta_test
 
 import data.agentos.syscall.rules.trifecta
 
-tools := {"write-note": {"workspace_args": ["path"]}, "copy": {"workspace_args": ["paths"]}}
+tools := {
+	"write-note": {"workspace_args": ["path"]},
+	"copy": {"workspace_args": ["paths"]},
+	"send-mail": {"effect": "external"},
+	"count": {"effect": "read"},
+}
 
 found(tool, effect, args, labels) := results if {
 	results := trifecta.results with input as {
@@ -66,4 +71,24 @@ test_an_effect_that_is_none_denies if {
 
 test_a_parameter_that_there_is_not_denies if {
 	declared({"effekt": "ask"}) == {["trifecta.closed", "deny"], ["trifecta.parameters", "deny"]}
+}
+
+requested(tool, parameters) := asked_with({"tool": tool}, parameters)
+
+asked_with(args, parameters) := {result.rule | some result in results} if {
+	results := found("net-request", "external", args, ["pii", "untrusted"])
+		with data.agentos.policies.trifecta.parameters as parameters
+}
+
+test_a_request_is_a_way_out if {
+	every tool in ["send-mail", "count", "ghost"] {
+		requested(tool, {}) == {"trifecta.closed"}
+	}
+}
+
+test_where_a_person_may_be_asked_a_request_goes_with_its_call if {
+	requested("send-mail", {"effect": "ask"}) == set()
+	requested("count", {"effect": "ask"}) == {"trifecta.closed"}
+	requested("ghost", {"effect": "ask"}) == {"trifecta.closed"}
+	asked_with({}, {"effect": "ask"}) == {"trifecta.closed"}
 }

@@ -26,6 +26,7 @@ results contains {"rule": "unknown_outcome.asks", "effect": "ask", "reason": rea
 concerned if {
 	input.syscall.effect in effects
 	not input.syscall.tool == "model-call"
+	not input.syscall.tool == "net-request"
 	count(unsettled) > 0
 }
 

@@ -31,6 +31,7 @@ test_a_lost_read_has_changed_nothing if found("pay", "external", ["fetch"], {}) 
 test_reading_and_thinking_go_on if {
 	found("fetch", "read", ["pay"], {}) == set()
 	found("model-call", "external", ["pay"], {}) == set()
+	found("net-request", "external", ["pay"], {}) == set()
 }
 
 test_what_is_declared_holds if {

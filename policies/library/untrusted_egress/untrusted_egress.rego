@@ -16,10 +16,32 @@ untrusted_labels := {"untrusted"}
 results contains {"rule": "untrusted_egress.asks", "effect": "ask", "reason": reason} if {
 	input.syscall.effect == "external"
 	not input.syscall.tool == "model-call"
-	read := sort({label | some label in input.session.labels; label in untrusted_labels})
+	not input.syscall.tool == "net-request"
 	count(read) > 0
 	reason := sprintf(
 		"tool %s reaches outside, and the session has read content labelled %s; a person looks first",
 		[input.syscall.tool, concat(", ", read)],
 	)
 }
+
+# METADATA
+# title: unseen
+# description: a request, after untrusted content was read, of a tool that nobody looks at because it is not declared to reach outside
+results contains {"rule": "untrusted_egress.unseen", "effect": "deny", "reason": reason} if {
+	input.syscall.tool == "net-request"
+	not declared
+	count(read) > 0
+	reason := sprintf(
+		"tool %s is not declared as effect external, and the session has read content labelled %s; no request of it leaves",
+		[requester, concat(", ", read)],
+	)
+}
+
+default requester := "(unnamed)"
+
+requester := input.syscall.args.tool
+
+# Whose call was looked at as a whole, with all the requests that it makes.
+declared if data.agentos.tools[input.syscall.args.tool].effect == "external"
+
+read := sort({label | some label in input.session.labels; label in untrusted_labels})

@@ -22,3 +22,35 @@ test_inside_after_untrusted if {
 }
 
 test_the_model_is_not_its_matter if found("model-call", "external", ["untrusted"]) == set()
+
+asked_for(tool, labels) := {result.rule | some result in results} if {
+	results := untrusted_egress.results with input as {
+		"syscall": {"tool": "net-request", "effect": "external", "args": {"tool": tool}},
+		"session": {"labels": labels},
+	}
+		with data.agentos.tools as {"send-mail": {"effect": "external"}, "count": {"effect": "read"}}
+}
+
+test_a_request_of_a_call_that_was_looked_at if asked_for("send-mail", ["untrusted"]) == set()
+
+test_a_request_of_a_call_that_nobody_looked_at if {
+	asked_for("count", ["untrusted"]) == {"untrusted_egress.unseen"}
+	asked_for("ghost", ["untrusted"]) == {"untrusted_egress.unseen"}
+	asked_for("count", ["pii"]) == set()
+}
+
+test_whose_request_is_told if {
+	some result in untrusted_egress.results with input as {
+		"syscall": {"tool": "net-request", "effect": "external", "args": {"tool": "count"}},
+		"session": {"labels": ["untrusted"]},
+	}
+	startswith(result.reason, "tool count is not declared as effect external")
+}
+
+test_a_request_of_which_nothing_is_told if {
+	results := untrusted_egress.results with input as {
+		"syscall": {"tool": "net-request", "effect": "external"},
+		"session": {"labels": ["untrusted"]},
+	}
+	count(results) == 1
+}

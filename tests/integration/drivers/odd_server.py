@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +16,16 @@ from pydantic import BaseModel
 
 server = MCPServer("odd")
 
+os.umask(0)  # the log may be another one's tomorrow
+MARK = secrets.token_hex(8)
+"""Which server it is: two in namespaces of their own may have one number."""
+
 
 def note(what: str) -> None:
     """Remember that a call has begun, where a test can see it."""
     if len(sys.argv) > 1:
         with Path(sys.argv[1]).open("a") as file:
-            file.write(f"{what} {os.getpid()}\n")
+            file.write(f"{what} {MARK}\n")
 
 
 @server.tool()
@@ -52,10 +57,8 @@ async def hang() -> str:
 @server.tool()
 async def hang_with_child() -> str:
     """Start a child that holds the pipes open, and never answer."""
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", *sys.argv[1:]])
     note("hang")
-    if len(sys.argv) > 1:
-        Path(sys.argv[1] + ".child").write_text(str(child.pid))
     await asyncio.Event().wait()
     return "never"
 
@@ -77,6 +80,7 @@ def fail() -> str:
 @server.tool()
 def environment() -> str:
     """Its own environment and folder."""
+    note("environment")
     return json.dumps({"env": dict(os.environ), "cwd": str(Path.cwd())})
 
 

@@ -18,9 +18,9 @@ from agentos.boot.system import SystemTimer
 from agentos.drivers.adapters import space_watch
 from agentos.drivers.adapters.space_arrivals import SqliteArrivals
 from agentos.drivers.adapters.space_labels import SqliteSpaceLabels
-from agentos.drivers.guard import Guard
 from agentos.drivers.port import CallContext
 from agentos.drivers.spaces import Spaces
+from agentos.files.guard import Guard
 from agentos.kernel.firing import Arrival
 from agentos.supervisor import arriving
 

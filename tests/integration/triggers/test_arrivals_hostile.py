@@ -17,8 +17,8 @@ from agentos.boot.arrivals import Arrivals
 from agentos.boot.system import SystemTimer
 from agentos.drivers.adapters import space_watch
 from agentos.drivers.adapters.space_arrivals import SqliteArrivals
-from agentos.drivers.guard import Guard
 from agentos.drivers.port import CallContext
+from agentos.files.guard import Guard
 from agentos.kernel.firing import Arrival
 from agentos.supervisor import arriving
 

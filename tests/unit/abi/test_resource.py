@@ -58,7 +58,7 @@ def test_what_is_no_key_is_a_value_error(text: str) -> None:
         return
 
 
-@pytest.mark.parametrize("text", ["", "agent", "agent/default", "agent/default/a/b", "Agent/default/a", "secret/default/a"])
+@pytest.mark.parametrize("text", ["", "agent", "agent/default", "agent/default/a/b", "Agent/default/a", "surface/default/a"])
 def test_texts_that_are_no_keys(text: str) -> None:
     """Three parts, the first a kind in lower case."""
     with pytest.raises(ValueError):

@@ -22,6 +22,7 @@ from agentos.audit.audit_chain import (
     AuditRecord,
     Entry,
     erased_entry,
+    files_entry,
     held_entry,
     released_entry,
     retired_entry,
@@ -244,6 +245,7 @@ async def test_events_are_as_the_schema_says() -> None:
         exported(b"a pack", {"s-1": [b"{}", b"{}"]}, 0).entry(),
         unlocked_entry("sha256:" + "ab" * 32, "s-1", 17, "stuck"),
         unlocked_entry("sha256:" + "ab" * 32, None, 0, "unreadable"),
+        files_entry("session s-1", "undo", "the wrong customer"),
         retired_entry(signed, "202505", "b", overruled=True),
     )
     for data in await stored(log):

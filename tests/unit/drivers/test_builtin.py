@@ -13,9 +13,9 @@ from agentos.abi.errors import DriverError, OutcomeUnknown
 from agentos.abi.syscall import Result, ToolEffect
 from agentos.drivers.adapters import builtin
 from agentos.drivers.adapters.builtin import BuiltinDriver
-from agentos.drivers.guard import Guard, Stopped
 from agentos.drivers.locks import Grant
 from agentos.drivers.port import CallContext, ToolSpec
+from agentos.files.guard import Guard, Stopped
 
 
 def tool(primitive: str, timeout_ms: int = 30_000) -> ToolSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,20 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import DriverError
 from agentos.abi.resource import Key, Resource
 from agentos.abi.syscall import Result, ToolEffect
-from agentos.drivers import CallContext, Drivers, ModelReply, ModelRequest, ModelSpec, Providers, ToolSpec, model_spec, tool_spec
+from agentos.credentials.reference import Credential
+from agentos.drivers import (
+    CallContext,
+    Drivers,
+    ModelReply,
+    ModelRequest,
+    ModelSpec,
+    Providers,
+    ToolSpec,
+    dispatch,
+    model_spec,
+    tool_spec,
+)
+from agentos.drivers.dispatch import Hands
 from agentos.drivers.primitives import input_schema
 
 
@@ -75,6 +89,44 @@ def test_an_mcp_tool_and_a_model() -> None:
     assert (model.name, model.provider, model.settings) == ("sample", "anthropic", {"model": "m"})
 
 
+def test_what_a_tool_is_given() -> None:
+    """Sandbox, credentials, bounds and the schema of its output are read as declared, and have defaults."""
+    driver = {"exec": {"command": ["true"]}}
+    schema = {"type": "object"}
+    more = {
+        "sandbox": "offline",
+        "credentials": [{"secret": "github", "env": "TOKEN"}],
+        "outputBytes": 2048,
+        "outputSchema": {"type": "object", "required": ["n"]},
+    }
+    spec = {"description": "d", "effect": "read", "driver": driver, "inputSchema": schema}
+    given = tool_spec(resource("Tool", {**spec, **more}))
+    assert (given.sandbox, given.credentials, given.output_bytes) == ("offline", (Credential("github", env="TOKEN"),), 2048)
+    assert given.output_schema == more["outputSchema"]
+    plain = tool_spec(resource("Tool", spec))
+    assert (plain.sandbox, plain.credentials, plain.output_bytes, plain.output_schema) == (None, (), 262_144, None)
+
+
+def test_an_openapi_tool() -> None:
+    """Its arguments are those of the operation."""
+    parameters = [{"name": "n", "in": "query", "required": True, "schema": {"type": "integer"}}]
+    document = {"openapi": "3.1.0", "paths": {"/ping": {"get": {"operationId": "ping", "parameters": parameters}}}}
+    driver = {"http": {"url": "https://a.example", "openapi": {"document": document, "operation": "ping"}}}
+    spec = tool_spec(resource("Tool", {"description": "d", "effect": "read", "driver": driver}))
+    assert spec.input_schema["properties"]["n"]["type"] == "integer"
+
+
+async def test_hands_are_handed_over() -> None:
+    """A driver that is made when it is needed gets what boot has chosen; one that lacks what it needs is refused."""
+    sandboxes, outputs = object(), object()
+    hands = Hands(sandboxes=sandboxes, outputs=outputs)  # type: ignore[arg-type]
+    made: dict[str, Any] = {}
+    driver = await dispatch._made("exec", made, dispatch._DRIVERS, asyncio.Lock(), hands)
+    assert (driver._sandboxes, driver._outputs, driver._doors) == (sandboxes, outputs, None)
+    with pytest.raises(DriverError, match="no sandboxes"):
+        await dispatch._made("mcp", {}, dispatch._DRIVERS, asyncio.Lock(), Hands())
+
+
 async def test_drivers_choose_and_label(tmp_path: Path) -> None:
     """The driver is chosen by its key; the tool's labels join the result's own; closing reaches those that were made."""
     recorder = Recorder()
@@ -95,7 +147,7 @@ async def test_drivers_are_made_when_needed(tmp_path: Path) -> None:
 
 async def test_unknown_names(tmp_path: Path) -> None:
     """A driver or provider that is not there is refused by name."""
-    for driver in ({"exec": {}}, {}, {"builtin": {}, "mcp": {}}):
+    for driver in ({"shell": {}}, {"exec": {}}, {}, {"builtin": {}, "mcp": {}}):
         with pytest.raises(DriverError):
             await Drivers().call(ToolSpec("t", "", ToolEffect.READ, True, {}, driver), {}, context(tmp_path))
     with pytest.raises(DriverError, match="no 'oracle'"):
@@ -114,11 +166,11 @@ async def test_providers_choose() -> None:
 
 
 def test_no_sdk_is_imported_early() -> None:
-    """Importing the room, and making its dispatchers, imports neither SDK, nor the template engine."""
+    """Importing the room, and making its dispatchers, imports no SDK, and nothing else that takes its time."""
     program = """
 import sys, agentos.drivers as drivers
 drivers.Drivers(), drivers.Providers()
-print([name for name in ("mcp", "anthropic", "jinja2") if name in sys.modules])
+print([name for name in ("mcp", "anthropic", "jinja2", "httpx2", "keyring", "jsonschema") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

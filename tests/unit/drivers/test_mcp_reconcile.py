@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +13,24 @@ from mcp_types import CallToolResult, TextContent
 from agentos.abi.errors import DriverError
 from agentos.abi.syscall import ToolEffect
 from agentos.drivers.adapters.mcp import McpDriver
-from agentos.drivers.adapters.mcp_server import ServerLost, ToolRefused
+from agentos.drivers.adapters.mcp_offer import Wanted
+from agentos.drivers.adapters.mcp_server import Call, ServerLost, ToolRefused
 from agentos.drivers.port import CallContext, Found, Outcome, ToolSpec
+from agentos.sandbox.port import Launch, Place
+from agentos.sandbox.profile import Profile
 
 
 class Server:
     """A server that answers `told`, or fails so, and remembers what it was asked."""
 
-    alive = True
+    report: Mapping[str, Any] = {}
 
     def __init__(self, told: Any) -> None:
         self.told = told
-        self.asked: list[tuple[Any, ...]] = []
+        self.asked: list[tuple[Call, float]] = []
 
-    async def call(self, *args: Any, key: str) -> CallToolResult:
-        self.asked.append((*args, key))
+    async def call(self, call: Call, timeout_s: float) -> CallToolResult:
+        self.asked.append((call, timeout_s))
         if isinstance(self.told, Exception):
             raise self.told
         return self.told
@@ -36,14 +41,24 @@ def answer(text: str = "", data: Any = None, *, error: bool = False) -> CallTool
     return CallToolResult(content=content, structured_content=data, is_error=error)
 
 
+class Elsewhere:
+    """Sandboxes in which nothing is started, and whose processes would see the workspace at another path."""
+
+    def place(self, launch: Launch) -> AbstractAsyncContextManager[Place]:
+        raise AssertionError(launch.command)
+
+    def workspace(self, profile: Profile, workspace: Path) -> str:
+        return "/seen"
+
+
 MCP = {"server": {"command": ["books"]}, "tool": "pay", "workspaceArgs": ["receipt"], "reconcile": "what-came-of"}
 TOOL = ToolSpec("pay", "Pay.", ToolEffect.EXTERNAL, False, {"type": "object"}, {"mcp": MCP}, timeout_ms=5000)
 ARGS = {"amount": 7, "receipt": "r.txt"}
 
 
 async def ask(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Found | None:
-    driver = McpDriver({"PATH": "/usr/bin"})
-    monkeypatch.setattr(driver, "_server", lambda _context, declared: server if declared == MCP["server"] else None)
+    driver = McpDriver(Elsewhere())
+    monkeypatch.setattr(driver, "_server", lambda tool, _context: server if tool is TOOL else None)
     return await driver.reconcile(TOOL, ARGS, CallContext("default", "s-1", "call-2-1", folder))
 
 
@@ -69,8 +84,8 @@ async def test_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tol
     """It is asked by the key and the arguments that went out, under a key of its own; its answer is read as it stands."""
     server = Server(told)
     assert await ask(server, tmp_path, monkeypatch) == found
-    sent = {"call": "s-1/call-2-1", "args": {"amount": 7, "receipt": str(tmp_path / "r.txt")}}
-    assert server.asked == [("what-came-of", None, sent, 5.0, "s-1/call-2-1/reconcile")]
+    sent = {"call": "s-1/call-2-1", "args": {"amount": 7, "receipt": "/seen/r.txt"}}
+    assert server.asked == [(Call(Wanted("what-came-of"), sent, "s-1/call-2-1/reconcile"), 5.0)]
 
 
 @pytest.mark.parametrize(

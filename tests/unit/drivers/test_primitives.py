@@ -15,8 +15,8 @@ from agentos.abi.canonical import Json, canonical
 from agentos.abi.errors import DriverError
 from agentos.abi.syscall import Result, ToolEffect
 from agentos.drivers import primitives
-from agentos.drivers.guard import Guard, Stopped
 from agentos.drivers.primitives import PRIMITIVES, default_effect, input_schema, perform
+from agentos.files.guard import Guard, Stopped
 
 
 def do(primitive: str, workspace: Path, **args: Json) -> Result:
@@ -205,9 +205,7 @@ def test_schemas(primitive: str) -> None:
     Draft202012Validator.check_schema(schema)
     assert schema["additionalProperties"] is False
     assert all(shape["description"] for shape in schema["properties"].values())
-    assert default_effect(primitive) is (
-        ToolEffect.WRITE if primitive in {"write", "declassify", "lock", "unlock", "wait", "signal"} else ToolEffect.READ
-    )
+    assert default_effect(primitive) is (ToolEffect.READ if primitive in {"read", "search", "list"} else ToolEffect.WRITE)
 
 
 def test_unknown_primitive(tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ from agentos.abi.canonical import Json, digest
 from agentos.abi.errors import DriverError
 from agentos.abi.resource import Key, Resource
 from agentos.abi.syscall import Result
-from agentos.drivers import confine
 from agentos.drivers.adapters.builtin import BuiltinDriver
 from agentos.drivers.adapters.space_labels import SqliteSpaceLabels
 from agentos.drivers.dispatch import tool_spec
-from agentos.drivers.guard import Guard, Stopped
 from agentos.drivers.port import CallContext
 from agentos.drivers.spaces import UNTRUSTED, SpaceConflict, Spaces, SpaceUnlabelled, space_schema
+from agentos.files import confine
+from agentos.files.guard import Guard, Stopped
 
 
 class At:
@@ -122,13 +122,13 @@ def test_labels_are_there_before_the_file(tmp_path: Path, monkeypatch: pytest.Mo
     """Whoever crashes between the record and the file leaves no file without its labels; when nothing can be recorded nothing is
     written."""
     spaces = opened(tmp_path)
-    from agentos.drivers import primitives
+    from agentos.drivers import editing
 
     def crash(*_args: object) -> Result:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(primitives, "write", crash)
+        patch.setattr(editing, "put", crash)
         with pytest.raises(KeyboardInterrupt):
             do(spaces, "write", session("s-1", "private"), path="a.md", content="x")
     assert spaces.labels_of("default", "reports", "a.md", digest(b"x")) == ("private",)

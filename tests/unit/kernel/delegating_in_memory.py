@@ -16,11 +16,11 @@ from agentos.boot.charges import charged_events
 from agentos.drivers.adapters.delegate import DelegateDriver
 from agentos.drivers.delegating import input_schema
 from agentos.drivers.dispatch import Drivers
-from agentos.drivers.guard import Guard
 from agentos.drivers.port import CallContext, ModelReply, ModelSpec, ToolSpec
 from agentos.drivers.primitives import perform
 from agentos.eventlog.adapters.credentials import create_seed
 from agentos.eventlog.adapters.tasks import is_signed
+from agentos.files.guard import Guard
 from agentos.kernel.admission import Admissions
 from agentos.kernel.arguments import compile_check
 from agentos.kernel.budgets import Budgets
@@ -61,8 +61,6 @@ class Plays(ListModel):
 
 class Files:
     """The file primitives, and calls held or answered by the test (`answers[tool]`)."""
-
-    profiles: frozenset[str] = frozenset()
 
     def __init__(self, answers: dict[str, Any]) -> None:
         self.answers = answers

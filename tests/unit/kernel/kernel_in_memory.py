@@ -36,6 +36,7 @@ from agentos.kernel.snapshot import Snapshots
 from agentos.kernel.turn import Runner
 from agentos.kernel.workspace import Workspaces
 from agentos.projections.session import Call
+from agentos.sandbox.profile import Profile
 
 EVENTS = Draft202012Validator(json.loads((asset("schemas") / "v1" / "event.json").read_text()))
 ALLOW = Decision(Verdict.ALLOW, ("grants.allow",), ())
@@ -130,13 +131,12 @@ class RecordingDriver:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
-        self.sandboxes: list[str | None] = []
+        self.sandboxes: list[str] = []
         self.answers: dict[str, Any] = {}
-        self.profiles: frozenset[str] = frozenset()
 
     async def call(self, tool: ToolSpec, args: Mapping[str, Any], context: CallContext) -> Result:
         self.calls.append((tool.name, dict(args)))
-        self.sandboxes.append(context.sandbox)
+        self.sandboxes.append(context.profile.name)
         answer = self.answers.get(tool.name, Result("done"))
         if callable(answer):
             answer = await answer()
@@ -209,6 +209,7 @@ class Kernel:
     policy: PolicyByFunction = field(default_factory=lambda: PolicyByFunction(lambda _: ALLOW))
     policy_digest: str = "sha256:" + "a" * 64
     tools: dict[str, ToolSpec] = field(default_factory=lambda: dict(TOOLS))
+    sandboxes: dict[str, Profile] = field(default_factory=dict)
     revision: int = 1
     seed: int = 7
     snapshots: Snapshots | None = None
@@ -224,6 +225,7 @@ class Kernel:
             models={"m": ModelSpec("m", "list", {})},
             checks={name: compile_check(item.input_schema) for name, item in self.tools.items()},
             decider=self.policy,
+            sandboxes=self.sandboxes,
         )
 
     def gate(self) -> Gate:

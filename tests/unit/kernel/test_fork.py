@@ -20,11 +20,11 @@ from agentos.abi.event import Event
 from agentos.abi.obligation import Obligation
 from agentos.abi.record import decode, header_of
 from agentos.abi.syscall import Result
-from agentos.drivers.guard import Guard, Stopped
 from agentos.drivers.port import Outcome
 from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.eventlog.port import Message
 from agentos.eventlog.subject import session_subject
+from agentos.files.guard import Guard, Stopped
 from agentos.kernel import workspace_copy
 from agentos.kernel.approvals import Scope
 from agentos.kernel.fork import Fork, Forks, first_payload, read_point

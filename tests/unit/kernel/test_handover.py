@@ -11,7 +11,7 @@ import pytest
 
 from agentos.abi.errors import AgentOSError, DriverError, UsageError
 from agentos.drivers.delegating import Ended
-from agentos.drivers.guard import Guard
+from agentos.files.guard import Guard
 from agentos.kernel import handover, homecoming
 from agentos.kernel.handover import pack
 from agentos.kernel.homecoming import Homecoming

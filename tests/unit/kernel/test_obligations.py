@@ -28,6 +28,7 @@ from agentos.kernel.life import Life
 from agentos.kernel.ruling import MOST_AGAIN
 from agentos.projections.question import recorded
 from agentos.projections.session import Step
+from agentos.sandbox.profile import standard
 
 MAIL = ToolSpec(
     name="mail",
@@ -125,7 +126,7 @@ async def test_a_redacted_value_is_in_no_byte_of_the_log(kernel: Kernel, effect:
         ([mask("/n")], {"n": 4111}, "obligation.mask", "only a text can be masked"),
         ([one("cap", path="/n", maximum=3)], {"n": "many"}, "obligation.cap", "only a number can be capped"),
         ([redact("/to")], {"to": ["a@b.c"]}, "obligation.rewrite", "do not fit the tool"),
-        ([one("sandbox", profile="locked")], {}, "obligation.sandbox", "(it can: none)"),
+        ([one("sandbox", profile="locked")], {}, "obligation.sandbox", "(it can: default)"),
     ],
 )
 async def test_what_cannot_be_met_denies(
@@ -247,7 +248,7 @@ async def test_words_of_a_failing_tool_are_withheld(kernel: Kernel) -> None:
 
 async def test_a_sandbox_that_can_be_forced_is(kernel: Kernel) -> None:
     """The driver is told the profile; two different ones at once cannot be."""
-    kernel.driver.profiles = frozenset({"locked", "open"})
+    kernel.sandboxes |= {name: standard(name) for name in ("locked", "open")}
     kernel.policy.decide = always(one("sandbox", profile="locked"))
     await kernel.perform(kernel.gate(), await kernel.journal(), "c1", "mail")
     assert kernel.driver.sandboxes == ["locked"]
@@ -269,7 +270,7 @@ async def test_a_sandbox_that_can_be_forced_is(kernel: Kernel) -> None:
 )
 async def test_a_model_call_is_made_as_it_is_or_not_at_all(kernel: Kernel, obligation: Obligation, rule: str | None) -> None:
     """What would change it denies it; obligations about other tools' fields leave it alone."""
-    kernel.driver.profiles = frozenset({"locked"})
+    kernel.sandboxes["locked"] = standard("locked")
     kernel.policy.decide = lambda _: obliged(obligation)
     kernel.model.replies = [text("hello")]
     call = await kernel.gate().perform_model(await kernel.journal(), kernel.current("default"))

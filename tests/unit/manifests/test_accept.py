@@ -98,7 +98,19 @@ def test_a_misspelt_key_is_always_told(data: st.DataObject) -> None:
     """Any field, misspelt by one letter, is reported at its place."""
     name = data.draw(st.sampled_from(list(FILES.values())))
     body = example(name)
-    free = {"labels", "annotations", "args", "env", "inputSchema", "let", "fileLabels", "agentLabels", "parameters"}
+    free = {
+        "labels",
+        "annotations",
+        "args",
+        "env",
+        "inputSchema",
+        "outputSchema",
+        "document",
+        "let",
+        "fileLabels",
+        "agentLabels",
+        "parameters",
+    }
     paths = [
         path
         for path in places(body)

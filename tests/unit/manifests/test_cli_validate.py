@@ -91,6 +91,8 @@ def test_names_cannot_drive_the_terminal(tmp_path: Path) -> None:
         "tool-grants.spec.args.path",
         "ToolGrant.spec.args.path.glob",
         "policy.spec",
+        "sandbox.spec.network.allow",
+        "tool.spec.driver.exec.command",
         "play.rules.call.args",
         "model.metadata.labels",
     ],
@@ -112,7 +114,7 @@ def test_explain_lists_the_kinds(snapshot: SnapshotAssertion) -> None:
     ("name", "said", "mend"),
     [
         ("agnet", "there is no kind 'agnet'", "did you mean Agent?"),
-        ("sandbox", "kind sandbox is not supported yet", "agentos explain lists the kinds"),
+        ("program", "kind program is not supported yet", "agentos explain lists the kinds"),
         ("agent.spec.bugdet", "Agent.spec has no field 'bugdet'", "did you mean budget?"),
         (
             "agent.spec.memory.window",

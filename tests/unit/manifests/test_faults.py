@@ -38,7 +38,7 @@ def test_the_assets_show_every_code(monkeypatch: pytest.MonkeyPatch, request: py
     check = request.getfixturevalue("rego_check")
     shown = {fault.code for name in NAMES for fault in load([name], check_policies=check, check_play=check_play).faults}
     source = "".join(path.read_text() for path in Path(agentos.manifests.__file__).parent.glob("*.py"))
-    areas = "yaml|file|manifest|model|class|priority|agent|play|tool|grant|reference|trigger|policy"
+    areas = "yaml|file|manifest|model|class|priority|agent|play|tool|grant|reference|trigger|policy|sandbox|secret"
     known = set(re.findall(rf'"((?:{areas})\.[a-z0-9-]+)"', source))
     made_elsewhere = {"file.unreadable", "file.size", "manifest.invalid", "manifest.value", "policy.path", "manifest.kind"}
     assert known - shown <= made_elsewhere | {"manifest.type"}

@@ -24,6 +24,8 @@ OURS = [
     "play",
     "policy",
     "priority-class",
+    "sandbox",
+    "secret",
     "tenant",
     "tool",
     "tool-grant",

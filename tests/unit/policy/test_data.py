@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from agentos.abi.canonical import Json
 from agentos.abi.errors import PolicyError
 from agentos.abi.resource import Key, Resource
 from agentos.policy.bundle import policy_digest, policy_modules
@@ -26,6 +27,14 @@ def policy(name: str, package: str, mode: str) -> Resource:
 AGENT = {"model": "small", "tools": ["read"], "governance": {"owner": "o", "purpose": "p", "risk": "high"}}
 READ = {"effect": "read", "driver": {"builtin": {"primitive": "read"}}}
 GIT = {"effect": "read", "labels": ["code"], "idempotent": True, "driver": {"mcp": {"tool": "log", "workspaceArgs": ["repo"]}}}
+UNDECLARED = {
+    "isolation": "bubblewrap",
+    "workspace": "write",
+    "network": False,
+    "inspect": False,
+    "mounts": [],
+    "reach": [],
+}
 
 
 def test_the_whole_document() -> None:
@@ -79,9 +88,10 @@ def test_the_whole_document() -> None:
                 },
             },
             "grants": {"a": {"git": [g, h], "read": [g]}, "b": {"git": [g], "read": [g]}},
+            "sandboxes": {"default": UNDECLARED},
             "policies": {},
             "rules": {
-                "syscall": ["budget", "declassify", "delegation", "grants", "model", "workspace"],
+                "syscall": ["budget", "declassify", "delegation", "grants", "model", "network", "propose", "workspace"],
                 "admission": ["high_risk", "model_key", "priority", "retention", "tenant"],
                 "approval": ["distinct", "requester"],
             },
@@ -125,6 +135,8 @@ def test_what_delegation_is_decided_by() -> None:
         ({"primitive": "wait"}, [], None),
         ({"primitive": "signal"}, [], None),
         ({"primitive": "lock"}, [], None),
+        ({"primitive": "fire"}, [], None),
+        ({"primitive": "propose", "space": "reports"}, ["path"], "reports"),
     ],
 )
 def test_what_a_primitive_acts_on(builtin: dict[str, str], paths: list[str], space: str | None) -> None:
@@ -133,6 +145,100 @@ def test_what_a_primitive_acts_on(builtin: dict[str, str], paths: list[str], spa
     tool = built["agentos"]["tools"]["t"]
     assert (tool["workspace_args"], tool.get("space")) == (paths, space)
     assert Draft202012Validator(schema("policy-data")).is_valid(built)
+
+
+def facts_of(**driver: Any) -> dict[str, Any]:
+    """What policy knows of a tool with this driver."""
+    spec = {"effect": "external", "driver": driver}
+    built = build_data([resource("Tool", "t", spec)], "default", granted_by={})
+    assert Draft202012Validator(schema("policy-data")).is_valid(built)
+    return dict(built["agentos"]["tools"]["t"])
+
+
+def test_what_a_tool_is_made_with() -> None:
+    """Its sandbox, the secrets that it is given, each once, and whether it can be taken back; of a process the files it names."""
+    spec = {
+        "effect": "write",
+        "sandbox": "offline",
+        "reversible": False,
+        "credentials": [{"secret": "b", "env": "B"}, {"secret": "a", "env": "A"}, {"secret": "b", "file": "b"}],
+        "driver": {"exec": {"command": ["sort"], "workspaceArgs": ["files"]}},
+    }
+    resources = [
+        resource("Tool", "sort", spec),
+        resource("Agent", "a", {**AGENT, "sandbox": "offline"}),
+        resource("Tool", "read", READ),
+    ]
+    built = build_data(resources, "default", granted_by={})
+    assert built["agentos"]["tools"]["sort"] == {
+        "effect": "write",
+        "labels": [],
+        "idempotent": False,
+        "driver": "exec",
+        "workspace_args": ["files"],
+        "sandbox": "offline",
+        "reversible": False,
+        "credentials": ["a", "b"],
+    }
+    assert built["agentos"]["agents"]["a"]["sandbox"] == "offline"
+    assert not {"sandbox", "reversible", "credentials", "reach"} & built["agentos"]["tools"]["read"].keys()
+    assert Draft202012Validator(schema("policy-data")).is_valid(built)
+
+
+@pytest.mark.parametrize(
+    ("url", "reach"),
+    [
+        ("https://API.github.com", {"host": "api.github.com", "ports": [443]}),
+        ("https://api.github.com/", {"host": "api.github.com", "ports": [443]}),
+        ("http://127.1:8080/v1/", {"host": "127.0.0.1", "ports": [8080], "paths": ["/v1", "/v1/**"]}),
+        ("http://[::1]/a*[b]", {"host": "::1", "ports": [80], "paths": [r"/a\*\[b\]", r"/a\*\[b\]/**"]}),
+        ("https://bücher.example/%7Ea/../b", {"host": "xn--bcher-kva.example", "ports": [443], "paths": ["/b", "/b/**"]}),
+    ],
+)
+def test_where_a_tool_with_an_address_sends_its_requests(url: str, reach: dict[str, Json]) -> None:
+    """To that host and port in the form in which requests are asked about, and for `http` only below the path."""
+    assert facts_of(http={"url": url})["reach"] == [reach]
+    at = {key: value for key, value in reach.items() if key != "paths"}
+    assert facts_of(mcp={"server": {"url": url}, "tool": "x"})["reach"] == [at]
+
+
+def test_an_address_that_is_none_reaches_nothing() -> None:
+    """What cannot be read opens nothing, and a process goes where its sandbox lets it alone."""
+    for url in ("https://", "https://a:99999", "https://a b/", "https://a/%2e%2f"):
+        assert facts_of(http={"url": url})["reach"] == []
+    assert "reach" not in facts_of(mcp={"server": {"command": ["x"]}, "tool": "x"})
+    assert "reach" not in facts_of(exec={"command": ["x"]})
+
+
+def test_sandboxes() -> None:
+    """As they are declared, with defaults filled in; `default` is there in any case, and may be declared."""
+    spec = {
+        "isolation": "container",
+        "image": "debian",
+        "workspace": "read",
+        "mounts": [{"path": "/opt/models"}, {"path": "/opt/x", "at": "/x", "write": True}],
+        "network": {
+            "inspect": True,
+            "allow": [{"host": "a.example", "paths": ["/x"]}, {"host": "*.b.example", "ports": [80, 443]}],
+        },
+    }
+    declared = {
+        "isolation": "container",
+        "workspace": "read",
+        "network": True,
+        "inspect": True,
+        "mounts": [
+            {"path": "/opt/models", "at": "/opt/models", "write": False},
+            {"path": "/opt/x", "at": "/x", "write": True},
+        ],
+        "reach": [{"host": "a.example", "ports": [443], "paths": ["/x"]}, {"host": "*.b.example", "ports": [80, 443]}],
+    }
+    other = resource("Sandbox", "else", {}, "acme")
+    built = build_data([resource("Sandbox", "wide", spec), other], "default", granted_by={})
+    assert built["agentos"]["sandboxes"] == {"default": UNDECLARED, "wide": declared}
+    assert Draft202012Validator(schema("policy-data")).is_valid(built)
+    built = build_data([resource("Sandbox", "default", spec)], "default", granted_by={})
+    assert built["agentos"]["sandboxes"] == {"default": declared}
 
 
 def test_a_grant_of_another_tenant_is_not_seen() -> None:

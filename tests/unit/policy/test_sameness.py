@@ -230,7 +230,8 @@ def test_modules_that_are_not_reached_read_nothing() -> None:
     told = reads(axioms(), SYSCALL)
     assert told is not None
     assert {path[0] for path in told.exact} <= {"agent", "session", "syscall", "approvals", "spent"}
-    assert told.named == {"labels", "model", "agent", "tasks", "tools"}
+    request = {"tool", "sandbox", "scheme", "host", "port", "method", "path"}
+    assert told.named == {"labels", "model", "agent", "tasks", "tools"} | request
     control = reads(axioms("control"), CONTROL)
     assert control is not None
     assert {path[0] for path in control.exact} <= {"abi", "principal", "verb", "tenant"}

@@ -147,7 +147,7 @@ CASES: list[tuple[str, dict[str, Any], bool]] = [
     ("admission-input", changed(ADMISSION, "principal.tenant", ...), True),
     *(
         ("admission-input", changed(ADMISSION, path, value), False)
-        for path, value in [("changes.0.action", "patch"), ("resources.0.kind", "Secret"), ("resources.0.metadata.name", ...)]
+        for path, value in [("changes.0.action", "patch"), ("resources.0.kind", "Program"), ("resources.0.metadata.name", ...)]
     ),
     ("policy-data", build_data([], "default", granted_by={}), True),
     ("policy-data", {"agentos": {}}, False),

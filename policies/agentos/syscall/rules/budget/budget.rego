@@ -43,6 +43,9 @@ calls_left if {
 	input.budget.calls < limits.calls
 }
 
+# A request is part of a call that was counted.
+calls_left if input.syscall.tool == "net-request"
+
 tokens_left if {
 	is_number(input.budget.tokens)
 	input.budget.tokens < limits.tokens

@@ -37,3 +37,14 @@ test_counts_that_are_missing_or_no_numbers_deny if {
 test_an_agent_that_is_not_declared_has_no_budget if {
 	"budget.unknown" in ids(found("other", {"calls": 0, "tokens": 0}))
 }
+
+asked(tool, used) := {result.rule | some result in results} if {
+	results := budget.results with input as {"agent": {"name": "triage"}, "syscall": {"tool": tool}, "budget": used}
+		with data.agentos.agents as agents
+}
+
+test_a_request_is_no_call_of_its_own if {
+	asked("net-request", {"calls": 10, "tokens": 999}) == set()
+	asked("net-request", {"calls": 10, "tokens": 1000}) == {"budget.tokens"}
+	asked("read", {"calls": 10, "tokens": 999}) == {"budget.calls"}
+}

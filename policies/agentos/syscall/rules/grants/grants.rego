@@ -69,11 +69,19 @@ results contains {"rule": "grants.model", "effect": "allow", "reason": reason} i
 }
 
 # METADATA
+# title: net
+# description: requests leave while a call acts that was decided; the rule network says where to
+results contains {"rule": "grants.net", "effect": "allow", "reason": reason} if {
+	tool == "net-request"
+	reason := sprintf("agent %s may have requests sent by what it calls", [agent])
+}
+
+# METADATA
 # title: none
 # description: no grant names this agent and this tool
 results contains {"rule": "grants.none", "effect": "deny", "reason": reason} if {
 	count(given) == 0
-	not tool == "model-call"
+	not pseudo
 	reason := sprintf("no grant lets agent %s call tool %s; an operator can add a ToolGrant", [agent, tool])
 }
 
@@ -126,6 +134,9 @@ agent := input.agent.name
 default tool := "(unnamed)"
 
 tool := input.syscall.tool
+
+# What passes the gate under these names is no tool: other rules hold it.
+pseudo if tool in {"model-call", "net-request"}
 
 default given := []
 
@@ -223,7 +234,7 @@ results contains {"rule": "grants.chain", "effect": "deny", "reason": reason} if
 # description: an agent that the session acts for holds no grant that covers the call
 results contains {"rule": "grants.delegator", "effect": "deny", "reason": reason} if {
 	some one in input.session.delegators
-	not tool == "model-call"
+	not pseudo
 	count(lent(one.agent)) == 0
 	reason := sprintf(
 		"agent %s acts for agent %s, which no grant lets call tool %s with these arguments now; an operator can add or widen a ToolGrant",
@@ -236,7 +247,7 @@ results contains {"rule": "grants.delegator", "effect": "deny", "reason": reason
 # description: an agent that the session acts for holds no grant any more for the tool by which it delegated
 results contains {"rule": "grants.undelegated", "effect": "deny", "reason": reason} if {
 	some one in input.session.delegators
-	not tool == "model-call"
+	not pseudo
 	not may_delegate(one)
 	reason := sprintf(
 		"agent %s acts for agent %s, which no grant lets call tool %s any more; an operator can renew the ToolGrant",
@@ -249,7 +260,7 @@ results contains {"rule": "grants.undelegated", "effect": "deny", "reason": reas
 # description: a delegation left this tool out
 results contains {"rule": "grants.narrowed", "effect": "deny", "reason": reason} if {
 	some names in narrowings
-	not tool == "model-call"
+	not pseudo
 	not within(tool, names)
 	reason := sprintf("agent %s was delegated to with tools %s, so it may not call tool %s", [agent, json.marshal(names), tool])
 }

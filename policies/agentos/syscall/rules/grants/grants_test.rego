@@ -137,6 +137,11 @@ test_a_model_call_needs_no_grant if {
 	results == {{"rule": "grants.model", "effect": "allow", "reason": "agent triage may call its model"}}
 }
 
+test_a_request_needs_no_grant if {
+	results := grants.results with input as json.patch(call, [{"op": "replace", "path": "/syscall/tool", "value": "net-request"}])
+	results == {{"rule": "grants.net", "effect": "allow", "reason": "agent triage may have requests sent by what it calls"}}
+}
+
 limited(name, uses, approval) := {
 	"name": name,
 	"args": {},
@@ -413,6 +418,15 @@ test_a_model_call_asks_no_delegator if {
 		"value": "model-call",
 	}])
 	ids(asked(question, {})) == {"grants.model"}
+}
+
+test_a_request_asks_no_delegator if {
+	question := json.patch(in_session(acting([link("lead")]), "tools", ["read"]), [{
+		"op": "replace",
+		"path": "/syscall/tool",
+		"value": "net-request",
+	}])
+	ids(asked(question, {})) == {"grants.net"}
 }
 
 chained(session) := ids(asked(object.union(object.remove(acting([]), ["session"]), {"session": session}), held)) if {

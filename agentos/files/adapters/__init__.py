@@ -1,0 +1,1 @@
+"""Adapters of files: where versions are kept."""

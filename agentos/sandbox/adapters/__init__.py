@@ -1,0 +1,1 @@
+"""Adapters of this room: one vendor or mechanism each."""

