@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 INBOX  ?= examples/quickstart/inbox
 
-.PHONY: help demo test lint types check bench contention conformance mutate simulate kills opa lock clean
+.PHONY: help demo test lint types check bench contention conformance mutate redteam simulate kills opa lock clean
 help: ## what can be made here
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -56,6 +56,9 @@ conformance: $(VENV)/.dev ## public suites (YAML, JSON, OPA's own cases) against
 
 mutate: $(VENV)/.dev ## remove guards and rules of the shipped policies one at a time: do their tests notice?
 	@$(BIN)/python tests/mutation/policies.py
+
+redteam: $(VENV)/.dev $(BIN)/opa ## hostile corpora end to end, and again with guards removed one at a time; writes docs/redteam.md
+	@$(BIN)/python tests/redteam --report docs/redteam.md
 
 SEEDS ?= 1000..+300
 simulate: $(VENV)/.dev ## the whole runtime in a simulated world, crashes and all: make simulate SEEDS=1000..+300

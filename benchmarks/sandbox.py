@@ -2,9 +2,9 @@
 
     python -m benchmarks.sandbox
 
-The floor is `bwrap --unshare-all --ro-bind / / --proc /proc --dev /dev true`, started in the same loop and in turn. The subject is a
-place of `HostSandboxes`: the same namespaces, a root of its own, a user of its own, a system call filter, limits, and the wait until
-all is dead.
+The floor is `bwrap --unshare-all --ro-bind / / --proc /proc --dev /dev true`, started in the same loop and in turn. The subject is
+a place of `HostSandboxes`: the same namespaces, a root of its own, a user of its own, a system call filter, limits, and the wait
+until all is dead.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ async def run(folder: Path, rounds: int = ROUNDS) -> list[Figure]:
     async def place() -> None:
         async with sandboxes.place(launch) as made:
             process = await asyncio.create_subprocess_exec(
-                *made.argv, env=dict(made.env), cwd=made.cwd, pass_fds=tuple(made.pass_fds), start_new_session=True
+                *made.argv, env=dict(made.env), cwd=made.cwd, pass_fds=tuple(made.pass_fds), process_group=0
             )
             await made.started(process.pid)
             assert await process.wait() == 0
@@ -61,9 +61,9 @@ def lines(figures: list[Figure]) -> list[str]:
     """The table for the report."""
     base = next(figure.p50 for figure in figures if figure.name == FLOOR)
     found = ["| what | p50 ms | p99 ms | ratio to the floor |", "| --- | ---: | ---: | ---: |"]
-    for figure in figures:
-        found.append(f"| {figure.name} | {figure.p50 / 1000:.2f} | {figure.p99 / 1000:.2f} | {figure.p50 / base:.2f} |")
-    return found
+    return found + [
+        f"| {figure.name} | {figure.p50 / 1000:.2f} | {figure.p99 / 1000:.2f} | {figure.p50 / base:.2f} |" for figure in figures
+    ]
 
 
 if __name__ == "__main__":

@@ -1,10 +1,16 @@
-"""The tests start hundreds of processes of the command: each of them is to find its modules compiled."""
+"""What holds for all tests: no deadlines of hypothesis, and modules that are compiled for all the processes that they start."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
+
+from hypothesis import settings
+
+# A test says what holds, not how long a machine that others use takes to see it.
+settings.register_profile("busy", deadline=None)
+settings.load_profile("busy")
 
 if sys.dont_write_bytecode:
     # Whoever asks Python to leave no bytecode beside the sources (containers often do) would have every process compile all of

@@ -55,9 +55,12 @@ about it), and whether trying again can help (`retryable`). Errors of vendors st
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
+
+_CODE: Final = re.compile(r"[a-z][a-z0-9-]*(\.[a-z0-9-]+)*", re.ASCII)
 
 
 class AgentOSError(Exception):
@@ -225,7 +228,7 @@ def _tree(root: type[AgentOSError]) -> dict[str, type[AgentOSError]]:
 
 
 def error_from_dict(body: Mapping[str, object]) -> AgentOSError:
-    """Rebuild an error that crossed the wire; an unknown code becomes a plain `AgentOSError`."""
+    """Rebuild an error that crossed the wire; an unknown code becomes an `AgentOSError` with that code."""
 
     def text(key: str) -> str | None:
         value = body.get(key)
@@ -246,4 +249,9 @@ def error_from_dict(body: Mapping[str, object]) -> AgentOSError:
         faults = body.get("faults")
         listed = [fault for fault in faults if isinstance(fault, dict)] if isinstance(faults, list) else []
         return kind(message, faults=listed, where=where, mend=mend)
-    return kind(message, where=where, mend=mend)
+    error = kind(message, where=where, mend=mend)
+    code = text("code") or ""
+    if kind is AgentOSError and _CODE.fullmatch(code):
+        # Of a class that this process has not loaded, or that is newer than it. Its code is told all the same.
+        vars(error)["code"] = code
+    return error

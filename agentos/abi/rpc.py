@@ -1,6 +1,7 @@
-"""Frames of the syscall ABI (draft): newline-delimited JSON-RPC 2.0 on a harness's standard input and output.
+"""Frames of the syscall ABI: newline-delimited JSON-RPC 2.0 on a harness's standard input and output (`docs/abi.md`).
 
-The harness calls `session.view`, `model.call`, `tool.call` and `finish`; the kernel calls `initialize` and notifies `cancel`.
+The harness calls `session.view`, `model.call`, `tool.call` and `finish`; the kernel calls `initialize`, and the end of the
+harness's input is how it is told that nobody waits for it any more. Each frame has a schema in `schemas/v1/abi/`.
 
 A kernel that says `concurrent: true` in `initialize` takes a request before it has answered earlier ones, and answers by their
 ids, in any order: it makes calls of tools that commute at once, everything else one after the other in the order of the requests.
@@ -15,7 +16,7 @@ from typing import Final
 
 from agentos.abi.canonical import Json
 
-ABI: Final = "agentos/v1-draft"
+ABI: Final = "agentos/v1"
 
 MAX_FRAME: Final = 8 * 1024 * 1024
 """Longest frame in bytes, newline included."""

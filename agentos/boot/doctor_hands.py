@@ -18,7 +18,7 @@ from agentos.abi.errors import AgentOSError
 from agentos.boot.finding import Finding, Level
 from agentos.drivers.process import Child
 from agentos.sandbox.adapters.bubblewrap import bwrap_program
-from agentos.sandbox.adapters.bubblewrap_place import JOIN_S
+from agentos.sandbox.adapters.bubblewrap_place import SETTLE_S
 from agentos.sandbox.adapters.cgroups import groups
 from agentos.sandbox.adapters.chooser import HostSandboxes
 from agentos.sandbox.adapters.seccomp import filter_program
@@ -40,7 +40,7 @@ def hands() -> Iterator[Finding]:
         "in the sandbox of their tool: bubblewrap without a network, unless another one is declared",
     )
     yield _bubblewrap()
-    yield _namespaces()
+    yield namespaces(os.geteuid(), Path("/proc/sys"))
     yield _filter()
     yield from _users()
     yield _limits()
@@ -78,27 +78,24 @@ def _version() -> str:
     return subprocess.run([bwrap_program(), "--version"], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
 
-def _namespaces() -> Finding:
-    most = _number("/proc/sys/user/max_user_namespaces")
-    refused = [
-        name
-        for name, path, closed in (
-            ("user.max_user_namespaces=0", "/proc/sys/user/max_user_namespaces", 0),
-            ("kernel.unprivileged_userns_clone=0", "/proc/sys/kernel/unprivileged_userns_clone", 0),
-            (
-                "kernel.apparmor_restrict_unprivileged_userns=1",
-                "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
-                1,
-            ),
-        )
-        if _number(path) == closed
-    ]
-    if os.geteuid() == 0:
+def namespaces(user: int, system: Path) -> Finding:
+    """Whether `user` may make user namespaces, as the settings below `system` (/proc/sys) say."""
+    if user == 0:
         return Finding("user namespaces", Level.OK, "not needed: the runtime is root, and gives its processes other users")
-    if refused:
+    held = [
+        f"{path.replace('/', '.')}={closed}"
+        for path, closed in (
+            ("user/max_user_namespaces", 0),
+            ("kernel/unprivileged_userns_clone", 0),
+            ("kernel/apparmor_restrict_unprivileged_userns", 1),
+        )
+        if _number(system / path) == closed
+    ]
+    if held:
         mend = "let the host make them, or declare another `isolation`"
-        return Finding("user namespaces", Level.WEAK, f"held back by {', '.join(refused)}", mend)
-    return Finding("user namespaces", Level.OK, "this user may make them" if most is None else f"this user may make {most}")
+        return Finding("user namespaces", Level.WEAK, f"held back by {', '.join(held)}", mend)
+    most = _number(system / "user/max_user_namespaces")
+    return Finding("user namespaces", Level.OK, f"this user may make {'them' if most is None else most}")
 
 
 def _filter() -> Finding:
@@ -134,7 +131,7 @@ def _users() -> Iterator[Finding]:
 def _limits() -> Finding:
     able = groups(os.getpid())
     if able is not None:
-        soon = f"{JOIN_S * 1000:.0f} ms after it began"
+        soon = f"{SETTLE_S * 1000:.0f} ms after it began"
         found = f"cgroup v{able.version}: memory and processes of a call are bounded together, from {soon} on"
         return Finding("limits of tools", Level.OK, found)
     return Finding(
@@ -145,8 +142,8 @@ def _limits() -> Finding:
     )
 
 
-def _number(path: str) -> int | None:
+def _number(path: Path) -> int | None:
     try:
-        return int(Path(path).read_text(encoding="ascii"))
+        return int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from agentos.credentials.broker import Broker
 from agentos.credentials.reference import Credential
 from agentos.drivers.cleaned import Cleaned
 from agentos.drivers.dispatch import Hands
+from agentos.drivers.doors import Now
 from agentos.drivers.doors import Now
 from agentos.drivers.port import CallContext
 from agentos.drivers.tracked import Tracking
@@ -49,21 +50,21 @@ class ProxyDoors:
         # Imported when the first process has a way out: TLS and certificates take their time.
         from agentos.egress.adapters.proxy import Proxies
 
-        if profile.network is None:
+        network = profile.network
+        if network is None:
             raise DriverError("it has no network", where=f"sandbox {profile.name}")
-        try:
-            folder = self._new_folder()
-        except OSError as error:
-            raise DriverError(f"there is no place for the way out: {error.strerror}") from error
         headers = tuple(_header(one, context) for one in credentials if one.header)
-        proxies = Proxies(self._clock)
-        try:
-            async with proxies.open(
-                gatekeeper=now or (lambda: context.net), network=profile.network, folder=folder, credentials=headers
-            ) as way:
-                yield Door(way.socket, way.authority, way.settle)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        async with AsyncExitStack() as stack:
+            try:
+                folder = self._new_folder()
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                opening = Proxies(self._clock).open(
+                    gatekeeper=now or (lambda: context.net), network=network, folder=folder, credentials=headers
+                )
+                way = await stack.enter_async_context(opening)
+            except OSError as error:
+                raise DriverError(f"the way out cannot be opened: {error.strerror}", where=f"sandbox {profile.name}") from error
+            yield Door(way.socket, way.authority)
 
     def _new_folder(self) -> Path:
         if self._folder is None:

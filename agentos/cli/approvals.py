@@ -79,6 +79,9 @@ def _table(rows: list[dict[str, Json]], *, wide: bool) -> None:
     now = int(time.time() * 1000)
     cells = [_row(row, wide, now) for row in rows]
     emit_table(headers, cells, shrink=() if wide else ("arguments", "why"), empty="nothing waits")
+    for row in (row for row in rows if "diff" in row):
+        say(f"{row['session']} proposes:")
+        _difference(row)
     waiting = [row["session"] for row in rows if row["state"] == "waiting"]
     if waiting:
         say("to read it whole: agentos approvals list -o yaml")
@@ -181,12 +184,18 @@ def _read(session: str, call_id: str | None, digest: str | None) -> tuple[dict[s
     shown = {key: value for key, value in row["args"].items() if key != "content"} if "diff" in row else row["args"]
     for line in safe_json(shown).splitlines():
         say(f"  {line}")
-    for line in row["diff"].splitlines() if "diff" in row else ():
-        say(f"  {paint(plain(line.expandtabs()), err=True, fg=_SIGNS[line[:1]])}" if line[:1] in _SIGNS else f"  {plain(line)}")
+    _difference(row)
     for why in row["reasons"]:
         say(f"  why: {plain(why)}")
     say(f"  {row['args_digest'][:SHOWN]}…")
     return {"call": call_id or row["call"], "digest": digest or row["args_digest"]}, row
+
+
+def _difference(row: dict[str, Json]) -> None:
+    """What a proposed change of a file comes to, where that is what waits."""
+    for line in row["diff"].splitlines() if "diff" in row else ():
+        text = plain(line.expandtabs())
+        say(f"  {paint(text, err=True, fg=_SIGNS[line[:1]]) if line[:1] in _SIGNS else text}")
 
 
 def _standing(params: dict[str, Json], *, yes: bool) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from agentos.abi.canonical import Json
 from agentos.abi.event import rfc3339
-from agentos.abi.syscall import MODEL_CALL
+from agentos.abi.syscall import MODEL_CALL, NET_REQUEST
 from agentos.cli.command import emit, paint, say
 from agentos.cli.render.text import ARGS, arguments, count, plain, short
 
@@ -191,6 +191,10 @@ def _decided(data: Json, err: bool) -> str:
     effect = data["decision"]["effect"]
     # Of a model call the model says enough; the digest of what it is shown is for programs.
     args = data["args"] if data["tool"] != MODEL_CALL else {"model": data["args"].get("model", "")}
+    if data["tool"] == NET_REQUEST:
+        # Where it goes is what counts, and may not fall behind the edge.
+        asked = [str(args[key]) for key in ("method", "path") if key in args]
+        args = {"for": args.get("call", ""), "to": " ".join([f"{args.get('host', '')}:{args.get('port', '')}", *asked])}
     text = (
         f"{paint(effect.ljust(5), err=err, fg=COLOURS[effect], bold=effect != 'allow')} {plain(data['tool'])}({arguments(args)})"
     )

@@ -32,7 +32,11 @@ File = Annotated[str, typer.Argument(metavar="PATH", help="the file, from the to
 Below = Annotated[str | None, typer.Argument(metavar="[PATH]", help="only this file, or what is below this folder")]
 At = Annotated[int | None, typer.Option("--at", min=0, metavar="CHANGE", help="as it was after this change")]
 Why = Annotated[str, typer.Option("--reason", metavar="TEXT", help="why; stands in the tenant's audit chain")]
+Lose = Annotated[bool, typer.Option("--lose", help="also where a file goes for good, as it was too large to be kept")]
 Shape = Annotated[Facts, typer.Option("--output", "-o", help="how to print")]
+
+MAX_READ: Final = 1024 * 1024 + 1
+"""Most bytes that are read of a file to be written: one more than the runtime takes, so that it says so."""
 
 PAGE: Final = 20
 """Changes that a log shows unless it is told how many."""
@@ -77,12 +81,14 @@ def cat(place: Where, path: File, at: At = None) -> None:
     wanted: dict[str, Json] = {"digest": path} if path.startswith("sha256:") else {"path": path, **_given(at=at)}
 
     async def work(client: Client) -> None:
-        offset, more = 0, True
-        while more:
-            part = await client.call("fs.read", {"place": place, **wanted, "offset": offset})
+        part = await client.call("fs.read", {"place": place, **wanted})
+        whole = data = base64.b64decode(part["data"])
+        while part["more"] and data:
+            # By its digest: whoever writes the file meanwhile does not mix his into this one.
+            part = await client.call("fs.read", {"place": place, "digest": part["digest"], "offset": len(whole)})
             data = base64.b64decode(part["data"])
-            _print(data)
-            offset, more = offset + len(data), part["more"] and bool(data)
+            whole += data
+        _print(whole)
 
     with_client(work)
 
@@ -141,7 +147,7 @@ def log(
     answer = call("fs.log", {"place": place, "limit": limit, **_given(path=path, before=before)})
 
     def table() -> None:
-        rows = [_change(one) for one in answer["changes"]]
+        rows = [_change(one, shared=place.startswith("space/")) for one in answer["changes"]]
         headers = ["change", "time", "by", "did", "call", "decided", "approved by", "files"]
         emit_table(headers, rows, shrink=("files",), empty="nothing was changed")
         for one in answer["changes"]:
@@ -211,17 +217,22 @@ def restore(
     expected: Annotated[
         str | None, typer.Option("--expected", metavar="SHA256", help="refuse unless the file that is there has this digest")
     ] = None,
+    lose: Lose = False,
     reason: Why = "",
     output: Shape = Facts.TABLE,
 ) -> None:
     """Make a file or folder what it was after a change. What is there now is kept: that can be taken back."""
-    answer = call("fs.restore", {"place": place, "path": path, "at": at, **_given(expected=expected, reason=reason or None)})
+    answer = call(
+        "fs.restore", {"place": place, "path": path, "at": at, "lose": lose, **_given(expected=expected, reason=reason or None)}
+    )
 
     def told() -> None:
         if "change" not in answer:
             say(f"{plain(path)} is that already")
             return
         say(f"{plain(path)} is what it was after change {at} again, with change {answer['change']}")
+        for note in answer.get("notes", ()):
+            say(f"but {plain(note)}")
         say(f"to take it back: agentos fs undo {plain(place)} --change {answer['change']}")
 
     show(answer, output, told)
@@ -238,8 +249,11 @@ def restore(
 def undo(
     place: Where,
     change: Annotated[list[int] | None, typer.Option("--change", min=0, metavar="N", help="only this one; repeatable")] = None,
-    call_id: Annotated[str | None, typer.Option("--call", metavar="CALL", help="only what this call changed")] = None,
+    call_id: Annotated[
+        str | None, typer.Option("--call", metavar="CALL", help="only what this call changed; of a space: SESSION/CALL")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say which changes would be taken back, and leave them")] = False,
+    lose: Lose = False,
     reason: Why = "",
     output: Shape = Facts.TABLE,
 ) -> None:
@@ -247,9 +261,7 @@ def undo(
 
     What somebody else has changed since is not overwritten: the conflict names the files, and nothing is changed.
     """
-    if place.startswith("space/") and not change and not call_id:
-        raise UsageError("of a space say which changes: others work in it too", mend="see them: agentos fs log " + place)
-    params: dict[str, Json] = {"place": place, "dry_run": dry_run}
+    params: dict[str, Json] = {"place": place, "dry_run": dry_run, "lose": lose}
     answer = call("fs.undo", params | _given(changes=list(change or ()) or None, call=call_id, reason=reason or None))
 
     def told() -> None:
@@ -260,6 +272,8 @@ def undo(
             say("there is nothing to take back")
         else:
             say(f"took back {numbers}, as change {answer['change']}")
+            for note in answer.get("notes", ()):
+                say(f"but {plain(note)}")
             say(f"to have it again: agentos fs undo {plain(place)} --change {answer['change']}")
 
     show(answer, output, told)
@@ -280,8 +294,10 @@ def _who(change: Json) -> str:
     return plain(change["author"]["actor"])
 
 
-def _change(one: Json) -> list[str]:
+def _change(one: Json, *, shared: bool) -> list[str]:
+    """A row of the log. Where several sessions work, a call is told with its session: that is what undo takes it by."""
     author = one["author"]
+    call_id = f"{author['session']}/{author['call']}" if shared and "call" in author else author.get("call", "-")
     files = [plain(entry["path"]) for entry in one["entries"]]
     more = one["total"] - len(files)
     undone = f" {', '.join(str(number) for number in one['undoes'])}" if one.get("undoes") else ""
@@ -290,7 +306,7 @@ def _change(one: Json) -> list[str]:
         clock(rfc3339(one["at_ms"])),
         _who(one),
         f"{one['op']}{undone}",
-        plain(author.get("call", "-")),
+        plain(call_id),
         f"event {author['decision']['seq']}" if "decision" in author else "-",
         plain(", ".join(author.get("approvals", ()))) or "-",
         short(", ".join(files) + (f" and {more} more" if more > 0 else ""), 400),
@@ -298,11 +314,11 @@ def _change(one: Json) -> list[str]:
 
 
 def _show_difference(one: Json) -> None:
-    if not one["text"]:
-        before, after = one["before"], one["after"]
+    before, after = one["before"], one["after"]
+    if not one["text"] or "note" in one:
         did = "new" if before is None else "gone" if after is None else "changed"
-        emit(f"{plain(one['path'])}: {did}" + (f", {plain(one['note'])}" if "note" in one else ""))
-        return
+        slash = "/" if (after or before)["kind"] == "folder" else ""
+        emit(f"{plain(one['path'])}{slash}: {did}" + (f", {plain(one['note'])}" if "note" in one else ""))
     for line in one["text"].splitlines():
         colour = _SIGNS.get(line[:1])
         emit(paint(plain(line.expandtabs()), fg=colour) if colour else plain(line.expandtabs()))
@@ -312,9 +328,10 @@ def _source(source: Path | None) -> bytes:
     if source is None:
         if sys.stdin.isatty():
             say("reading standard input; end it with Ctrl-D")
-        return sys.stdin.buffer.read()
+        return sys.stdin.buffer.read(MAX_READ)
     try:
-        return source.read_bytes()
+        with source.open("rb") as file:
+            return file.read(MAX_READ)
     except OSError as error:
         raise UsageError(f"--from {source}: {error.strerror}") from error
 

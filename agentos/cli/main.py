@@ -59,6 +59,7 @@ VERB_FILES = (
     "audit",
     "evidence",
     "backup",
+    "harness",
 )
 """One file per verb group, in the order in which `agentos --help` lists them."""
 

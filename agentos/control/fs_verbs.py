@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from agentos.abi.canonical import Json, digest
-from agentos.abi.errors import ChangedMeanwhile, NotFound, UsageError
+from agentos.abi.errors import ChangedMeanwhile, DriverError, NotFound, OutcomeUnknown, UsageError
 from agentos.abi.ids import Clock, is_name
 from agentos.audit.audit_chain import AuditChain, AuditRecord, Entry, files_entry
 from agentos.control.params import Params
@@ -28,11 +28,11 @@ from agentos.drivers.spaces import SpaceLabels, Spaces, Writing
 from agentos.files import confine
 from agentos.files.guard import Guard
 from agentos.files.put import put
-from agentos.files.versions import ANY, FILE, Author, Change, Look, Place, State, Versions
+from agentos.files.versions import ANY, FILE, Author, Change, Look, NotKept, Place, State, Versions
 from agentos.kernel.sessions import Sessions
 from agentos.kernel.workspace import Workspaces
 
-MAX_PART: Final = 512 * 1024
+MAX_PART: Final = 4 * 1024 * 1024
 """Most bytes of a file in one answer."""
 
 MAX_REASON: Final = 2000
@@ -45,6 +45,9 @@ MAX_DIFF: Final = 512 * 1024
 
 SPACE: Final = "space/"
 """How the name of a space begins where a place is named."""
+
+_LIST: Final = "list them: agentos fs ls"
+_UNKEPT: Final = "what is there now, however large: agentos session files"
 
 T = TypeVar("T")
 
@@ -125,12 +128,12 @@ class FsVerbs:
         if (path is None) == (wanted is None):
             raise UsageError("say which file: path, or the digest of what was kept")
         root = await self._root(caller, place)
-        body = await self._thread(partial(self._bytes, root, path, wanted, at))
+        named, body = await self._thread(partial(self._bytes, root, path, wanted, at))
         part = body[offset : offset + MAX_PART]
         told: dict[str, Json] = {"path": path} if path is not None else {}
         return {
             **told,
-            "digest": digest(body),
+            "digest": named,
             "bytes": len(body),
             "data": base64.b64encode(part).decode("ascii"),
             "more": offset + len(part) < len(body),
@@ -209,39 +212,47 @@ class FsVerbs:
         return {"path": path, "digest": digest(data), **_made(change)}
 
     async def restore(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """Make a path what it was after a change: {place, path, at, expected?, reason?} → {path, change?}."""
+        """Make a path what it was after a change: {place, path, at, expected?, reason?, lose?} → {path, change?, notes?}.
+
+        `lose`: also where that removes a file whose content could not be kept.
+        """
         take = Params(params)
         place, path = take.text("place"), take.text("path", longest=confine.MAX_PATH)
         at, expected = take.number("at", default=0, highest=2**53), take.text_or_none("expected", longest=128)
-        reason = take.text_or_none("reason", longest=MAX_REASON) or ""
+        reason, lose = take.text_or_none("reason", longest=MAX_REASON) or "", take.flag("lose")
         take.end()
         root = await self._root(caller, place)
         await self._tell(caller, root, "restore", reason)
         author = Author(caller.actor, note=reason)
         expecting = expected or ANY
         change = await self._thread(
-            lambda guard: self._versions.restore(root.place, root.folder, path, at, author, guard, expecting)
+            lambda guard: self._versions.restore(root.place, root.folder, path, at, author, guard, expecting, lose=lose)
         )
         return {"path": path, **_made(change)}
 
     async def undo(self, caller: Caller, params: dict[str, Json]) -> Json:
-        """Take changes back: {place, changes?: [number], call?, dry_run?, reason?} → {undone: [number], change?}.
+        """Take changes back: {place, changes?: [number], call?, dry_run?, reason?, lose?} → {undone: [number], change?, notes?}.
 
-        Without `changes` and `call` all since the beginning. What was undone can be had again by undoing that change.
+        Without `changes` and `call` all since the beginning, of a session only. A call is named by its id, in a space by
+        `SESSION/CALL`. What was undone can be had again by undoing that change; `notes` say what stayed as it was. `lose`
+        is as in `restore`.
         """
         take = Params(params)
         place, call, dry = take.text("place"), take.text_or_none("call", longest=128), take.flag("dry_run")
-        reason = take.text_or_none("reason", longest=MAX_REASON) or ""
+        reason, lose = take.text_or_none("reason", longest=MAX_REASON) or "", take.flag("lose")
         numbers = _numbers(take)
         take.end()
         root = await self._root(caller, place)
+        meant = None if call is None else _call(root.place, call)
+        if root.place.kind == "space" and numbers is None and call is None:
+            raise UsageError("of a space say which changes: others work in it too", mend=f"see them: agentos fs log {place}")
         await self._thread(partial(self._look_again, root))
-        wanted = await self._thread(partial(self._meant, root, numbers, call))
+        wanted = await self._thread(partial(self._meant, root, numbers, meant))
         if dry or not wanted:
             return {"undone": wanted}
         await self._tell(caller, root, "undo", reason)
         author, exactly = Author(caller.actor, note=reason), None if numbers is None and call is None else wanted
-        change = await self._thread(lambda guard: self._versions.undo(root.place, root.folder, exactly, author, guard))
+        change = await self._thread(lambda guard: self._versions.undo(root.place, root.folder, exactly, author, guard, lose=lose))
         return {"undone": wanted, **_made(change)}
 
     async def _root(self, caller: Caller, text: str) -> _Root:
@@ -252,6 +263,8 @@ class FsVerbs:
                 raise NotFound(f"tenant {caller.tenant} has no space {name[:64]!r}", mend="spaces are declared in the Tenant")
             place = Place(caller.tenant, "space", name)
             return _Root(place, await asyncio.to_thread(self._spaces.folder, caller.tenant, name))
+        if not is_name(text):
+            raise UsageError(f"{text[:64]!r} is no place", mend=f"the id of a session, or {SPACE}NAME")
         await self._sessions.state(caller.tenant, text)
         folder = self._workspaces.path(caller.tenant, text)
         if not folder.is_dir():
@@ -283,22 +296,25 @@ class FsVerbs:
         self._versions.capture(root.place, root.folder, Author("system/found"), guard, op="found")
 
     def _tree(self, root: _Root, at: int | None, guard: Guard) -> Mapping[str, State]:
-        if at is None:
-            self._look_again(root, guard)
+        self._look_again(root, guard)
         return self._versions.tree(root.place, at)
 
-    def _bytes(self, root: _Root, path: str | None, wanted: str | None, at: int | None, guard: Guard) -> bytes:
+    def _bytes(self, root: _Root, path: str | None, wanted: str | None, at: int | None, guard: Guard) -> tuple[str, bytes]:
+        """The digest and the bytes of a file. Raises NotFound, UsageError, NotKept."""
         if wanted is not None:
-            return self._versions.content(root.place, wanted)
+            return wanted, self._versions.content(root.place, wanted)
         shown = "/".join(confine.split(path or ""))
+        if not shown:
+            raise UsageError("the path names a folder, not a file", mend=_LIST)
         found = self._tree(root, at, guard).get(shown)
         if found is None:
-            raise NotFound(
-                f"there is no {shown!r}" + (f" in change {at}" if at is not None else ""), mend="list them: agentos fs ls"
-            )
+            raise NotFound(f"there is no {shown!r}" + (f" in change {at}" if at is not None else ""), mend=_LIST)
         if found.kind != FILE:
             raise UsageError(f"{shown!r} is a {found.kind}, not a file")
-        return self._versions.content(root.place, found.digest)
+        try:
+            return found.digest, self._versions.content(root.place, found.digest)
+        except NotKept as error:
+            raise NotKept(f"the content of {shown!r} was not kept", where=str(root.place), mend=_UNKEPT) from error
 
     def _write(
         self, root: _Root, path: str, data: bytes, expected: str | None, labels: tuple[str, ...], author: Author, guard: Guard
@@ -313,10 +329,17 @@ class FsVerbs:
                 shown, tenant, at_ms = "/".join(confine.split(path)), root.place.tenant, self._clock.now_ms()
                 self._labels.record(tenant, Writing(root.place.name, shown, digest(data), labels, "", "", at_ms))
             put(root.folder, path, data, guard)
-            return self._versions.capture(root.place, root.folder, author, guard, paths=[path])
+            try:
+                # Nobody can stop this any more: it is done, and has to be told of.
+                return self._versions.capture(root.place, root.folder, author, Guard(), paths=[path])
+            except DriverError as error:
+                message = f"written, and could not be recorded: {error.message}"
+                raise OutcomeUnknown(message, where=error.where, mend=error.mend) from error
 
-    def _meant(self, root: _Root, numbers: tuple[int, ...] | None, call: str | None, guard: Guard) -> tuple[int, ...]:
-        """The numbers of the changes that are meant, the newest first. Raises NotFound."""
+    def _meant(self, root: _Root, numbers: tuple[int, ...] | None, call: tuple[str, str] | None, guard: Guard) -> tuple[int, ...]:
+        """The numbers of the changes that are meant, the newest first; none if nothing is to be done. Raises NotFound."""
+        if numbers is None and call is None and self._versions.tree(root.place, 0) == self._versions.tree(root.place):
+            return ()
         found: list[int] = []
         before: int | None = None
         while changes := self._versions.log(root.place, None, before, 200):
@@ -324,12 +347,13 @@ class FsVerbs:
             before = changes[-1].number
             for change in changes:
                 named = numbers is None or change.number in numbers
-                if change.op != "begin" and named and (call is None or change.author.call == call):
+                made = (change.author.session, change.author.call)
+                if change.op != "begin" and named and (call is None or made == call):
                     found.append(change.number)
         if missing := sorted(set(numbers or ()) - set(found)):
             raise NotFound(f"{root.place} has no change {missing[0]} that can be taken back", mend="see them: agentos fs log")
         if call is not None and not found:
-            raise NotFound(f"call {call} changed no file of {root.place}", mend="see what was changed: agentos fs log")
+            raise NotFound(f"call {call[1]} changed no file of {root.place}", mend="see what was changed: agentos fs log")
         return tuple(found)
 
 
@@ -369,10 +393,9 @@ def _numbers(take: Params) -> tuple[int, ...] | None:
 
 
 def _decoded(take: Params) -> bytes:
-    text = take.text_or_none("data", longest=2 * MAX_WRITE) or ""
     try:
-        data = base64.b64decode(text, validate=True)
-    except binascii.Error as error:
+        data = base64.b64decode(take.content("data", longest=2 * MAX_WRITE), validate=True)
+    except (binascii.Error, ValueError) as error:
         raise UsageError("parameter data: expected base64") from error
     if len(data) > MAX_WRITE:
         raise UsageError(f"the file has {len(data)} bytes, and {MAX_WRITE} is the most")
@@ -380,4 +403,16 @@ def _decoded(take: Params) -> bytes:
 
 
 def _made(change: Change | None) -> dict[str, Json]:
-    return {} if change is None else {"change": change.number}
+    if change is None:
+        return {}
+    return {"change": change.number} | ({"notes": list(change.notes)} if change.notes else {})
+
+
+def _call(place: Place, text: str) -> tuple[str, str]:
+    """The session and the id of a call. Ids are of their session, so in a space both are needed. Raises UsageError."""
+    session, slash, call = text.rpartition("/")
+    if slash:
+        return session, call
+    if place.kind == "space":
+        raise UsageError(f"{text!r} can be a call of several sessions", mend="name it SESSION/CALL, as agentos fs log does")
+    return place.name, text

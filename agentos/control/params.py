@@ -24,6 +24,13 @@ class Params:
         """An optional text."""
         return self.text(key, longest=longest) if self._params.get(key) is not None else self._params.pop(key, None)
 
+    def content(self, key: str, *, longest: int) -> str:
+        """A required text that may be empty."""
+        value = self._params.pop(key, None)
+        if not isinstance(value, str) or len(value) > longest:
+            raise UsageError(f"parameter {key}: expected a text of at most {longest} characters")
+        return value
+
     def number(self, key: str, *, default: int, lowest: int = 0, highest: int) -> int:
         """An optional whole number."""
         value = self._params.pop(key, default)

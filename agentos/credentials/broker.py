@@ -56,6 +56,8 @@ class Broker:
         self._random = random
         self._patience_s = patience_s
         self._maskers: dict[tuple[str, str], Masker] = {}
+        self._known: dict[tuple[str, str], set[str]] = {}
+        """By session: the Secrets whose values its masker knows, as far as they could be had."""
         self._held: set[_Held] = set()
 
     @asynccontextmanager
@@ -68,6 +70,7 @@ class Broker:
         """
         values = await self._fetched(tenant, refs)
         masker = self._maskers.setdefault((tenant, session), Masker())
+        self._known.setdefault((tenant, session), set()).update(values)
         now = self._clock.now_ms()
         leases, lent = [], {}
         for name, (ref, value) in values.items():
@@ -82,6 +85,24 @@ class Broker:
             yield held
         finally:
             held.end()
+
+    async def recall(self, tenant: str, session: str, refs: Mapping[str, SecretRef]) -> None:
+        """Have the session's masks know what an earlier runtime has lent in it: the values of `refs`, by name.
+
+        Nothing is lent. Each is fetched once; one that cannot be had, or is another by now, is not masked, and the log says so.
+        """
+        known = self._known.setdefault((tenant, session), set())
+        missing = [ref for name, ref in refs.items() if name not in known]
+        if not missing:
+            return
+        outcomes = await asyncio.gather(*(self._outcome(ref) for ref in missing))
+        masker = self._maskers.setdefault((tenant, session), Masker())
+        for ref, outcome in zip(missing, outcomes, strict=True):
+            known.add(ref.name)
+            if isinstance(outcome, str):
+                masker.add(outcome)
+            else:
+                log.warning("secret %s of tenant %s was lent before and cannot be masked: %s", ref.name, tenant, outcome.message)
 
     def masker(self, tenant: str, session: str) -> Masker:
         """What masks the values that were lent in a session. An empty one where none were."""
@@ -110,6 +131,7 @@ class Broker:
         """A session is over: its leases end, and what was lent in it is forgotten. Harmless when repeated."""
         self._over(lambda held: held.of[:2] == (tenant, session))
         self._maskers.pop((tenant, session), None)
+        self._known.pop((tenant, session), None)
 
     async def check(self, tenant: str, ref: SecretRef) -> str | None:
         """Why a value could not be lent now, in words for operators; None if it could. The value is fetched and dropped."""
@@ -123,6 +145,7 @@ class Broker:
         """End everything."""
         self._over(lambda _: True)
         self._maskers.clear()
+        self._known.clear()
         for source in self._sources.values():
             await source.close()
 

@@ -28,6 +28,15 @@ _AGAIN: Final = 4
 _HELD: Final = 8192
 """Fewest bytes that a stream holds back, as a value may go on in the next piece."""
 
+_WINDOW: Final = 1024 * 1024
+"""Bytes that are searched at one time: a search takes up to a hundred times as much memory as what it goes through."""
+
+_OVERLAP: Final = 128 * 1024
+"""Fewest bytes that two windows of a text which is there as a whole have in common."""
+
+_DEEP: Final = 64
+"""Levels of lists and objects that are masked item by item; what is deeper is masked as a whole."""
+
 _LARGE: Final = 10_000_000
 """The smallest number that can be a value."""
 
@@ -73,14 +82,22 @@ class Masker:
                 found += view.back(spans)
         return _joined(found)
 
-    def bytes(self, data: bytes) -> bytes:
-        """`data` with MASK in place of every value."""
+    def _bytes(self, data: bytes) -> bytes:
         for _ in range(_AGAIN):
             spans = self.spans(data)
             if not spans:
                 return data
             data = _replaced(data, [_whole_characters(data, span) for span in spans])
         return data
+
+    def bytes(self, data: bytes) -> bytes:
+        """`data` with MASK in place of every value; `data` itself where there is none."""
+        if self.empty or len(data) <= 2 * _WINDOW:
+            return self._bytes(data)
+        stream = MaskStream(self, _OVERLAP)
+        parts = [stream.feed(data[start : start + _WINDOW]) for start in range(0, len(data), _WINDOW)]
+        masked = b"".join((*parts, stream.finish()))
+        return data if masked == data else masked
 
     def text(self, text: str) -> str:
         """`text` with MASK in place of every value."""
@@ -92,29 +109,34 @@ class Masker:
 
     def json(self, body: Json) -> Json:
         """`body` with its texts, keys and numbers masked; a list or object whose items together show a value becomes MASK."""
-        if self.empty or not self.spans(_serialised(body)):
+        if self.empty:
             return body
-        return self._json(body)
+        try:
+            return self._json(body, 0) if self.spans(_serialised(body)) else body
+        except RecursionError:
+            return MASK  # nothing that anybody needs is as deep as that
 
     def stream(self) -> MaskStream:
         """Masks what comes in pieces."""
         return MaskStream(self)
 
-    def _json(self, body: Json) -> Json:
+    def _json(self, body: Json, depth: int) -> Json:
+        if depth > _DEEP:
+            return self._together(body)
         if isinstance(body, str):
             return self.text(body)
         if isinstance(body, (int, float)) and not isinstance(body, bool) and abs(body) >= _LARGE:
             shown = self.text(repr(body))
             return body if shown == repr(body) else shown
         if isinstance(body, list):
-            return self._together([self._json(item) for item in body])
+            return self._together([self._json(item, depth + 1) for item in body])
         if isinstance(body, dict):
             masked: dict[str, Json] = {}
             for key, item in body.items():
                 name = self.text(key)
                 while name in masked:
                     name += "'"
-                masked[name] = self._json(item)
+                masked[name] = self._json(item, depth + 1)
             return self._together(masked)
         return body
 
@@ -128,8 +150,10 @@ class MaskStream:
     A value that is spread over more than `Masker.reach` bytes, with other characters between its own, may be seen in part.
     """
 
-    def __init__(self, masker: Masker) -> None:
+    def __init__(self, masker: Masker, overlap: int = 0) -> None:
+        """`overlap`: bytes that are held back at least."""
         self._masker = masker
+        self._overlap = overlap
         self._held = b""
 
     def feed(self, piece: bytes) -> bytes:
@@ -139,17 +163,18 @@ class MaskStream:
             piece, self._held = self._held + piece, b""
             return piece
         self._held += piece
-        reach = self._masker.reach
+        reach = max(self._masker.reach, self._overlap)
         if len(self._held) < 2 * reach:
             return b""
         cut = len(self._held) - reach
-        for begin, end in self._masker.spans(self._held):
+        spans = self._masker.spans(self._held)
+        for begin, end in spans:
             if begin < cut < end:
                 cut = begin
         while cut and len(self._held) > cut and self._held[cut] & 0xC0 == 0x80:
             cut -= 1
         told, self._held = self._held[:cut], self._held[cut:]
-        return self._masker.bytes(told)
+        return self._masker.bytes(told) if any(begin < cut for begin, _ in spans) else told
 
     def finish(self) -> bytes:
         """The rest."""

@@ -124,7 +124,7 @@ def place_of(context: CallContext) -> Place:
 def author_of(context: CallContext, note: str = "") -> Author:
     """Whose change it is that a call makes."""
     decision = context.decided if context.decided[1] else None
-    return Author(f"agent/{context.agent}", context.session, context.call, decision, note=note)
+    return Author(f"agent/{context.agent}", context.session, context.call, decision, context.approved, note)
 
 
 def as_known(session: str, expected: Json, shown: str) -> May:

@@ -24,9 +24,10 @@ from agentos.abi.syscall import Result
 from agentos.credentials.broker import Broker
 from agentos.credentials.lease import CredentialUnavailable
 from agentos.credentials.mask import Masker
+from agentos.drivers.discreet import Discreet
 from agentos.drivers.port import CallContext, Found, ToolSpec
 from agentos.drivers.result_schema import misfit
-from agentos.drivers.tracked import Tracked
+from agentos.drivers.tracked import Mask, Tracked
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +48,10 @@ class Guarded:
     async def call(self, tool: ToolSpec, context: CallContext, act: Act[Result]) -> Result:
         """Perform a call by `act`. Raises what it raises, masked; CredentialUnavailable before anything was done."""
         async with self._lent(tool, context) as lent:
-            result, change = await self._watched(tool, lent, act)
+            result, change = await self._quiet(tool, lent, lambda given: self._watched(tool, given, act))
             masker = self._masker(context)
             if not masker.empty:
-                result = await _apart(len(result.content), lambda: _masked(result, masker))
+                result = await _apart(result, lambda: _masked(result, masker))
             told = _acted(result, lent, change)
             reason = None if tool.output_schema is None or result.is_error else misfit(tool.output_schema, result.data)
             if reason is not None:
@@ -70,30 +71,43 @@ class Guarded:
     def _masker(self, context: CallContext) -> Masker:
         return Masker() if self._broker is None else self._broker.masker(context.tenant, context.session)
 
+    def _mask(self, context: CallContext) -> Mask | None:
+        masker = self._masker(context)
+        return None if masker.empty else masker.bytes
+
     @asynccontextmanager
     async def _lent(self, tool: ToolSpec, context: CallContext) -> AsyncIterator[CallContext]:
+        broker = self._broker
+        if broker is not None and context.lent:
+            await broker.recall(context.tenant, context.session, context.lent)
+        if broker is not None and context.net is not None:
+            context = replace(context, net=Discreet(context.net, lambda: self._masker(context)))
         if not tool.credentials:
             yield context
             return
-        if self._broker is None:
+        if broker is None:
             raise CredentialUnavailable
         refs = {one.secret: context.secrets.get(one.secret) for one in tool.credentials}
-        async with self._broker.lease(context.tenant, context.session, context.call, context.decided[1], refs) as held:
+        async with broker.lease(context.tenant, context.session, context.call, context.decided[1], refs) as held:
             yield replace(context, leases=held)
 
     async def _watched(self, tool: ToolSpec, context: CallContext, act: Act[Result]) -> tuple[Result, int | None]:
         tracked = self._tracked
         if tracked is None:
-            return await self._quiet(tool, context, act), None
-        await tracked.before(tool, context, self._masker(context).bytes)
+            return await act(context), None
+        await tracked.before(tool, context, self._mask(context))
         try:
-            result = await self._quiet(tool, context, act)
+            result = await act(context)
         except BaseException:
-            # What it changed until then is its change all the same.
-            await tracked.after(tool, context, self._masker(context).bytes)
+            # What it changed until then is its change all the same; how it ended is what the call says.
+            try:
+                await tracked.after(tool, context, self._mask(context))
+            except AgentOSError as error:
+                said = self._masker(context).text(error.message)
+                log.warning("what a call of tool %s that failed has changed could not be recorded: %s", tool.name, said)
             raise
         try:
-            change = await tracked.after(tool, context, self._masker(context).bytes)
+            change = await tracked.after(tool, context, self._mask(context))
         except DriverError as error:
             message = f"the call was made, and what it changed could not be recorded: {error.message}"
             raise OutcomeUnknown(message, where=error.where, mend=error.mend) from error
@@ -123,7 +137,9 @@ def silence(error: AgentOSError, masker: Masker) -> None:
     for name, value in vars(error).items():
         if isinstance(value, tuple):
             setattr(error, name, tuple(masker.json(list(value))))
-        elif isinstance(value, (str, int, list, dict)):
+        elif isinstance(value, Mapping):
+            setattr(error, name, masker.json(dict(value)))
+        elif isinstance(value, (str, int, list)):
             setattr(error, name, masker.json(value))
     error.args = tuple(masker.text(one) if isinstance(one, str) else one for one in error.args)
     error.__notes__ = [masker.text(one) for one in getattr(error, "__notes__", ())]
@@ -131,7 +147,8 @@ def silence(error: AgentOSError, masker: Masker) -> None:
 
 
 def _masked(result: Result, masker: Masker) -> Result:
-    return replace(result, content=masker.text(result.content), data=masker.json(result.data))
+    acted: dict[str, Json] = masker.json(dict(result.acted))
+    return replace(result, content=masker.text(result.content), data=masker.json(result.data), acted=acted)
 
 
 def _acted(result: Result, context: CallContext, change: int | None) -> Mapping[str, Json]:
@@ -146,5 +163,6 @@ def _acted(result: Result, context: CallContext, change: int | None) -> Mapping[
     return acted
 
 
-async def _apart(size: int, work: Callable[[], T]) -> T:
-    return await asyncio.to_thread(work) if size > _LARGE else work()
+async def _apart(result: Result, work: Callable[[], T]) -> T:
+    # How much structured data there is only writing it down would tell.
+    return await asyncio.to_thread(work) if len(result.content) > _LARGE or result.data is not None else work()

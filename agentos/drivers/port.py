@@ -58,6 +58,8 @@ class CallContext:
     """Who decides about requests that leave for this call; None: none may leave."""
     secrets: Mapping[str, SecretRef] = field(default_factory=dict, hash=False)
     """The Secrets that the tool's credentials name, by name; one that is not declared any more is not among them."""
+    lent: Mapping[str, SecretRef] = field(default_factory=dict, hash=False)
+    """The Secrets that earlier calls of the session were lent: an earlier runtime may have done that."""
     leases: Leases | None = field(default=None, compare=False)
     """The credentials of the call while it acts; None: it has none."""
     still: Callable[[], Awaitable[None]] | None = field(default=None, compare=False)
@@ -73,6 +75,8 @@ class CallContext:
     """The sessions that the call begins, as its decision names them; none unless it delegates."""
     decided: tuple[int, str] = (0, "")
     """Number and hash of the event that decided it: one id for the decision, the sandbox and the leases of the call."""
+    approved: tuple[str, ...] = ()
+    """The people whose approvals its decision rests on (`principal/ann`)."""
 
     @property
     def key(self) -> str:

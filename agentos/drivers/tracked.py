@@ -18,7 +18,7 @@ from typing import Protocol
 
 from agentos.abi.errors import AgentOSError
 from agentos.drivers.editing import author_of, place_of
-from agentos.drivers.port import CallContext, ToolSpec
+from agentos.drivers.port import CallContext, ToolSpec, starts_process
 from agentos.files.guard import Guard, Stopped
 from agentos.files.versions import FOUND, Author, Change, Op, Place, Versions
 from agentos.sandbox.profile import Access, Isolation
@@ -32,10 +32,13 @@ Mask = Callable[[bytes], bytes]
 class Tracked(Protocol):
     """Looks at the workspace around calls whose process can change it; for other calls it does nothing."""
 
-    async def before(self, tool: ToolSpec, context: CallContext, mask: Mask) -> None:
-        """Record what has changed since it was last looked at, as nobody's. Raises DriverError when that cannot be kept."""
+    async def before(self, tool: ToolSpec, context: CallContext, mask: Mask | None) -> None:
+        """Record what has changed since it was last looked at, as nobody's. Raises DriverError when that cannot be kept.
 
-    async def after(self, tool: ToolSpec, context: CallContext, mask: Mask) -> int | None:
+        `mask` None: there is nothing to mask, and no file is read for that.
+        """
+
+    async def after(self, tool: ToolSpec, context: CallContext, mask: Mask | None) -> int | None:
         """Record what the call has changed, and give the number of that change; None: nothing.
 
         Changed files that hold a leased value are masked first, in the workspace; so they are before a call. Raises DriverError
@@ -51,7 +54,7 @@ class Tracking:
         self._at_work: dict[Place, dict[str, set[str]]] = {}
         """The calls that are at work in a place, each with those that were at work meanwhile."""
 
-    async def before(self, tool: ToolSpec, context: CallContext, mask: Mask) -> None:
+    async def before(self, tool: ToolSpec, context: CallContext, mask: Mask | None) -> None:
         """See `Tracked.before`."""
         if not can_write(tool, context):
             return
@@ -66,7 +69,7 @@ class Tracking:
             meanwhile.add(context.call)
         others[context.call] = set(others)
 
-    async def after(self, tool: ToolSpec, context: CallContext, mask: Mask) -> int | None:
+    async def after(self, tool: ToolSpec, context: CallContext, mask: Mask | None) -> int | None:
         """See `Tracked.after`. Whoever stops waiting does not stop it: what was done has to be told of."""
         if not can_write(tool, context):
             return None
@@ -90,7 +93,7 @@ class Tracking:
         if place not in self._at_work:
             self._versions.release(place)
 
-    def _capture(self, place: Place, context: CallContext, author: Author, guard: Guard, mask: Mask) -> Change | None:
+    def _capture(self, place: Place, context: CallContext, author: Author, guard: Guard, mask: Mask | None) -> Change | None:
         op: Op = "found" if author is FOUND else "write"
         try:
             return self._versions.capture(place, context.workspace, author, guard, op=op, mask=mask)
@@ -100,7 +103,7 @@ class Tracking:
 
 def can_write(tool: ToolSpec, context: CallContext) -> bool:
     """Whether a call starts, or reaches, a process that can write in the workspace."""
-    if not ("exec" in tool.driver or "command" in tool.driver.get("mcp", {})):
+    if not starts_process(tool):
         return False
     # Where nothing is set apart, nothing keeps a process from writing.
     return context.profile.workspace is Access.WRITE or context.profile.isolation is Isolation.UNSAFE_NONE

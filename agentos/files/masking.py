@@ -16,7 +16,7 @@ from agentos.files.scan import open_to_read
 from agentos.files.temporary import new_file, new_link
 from agentos.files.versions import Mask
 
-MAX_MASKED: Final = 256 * 1024 * 1024
+MAX_MASKED: Final = 64 * 1024 * 1024
 """A larger file that holds such a value is emptied: it is not looked for value by value in memory."""
 
 _WINDOW: Final = 16 * 1024 * 1024

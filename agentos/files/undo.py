@@ -19,7 +19,7 @@ from agentos.files import confine, ownership
 from agentos.files.capture import MODE
 from agentos.files.scan import open_root
 from agentos.files.temporary import new_file, new_link
-from agentos.files.versions import FOLDER, LINK, State
+from agentos.files.versions import FILE, FOLDER, LINK, NotKept, State
 from agentos.files.walk import printable
 
 History = Sequence[tuple[int, State | None]]
@@ -46,6 +46,31 @@ def targets(histories: Mapping[str, History], numbers: Collection[int]) -> tuple
                 break
         wanted[path] = now
     return {path: state for path, state in wanted.items() if path not in refused}, refused
+
+
+def refuse_unkept(
+    wanted: Mapping[str, State | None], now: Mapping[str, State], holds: Callable[[str], bool], *, lose: bool
+) -> None:
+    """Refuse (NotKept) what needs a content that was not kept, and, unless `lose`, what would destroy one that is not kept."""
+    states = {path: (now.get(path), state) for path, state in wanted.items()}
+    fresh = {path: after for path, (before, after) in states.items() if not _same_content(before, after)}
+    if missing := [path for path, state in fresh.items() if state is not None and state.kind == FILE and not holds(state.digest)]:
+        raise NotKept(f"the content of {_some(missing)} was not kept", mend="restore other paths, or take back less")
+    going = [path for path in fresh if (there := now.get(path)) is not None and there.kind == FILE and not holds(there.digest)]
+    if going and not lose:
+        message = f"the content of {_some(going)} would be lost, as it was not kept"
+        raise NotKept(message, mend="put it by first: agentos session files; or say --lose")
+
+
+def _same_content(before: State | None, after: State | None) -> bool:
+    if before is None or after is None or not before.kind == after.kind == FILE:
+        return False
+    return bool(after.digest) and before.digest == after.digest
+
+
+def _some(paths: Collection[str]) -> str:
+    shown = ", ".join(printable(path)[:200] for path in sorted(paths)[:3])
+    return f"{len(paths)} file{'s' if len(paths) > 1 else ''} ({shown}{', …' if len(paths) > 3 else ''})"
 
 
 def put(root: Path, wanted: Mapping[str, State | None], now: Mapping[str, State], content: Callable[[str], bytes]) -> list[str]:

@@ -76,7 +76,7 @@ class Author:
     """Who made a change. `actor` is `agent/<name>`, `principal/<name>` or `system/<what>`.
 
     `session` and `call` are of the syscall that it was made by, `decision` names the event of that session which decided it
-    (number and hash), `approvals` the ids of the approvals that it was made under. `note` is for people, such as who else was at
+    (number and hash), `approvals` the people whose approvals it was made under. `note` is for people, such as who else was at
     work.
     """
 
@@ -278,19 +278,31 @@ class Versions(Protocol):
         """Which change each line of a text file came with, as the file was last known. Raises NotFound, NotKept."""
 
     def restore(
-        self, place: Place, root: Path, path: str, at: int, author: Author, guard: Guard, expected: str = ANY
+        self,
+        place: Place,
+        root: Path,
+        path: str,
+        at: int,
+        author: Author,
+        guard: Guard,
+        expected: str = ANY,
+        *,
+        lose: bool = False,
     ) -> Change | None:
         """Make `path`, and all below it, what it was after change `at`; None if it is that already.
 
-        What is there now is recorded first, so it can be had again. `expected` is the digest of the file that is there, "" for
-        nothing. Raises ChangedMeanwhile, NotKept, NotFound; nothing was changed then.
+        What is there now is recorded first, so it can be had again: a file whose content cannot be kept is neither removed nor
+        replaced, unless `lose` is said. `expected` is the digest of the file that is there, "" for nothing. Raises
+        ChangedMeanwhile, NotKept, NotFound; nothing was changed then.
         """
 
-    def undo(self, place: Place, root: Path, numbers: Collection[int] | None, author: Author, guard: Guard) -> Change | None:
+    def undo(
+        self, place: Place, root: Path, numbers: Collection[int] | None, author: Author, guard: Guard, *, lose: bool = False
+    ) -> Change | None:
         """Take changes back (None: all since the beginning), byte for byte; None if there is nothing to take back.
 
-        A change whose paths others have changed later cannot be taken back without theirs: raises ChangedMeanwhile. Raises
-        NotKept, NotFound. Nothing was changed then.
+        `lose` is as in `restore`. A change whose paths others have changed later cannot be taken back without theirs: raises
+        ChangedMeanwhile. Raises NotKept, NotFound. Nothing was changed then.
         """
 
     def destroy(self, place: Place) -> None:

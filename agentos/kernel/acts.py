@@ -74,7 +74,7 @@ class Acts:
         own = class_of(journal.state, configuration)
 
         async def act(ruling: Ruling, still: Still, allowance: Allowance) -> Result:
-            state, decided = journal.state, journal.decisions[call]
+            state, (decided, approved) = journal.state, journal.decisions[call]
             place = CallContext(
                 tenant=journal.tenant,
                 session=journal.session,
@@ -87,7 +87,9 @@ class Acts:
                 labels=tuple(sorted(state.labels)),
                 children=tuple(state.delegations.get(call, ())),
                 decided=(decided.seq, decided.hash),
+                approved=approved,
                 secrets=hands.secrets(tool, configuration) if tool.credentials else {},
+                lent=hands.lent(state, configuration, call),
             )
             bounded = allowance.bounded(tool)
             if not leaves(tool, place.profile):
@@ -96,7 +98,7 @@ class Acts:
             if starts_process(tool):
                 about["sandbox"] = place.profile.name
             async with Departures(net, decided.seq, about) as departures:
-                return await self._drivers.call(bounded, ruling.args, replace(place, net=departures))
+                return await departures.during(self._drivers.call(bounded, ruling.args, replace(place, net=departures)))
 
         return act
 

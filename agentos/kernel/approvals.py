@@ -35,8 +35,8 @@ MAX_VALID_MS: Final = 366 * 86_400_000
 LONGEST_TEXT: Final = 65_536
 """Most characters of an argument that a standing grant can demand word for word."""
 
-ONE_BY_ONE: Final = "declassify.approval"
-"""The rule whose calls are looked at one by one: a yes to one of them says nothing of the labels of the next."""
+ONE_BY_ONE: Final = frozenset({"declassify.approval", "propose.approval"})
+"""The rules whose calls are looked at one by one: a yes to one says nothing of the labels, or the change, of the next."""
 
 
 class Scope(StrEnum):
@@ -69,9 +69,10 @@ def terms(
 ) -> Terms:
     """The terms of a yes to `asked` given now; None takes the default. Raises UsageError for more than the tenant, or the rule
     that asks, allows."""
-    if scope is not Scope.ONCE and ONE_BY_ONE in (asked.decision or {}).get("rules", ()):
+    alone = ONE_BY_ONE.intersection((asked.decision or {}).get("rules", ()))
+    if scope is not Scope.ONCE and alone:
         raise UsageError(
-            f"{ONE_BY_ONE} asks about each call of {asked.tool} by itself: an approval of scope {scope} would cover every label",
+            f"{min(alone)} asks about each call of {asked.tool} by itself: an approval of scope {scope} would cover them all",
             mend="approve this call alone: --for once",
         )
     if scope is Scope.STANDING:

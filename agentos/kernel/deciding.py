@@ -7,7 +7,7 @@ was surely not recorded.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from agentos.abi.canonical import Json, digest_of
 from agentos.abi.decision import Decision, Verdict, deny
@@ -17,8 +17,9 @@ from agentos.drivers.delegating import Terms, delegates
 from agentos.drivers.port import ToolSpec
 from agentos.kernel import booked, consent, hands, obligations
 from agentos.kernel.acts import Act, Still
-from agentos.kernel.allowance import Allowance
-from agentos.kernel.budgets import RULE, Budgets, Held, Refused, Want, is_budgeted
+from agentos.kernel.allowance import Allowance, is_timeless
+from agentos.kernel.batched import price_in_batch
+from agentos.kernel.budgets import FREE, RULE, Budgets, Held, Refused, Want, is_budgeted
 from agentos.kernel.charges import CHARGED, NOTHING, Charges, Payer, Receipt
 from agentos.kernel.departures import REQUEST, Go
 from agentos.kernel.journal import Journal
@@ -27,6 +28,9 @@ from agentos.kernel.lineage import paying_with
 from agentos.kernel.port import Configuration
 from agentos.kernel.ruling import Check, Ruling, rule
 from agentos.projections.question import question
+
+Halts = list[Mapping[str, Json]]
+"""Decisions that halt a session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class Request:
     """Whether it is a call of the model that goes into a batch."""
     place: Place | None = None
     """Of a call that may act beside others of its session: to be told when it begins to."""
+    halts: Halts = field(default_factory=list)
+    """Decisions about requests that left for it which halt the session: it is over once the call has its outcome."""
 
     def begins(self, labels: Collection[str]) -> None:
         """It acts from now on; `labels` are those that its outcome will carry."""
@@ -214,6 +220,16 @@ def told(journal: Journal, configuration: Configuration, request: Request, deal:
         given = consent.counting(journal.state, syscall.call, syscall.tool, ruling.args_digest, policy, now)
         body["approvals"] = consent.relied_on(given, ruling.decision)
     return body
+
+
+def allowance_of(configuration: Configuration, request: Request, deal: Deal) -> Allowance:
+    """What a call that was let through may use."""
+    if request.spec is not None:
+        return Allowance(deal.held, timeless=is_timeless(request.spec))
+    endpoint = configuration.arbitration.endpoints.get(deal.ruling.args["model"])
+    if endpoint is None:
+        return Allowance(deal.held, FREE, timeless=request.batched)
+    return Allowance(deal.held, price_in_batch(endpoint) if request.batched else endpoint.price, timeless=request.batched)
 
 
 def _boxes(request: Request, configuration: Configuration) -> Collection[str]:

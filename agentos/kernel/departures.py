@@ -2,18 +2,20 @@
 
 Whoever makes a request (the proxy of a sandbox, the `http` driver, a client of an MCP server) asks first, and tells how it ended.
 In between the gate waits, as it does for a driver. Once the call is over nothing more may leave for it, and what was under way
-is given up, so that everything stands in the log before the outcome of the call does.
+is given up, so that everything stands in the log before the outcome of the call does. Where policy halts the session because of
+a request, the call is stopped, and the session is over once the outcome of the call is recorded (`kernel.gate`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from types import TracebackType
 from typing import Any, Final, Self
 
 from agentos.abi.canonical import Json
-from agentos.abi.errors import AgentOSError, DriverError, Frozen, LogUnavailable, SequenceConflict
+from agentos.abi.decision import Verdict
+from agentos.abi.errors import AgentOSError, DriverError, Frozen, LogUnavailable, OutcomeUnknown, SequenceConflict
 from agentos.abi.syscall import NET_REQUEST, Result, ToolEffect
 from agentos.drivers.port import ToolSpec
 from agentos.egress.asking import NetDenied, NetRequest
@@ -27,6 +29,12 @@ MOST: Final = 256
 
 MOST_IN_ALL: Final = 10_000
 """Requests of one call."""
+
+MOST_DENIED: Final = 1000
+"""Requests of one call that may be denied: whoever goes on behind that only wants to fill the log."""
+
+MOST_TEXT: Final = 4 * 1024 * 1024
+"""Characters of hosts and paths that the requests of one call may have together: all of them stand in the log."""
 
 REQUEST: Final = ToolSpec(
     name=NET_REQUEST,
@@ -45,6 +53,7 @@ Perform = Callable[[str, dict[str, Json], Go], Awaitable[Call]]
 """Takes a request through the gate: its id, its arguments, and what is done once it is allowed."""
 
 _OVER: Final = "the call that it was made for is over"
+_HALTED: Final = "policy has halted the session"
 
 
 class Departure:
@@ -74,16 +83,20 @@ class Departure:
         data: dict[str, Json] = {"sent": sent, "received": received, "address": address}
         if status is not None:
             data["status"] = status
-        await self._end(lambda: self._outcome.set_result(Result("", data)))
+        if not self._outcome.done():
+            self._outcome.set_result(Result("", data))
+        await self.ended()
 
     async def failed(self, message: str) -> None:
         """See `Permit.failed`."""
-        await self._end(lambda: self._outcome.set_exception(DriverError(message[:1000])))
-
-    async def _end(self, tell: Callable[[], None]) -> None:
-        if not self._outcome.done():
-            tell()
+        self.give_up(message)
         await self.ended()
+
+    def give_up(self, message: str) -> None:
+        """The same, without waiting until the log has it."""
+        if not self._outcome.done():
+            self._outcome.set_exception(DriverError(message[:1000]))
+            self._outcome.exception()  # nobody waits for it where the request is not allowed after all
 
     async def ended(self) -> None:
         """Return once the log has its outcome, or will not have it."""
@@ -99,50 +112,97 @@ class Departures:
         self._perform = perform
         self._number = number
         self._about = about
-        self._made = 0
+        self._made = self._denied = self._text = 0
         self._open: set[Departure] = set()
-        self._over = False
+        self._over = ""
+        """Why nothing may leave any more."""
         self._broken: AgentOSError | None = None
+        self._halted = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._over = True
-        for departure in tuple(self._open):
-            await departure.failed(_OVER)
+        self._over = self._over or _OVER
+        # All of them are told before any is waited for: whoever is cancelled while it waits leaves none open.
+        for departure in self._open:
+            departure.give_up(self._over)
+        await _all_ended([departure.task for departure in self._open if departure.task is not None])
         if self._broken is not None and error is None:
             # The log has more than we know of, or cannot be told anything: the call's own outcome would fail as well.
             raise self._broken
 
+    async def during(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """What `work` gives, which makes the requests. Raises OutcomeUnknown when it was stopped, as policy halts the session."""
+        working = asyncio.ensure_future(work)
+        halting = asyncio.ensure_future(self._halted.wait())
+        try:
+            await asyncio.wait((working, halting), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            halting.cancel()
+            stopped = not working.done()
+            if stopped:
+                working.cancel()
+                await asyncio.wait((working,))
+        if stopped and (working.cancelled() or working.exception() is not None):
+            raise OutcomeUnknown(f"it was stopped: {_HALTED} because of a request that it made")
+        return working.result()
+
     async def ask(self, request: NetRequest) -> Departure:
         """See `Gatekeeper.ask`."""
-        if self._over:
-            raise NetDenied(_OVER)
-        if len(self._open) >= MOST:
-            raise NetDenied(f"{MOST} requests are under way for this call already")
-        if self._made >= MOST_IN_ALL:
-            raise NetDenied(f"the call has made {MOST_IN_ALL} requests already")
+        self._check(request)
         self._made += 1
         departure = Departure()
         name = f"{NET_IDS}{self._number}-{self._made}"
         work = self._perform(name, {**self._about, **request.args()}, departure.act)
         departure.task = asyncio.ensure_future(work)
         self._open.add(departure)
-        departure.task.add_done_callback(lambda _: self._open.discard(departure))
+        departure.task.add_done_callback(lambda task: self._done(departure, task))
         try:
             call = await departure.decided()
         except Frozen as error:
             raise NetDenied(error.message) from error
-        except (LogUnavailable, SequenceConflict) as error:
-            self._broken = self._broken or error
-            raise
         except asyncio.CancelledError:
             await departure.failed("nobody waits for it any more")
             raise
         if call is None:
             return departure
+        self._denied += 1
+        if call.decision is not None and call.decision["effect"] == Verdict.HALT:
+            self._over = _HALTED
+            self._halted.set()
         raise NetDenied(_why(call, request))
+
+    def _check(self, request: NetRequest) -> None:
+        """Raise NetDenied if nothing more may leave for the call."""
+        if self._over:
+            raise NetDenied(self._over)
+        if len(self._open) >= MOST:
+            raise NetDenied(f"{MOST} requests are under way for this call already")
+        if self._made >= MOST_IN_ALL:
+            raise NetDenied(f"the call has made {MOST_IN_ALL} requests already")
+        if self._denied >= MOST_DENIED:
+            raise NetDenied(f"the call was denied {MOST_DENIED} requests already")
+        self._text += len(request.host) + len(request.path or "")
+        if self._text > MOST_TEXT:
+            raise NetDenied("the requests of the call have named too much already")
+
+    def _done(self, departure: Departure, task: asyncio.Task[Call]) -> None:
+        self._open.discard(departure)
+        if not task.cancelled() and isinstance(error := task.exception(), (LogUnavailable, SequenceConflict)):
+            self._broken = self._broken or error
+
+
+async def _all_ended(tasks: Collection[asyncio.Task[Call]]) -> None:
+    """Wait for all of them, also when the caller is cancelled meanwhile; then let the cancellation through."""
+    cancelled: asyncio.CancelledError | None = None
+    while left := [task for task in tasks if not task.done()]:
+        try:
+            await asyncio.wait(left)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 def _why(call: Call, request: NetRequest) -> str:

@@ -28,18 +28,17 @@ from agentos.abi.errors import (
     TooLarge,
     Unavailable,
 )
-from agentos.abi.syscall import MODEL_CALL, PSEUDO, Result, Syscall, ToolEffect
+from agentos.abi.syscall import MODEL_CALL, NET_REQUEST, PSEUDO, Result, Syscall, ToolEffect
 from agentos.drivers.batching import Batching
 from agentos.drivers.port import Driver, ModelProvider, ToolSpec
 from agentos.drivers.signals import consumed_by
 from agentos.kernel import consent, failures, hands, obligations
 from agentos.kernel.acts import STILL_US, Acts, Still
 from agentos.kernel.admission import Ticket
-from agentos.kernel.allowance import Allowance, is_timeless, want_of_tool
-from agentos.kernel.batched import price_in_batch
-from agentos.kernel.budgets import FREE, Budgets, no_history
+from agentos.kernel.allowance import want_of_tool
+from agentos.kernel.budgets import Budgets, no_history
 from agentos.kernel.charges import Charges
-from agentos.kernel.deciding import Deal, Deciding, Request, departing, told
+from agentos.kernel.deciding import Deal, Deciding, Halts, Request, allowance_of, departing, told
 from agentos.kernel.departures import Go
 from agentos.kernel.freeze import Freezes, not_begun
 from agentos.kernel.hands import NO_HANDS
@@ -128,7 +127,8 @@ class Gate:
         problem = _too_large(len(arguments)) or fits(syscall.args)
         if problem is not None:
             return await self._refuse(journal, configuration, syscall, problem)
-        net = partial(self._perform_net, journal, configuration)
+        halts: Halts = []
+        net = partial(self._perform_net, journal, configuration, halts)
         request = Request(
             syscall,
             tool.effect,
@@ -140,6 +140,7 @@ class Gate:
             spec=tool,
             declassifies=tool.driver.get("builtin", {}).get("primitive") == "declassify",
             place=place,
+            halts=halts,
         )
         return await self._decide_and_act(journal, configuration, request)
 
@@ -174,10 +175,13 @@ class Gate:
         return await self._decide_and_act(journal, configuration, request)
 
     async def _perform_net(
-        self, journal: Journal, configuration: Configuration, call: str, args: dict[str, Json], go: Go
+        self, journal: Journal, configuration: Configuration, halts: Halts, call: str, args: dict[str, Json], go: Go
     ) -> Call:
-        """Take a request that leaves for another call through the gate; see `departures.Perform`."""
-        return await self._decide_and_act(journal, configuration, departing(call, args, go))
+        """Take a request that leaves for another call through the gate; see `departures.Perform` and `Request.halts`."""
+        known = await self._decide_and_act(journal, configuration, departing(call, args, go))
+        if known.decision is not None and known.decision["effect"] == Verdict.HALT:
+            halts.append(known.decision)
+        return known
 
     async def settle(self, journal: Journal, configuration: Configuration) -> None:
         """After a crash: finish what a decision began.
@@ -277,12 +281,15 @@ class Gate:
                     await self._act(journal, configuration, request, deal, still)
                 except Frozen:
                     return await self._hold_back(journal, configuration, request, repeats=repeats)
+                for decision in request.halts[:1]:
+                    await self.abandon(journal, configuration)
+                    await self._halt(journal, configuration, decision)
             case Verdict.ASK:
                 await self._ask(journal, configuration, call, ruling.decision, now)
-            case Verdict.HALT:
+            case Verdict.HALT if tool != NET_REQUEST:
                 await self._halt(journal, configuration, data["decision"])
-            case Verdict.DENY:
-                pass
+            case _:
+                pass  # nothing of it is done; a request that halts its session does so behind the call that it is made for
         return journal.state.calls[call]
 
     async def _record_decided(self, journal: Journal, configuration: Configuration, data: dict[str, Json], deal: Deal) -> None:
@@ -342,7 +349,7 @@ class Gate:
         await self._record(journal, configuration, ev.SESSION_WAITING, data)
 
     async def _act(self, journal: Journal, configuration: Configuration, request: Request, deal: Deal, still: Still) -> None:
-        ruling, allowance = deal.ruling, _allowance(configuration, request, deal)
+        ruling, allowance = deal.ruling, allowance_of(configuration, request, deal)
         call, tool = request.syscall.call, request.syscall.tool
         started, labels = self._timer.monotonic_us(), labels_field(request.spec, ruling.args, journal.state.labelled)
 
@@ -428,15 +435,6 @@ def _kept(result: Result, request: Request, ruling: Ruling) -> dict[str, Json]:
     if request.declassifies and not result.is_error:
         body["declassified"] = list(ruling.args["labels"])
     return body
-
-
-def _allowance(configuration: Configuration, request: Request, deal: Deal) -> Allowance:
-    if request.spec is not None:
-        return Allowance(deal.held, timeless=is_timeless(request.spec))
-    endpoint = configuration.arbitration.endpoints.get(deal.ruling.args["model"])
-    if endpoint is None:
-        return Allowance(deal.held, FREE, timeless=request.batched)
-    return Allowance(deal.held, price_in_batch(endpoint) if request.batched else endpoint.price, timeless=request.batched)
 
 
 def _allowed(state: SessionState, call: str) -> bool:

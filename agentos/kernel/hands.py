@@ -16,16 +16,29 @@ from agentos.drivers.port import ToolSpec, starts_process
 from agentos.kernel import obligations
 from agentos.kernel.port import Configuration
 from agentos.kernel.ruling import Ruling
+from agentos.projections.session import Call, SessionState, Step
 from agentos.sandbox.profile import DEFAULT, Profile, standard
 
 NO_HANDS: Final[Mapping[str, Json]] = MappingProxyType({})
 """What is told of a call that acts with none."""
 
+_ACTED: Final = frozenset({Step.ALLOWED, Step.FINISHED, Step.FAILED, Step.UNKNOWN})
+
 
 def sandbox_name(tool: ToolSpec, agent: str, configuration: Configuration, ruling: Ruling) -> str:
     """The name of the sandbox that a process of the call works in."""
+    return obligations.sandbox(ruling) or _declared(tool, agent, configuration)
+
+
+def asked_in(tool: ToolSpec, agent: str, configuration: Configuration, call: Call) -> Profile:
+    """The sandbox in which a process is asked what came of a lost call: that of the call."""
+    obliged = next((str(one.fields["profile"]) for one in obligations.binding(call, "sandbox")), None)
+    return profile(obliged or _declared(tool, agent, configuration), configuration) or standard()
+
+
+def _declared(tool: ToolSpec, agent: str, configuration: Configuration) -> str:
     spec = configuration.agents.get(agent)
-    return obligations.sandbox(ruling) or tool.sandbox or (spec.sandbox if spec is not None else None) or DEFAULT
+    return tool.sandbox or (spec.sandbox if spec is not None else None) or DEFAULT
 
 
 def profile(name: str, configuration: Configuration) -> Profile | None:
@@ -43,6 +56,21 @@ def secrets(tool: ToolSpec, configuration: Configuration) -> Mapping[str, Secret
     """The references that the credentials of the tool name, those that are declared."""
     named = (credential.secret for credential in tool.credentials)
     return {name: configuration.secrets[name] for name in named if name in configuration.secrets}
+
+
+def lent(state: SessionState, configuration: Configuration, besides: str) -> Mapping[str, SecretRef]:
+    """The declared Secrets that calls of the session `besides` this one may have been lent, by name."""
+    agent = configuration.agents.get(state.agent)
+    tools = (configuration.tools.get(name) for name in (agent.tools if agent is not None else ()))
+    # Most agents have none of them, and then nothing is looked for.
+    keyed = {tool.name: tool for tool in tools if tool is not None and tool.credentials}
+    if not keyed:
+        return {}
+    used = {call.tool for call in state.calls.values() if call.tool in keyed and call.step in _ACTED and call.call != besides}
+    found: dict[str, SecretRef] = {}
+    for name in used:
+        found |= secrets(keyed[name], configuration)
+    return found
 
 
 def settled(ruling: Ruling, tool: ToolSpec | None, agent: str, configuration: Configuration) -> Ruling:

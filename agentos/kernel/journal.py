@@ -52,8 +52,8 @@ class Journal:
         self.stale = False
         """Whether the log may hold more than `state`: an append failed without telling, or somebody else has written."""
         self.head = Head.empty()
-        self.decisions: dict[str, Head] = {}
-        """The decisions about calls without an outcome that were recorded here, by call."""
+        self.decisions: dict[str, tuple[Head, tuple[str, ...]]] = {}
+        """By call: the decision about it that was recorded here, and who had approved it. Of calls without an outcome."""
         self.state = SessionState(id=session, tenant=tenant)
         self._of_session: dict[str, str | int] = {}
         self.heard: Heard | None = None
@@ -187,7 +187,7 @@ class Journal:
             self._of_session = of_session
             self.head = event.head(stored)
             if kind == SYSCALL_DECIDED:
-                self.decisions[data["call"]] = self.head
+                self.decisions[data["call"]] = self.head, tuple(one["by"] for one in data.get("approvals", ()))
             elif kind in _OUTCOMES:
                 self.decisions.pop(data["call"], None)
             self._take(event)

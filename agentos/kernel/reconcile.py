@@ -16,7 +16,7 @@ from agentos.abi.canonical import Json, NotCanonical, canonical
 from agentos.abi.errors import DriverError, TooLarge
 from agentos.abi.syscall import Result
 from agentos.drivers.port import CallContext, Driver, Outcome, ToolSpec, can_reconcile
-from agentos.kernel import obligations
+from agentos.kernel import hands, obligations
 from agentos.kernel.journal import Journal
 from agentos.kernel.port import Configuration
 from agentos.kernel.provenance import outcome_labels
@@ -51,7 +51,9 @@ class Reconciler:
 
     async def _ask(self, journal: Journal, configuration: Configuration, call: Call, tool: ToolSpec) -> None:
         folder = self._workspaces.path(journal.tenant, journal.session)
-        place = CallContext(journal.tenant, journal.session, call.call, folder)
+        profile = hands.asked_in(tool, journal.state.agent, configuration, call)
+        own, lent = hands.secrets(tool, configuration), hands.lent(journal.state, configuration, call.call)
+        place = CallContext(journal.tenant, journal.session, call.call, folder, profile, secrets=own, lent=lent)
         try:
             found = await self._drivers.reconcile(tool, call.args, place)
         except DriverError as error:

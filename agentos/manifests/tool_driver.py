@@ -11,6 +11,7 @@ from agentos.drivers.delegating import MAX_TASKS, Mode
 from agentos.drivers.primitives import FILE_PRIMITIVES
 from agentos.manifests.agreement_exec import check_exec
 from agentos.manifests.agreement_http import check_http
+from agentos.manifests.agreement_mcp import check_mcp
 from agentos.manifests.fault import Path, Problem, closest, listed, shown
 from agentos.manifests.inputschema import check_input_schema
 
@@ -42,6 +43,7 @@ def _exec(spec: Mapping[str, Json]) -> Iterator[Problem]:
 def _mcp(spec: Mapping[str, Json]) -> Iterator[Problem]:
     yield from _schema_needed(spec, "mcp", "as the server describes the tool")
     yield from _workspace_arguments(spec, "mcp")
+    yield from check_mcp(spec)
 
 
 def _http(spec: Mapping[str, Json]) -> Iterator[Problem]:

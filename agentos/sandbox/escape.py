@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
+from platform import machine
 from typing import Final, Protocol
 
 from agentos.abi.canonical import Json
 from agentos.sandbox import escape_probe
-from agentos.sandbox.port import Launch
-from agentos.sandbox.profile import Isolation, Limits, Profile
+from agentos.sandbox.port import Launch, SandboxUnavailable
+from agentos.sandbox.profile import Isolation, Limits, Network, Profile
 
 QUICK: Final = Limits(memory_mib=128, processes=64, cpu_s=30, file_mib=32, tmp_mib=16, open_files=256)
 """Limits that attempts are made under: low ones are met soon, and are kept in the same way as high ones."""
@@ -51,6 +52,8 @@ class Attempt:
     """What may work without anything being got by it."""
     missing_by: str = "namespace (mount)"
     """Who refuses where the kernel says that there is no such thing."""
+    network: bool = False
+    """Whether it is made in a sandbox that has a network."""
 
 
 def _weak(*what: str) -> frozenset[str]:
@@ -63,7 +66,12 @@ ATTEMPTS: Final = (
     # Of an image its own; that of the host is known when it is seen.
     Attempt("passwords", "read /etc/shadow of the host", weak=_weak(*_SHADOWS)),
     Attempt("files", "read the runtime's home and the workspace of another tenant"),
-    Attempt("descriptors", "use files that the runtime has open", weak=_weak("a descriptor", "a descriptor of another process")),
+    Attempt(
+        "descriptors",
+        "use files that the runtime has open",
+        weak=_weak("a descriptor", "/proc/self/fd"),
+        missing_by="namespace (pid)",
+    ),
     Attempt(
         "processes",
         "read the environment, memory and files of a process of the runtime's user",
@@ -73,6 +81,7 @@ ATTEMPTS: Final = (
     Attempt("tracing", "debug a process of the host, and read its memory", "seccomp", weak=_weak("be traced")),
     Attempt("signals", "kill a process of the host"),
     Attempt("network", "connect to services of the host", missing_by="namespace (network)"),
+    Attempt("proxied", "reach services of the host through the proxy, under a policy that allows all", network=True),
     Attempt("names", "ask a name server", missing_by="namespace (network)"),
     Attempt("packets", "open raw, packet and hypervisor sockets", "seccomp", weak=_weak("raw", "packet", "vsock")),
     Attempt("unix-sockets", "connect to unix sockets of the host"),
@@ -147,20 +156,40 @@ class Ground(Protocol):
 
 
 Run = Callable[[Launch], Awaitable[Finished]]
-"""Runs a process in a place to its end. Raises SandboxUnavailable."""
+"""Runs a process in a place to its end; one that has a network gets a door to a proxy. Raises SandboxUnavailable."""
 
 
 async def attempts(profile: Profile, ground: Ground, run: Run, only: Sequence[Attempt] = ATTEMPTS) -> AsyncIterator[Tried]:
     """Make the attempts in sandboxes of `profile`, one after the other. Raises SandboxUnavailable when there can be none."""
     limits = QUICK
     bounds = {"processes": limits.processes, "memory_mib": limits.memory_mib}
-    facts = {**ground.facts(), **bounds, "file_mib": limits.file_mib, "tmp_mib": limits.tmp_mib}
+    if machine() not in _MACHINES:
+        raise SandboxUnavailable(f"escapes are known on {' and '.join(_MACHINES)}, and this is {machine()}")
+    calls = {name: numbers[_MACHINES.index(machine())] for name, numbers in _CALLS.items()}
+    facts = {**ground.facts(), **bounds, "file_mib": limits.file_mib, "tmp_mib": limits.tmp_mib, "calls": calls}
     python = "python3" if profile.isolation is Isolation.CONTAINER else sys.executable
     quick = replace(profile, limits=limits)
     for attempt in only:
         command = (python, "-I", "-S", "-c", _source(), attempt.name, json.dumps(facts))
-        finished = await run(Launch(command, quick, ground.workspace, ground.owner))
+        place = replace(quick, network=Network()) if attempt.network else quick
+        finished = await run(Launch(command, place, ground.workspace, ground.owner))
         yield judge(attempt, str(profile.isolation), finished, ground)
+
+
+_MACHINES: Final = ("x86_64", "aarch64")
+_CALLS: Final = {
+    "add_key": (248, 217),
+    "bpf": (321, 280),
+    "io_uring_setup": (425, 425),
+    "keyctl": (250, 219),
+    "mount": (165, 40),
+    "perf_event_open": (298, 241),
+    "process_vm_readv": (310, 270),
+    "ptrace": (101, 117),
+    "unshare": (272, 97),
+    "userfaultfd": (323, 282),
+}
+"""Numbers of system calls, on each of the machines."""
 
 
 @cache

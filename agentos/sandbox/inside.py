@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from agentos.abi.errors import DriverError
@@ -77,8 +78,8 @@ def folder_of(launch: Launch) -> str:
 
 
 def environment(launch: Launch, path: str, *, proxy: str | None, authority: str | None, home: str) -> dict[str, str]:
-    """The whole environment of the process. `proxy`: where its way out listens; `authority`: whom to trust, where that inspects."""
-    env = {"PATH": path, "HOME": home, "USER": USER, "LOGNAME": USER, "LANG": "C.UTF-8"}
+    """The whole environment of the process. `proxy`: where its way out listens; `authority`: whom to trust, if that inspects."""
+    env = {"PATH": path, "HOME": home, "USER": USER, "LOGNAME": USER, "LC_CTYPE": "C.UTF-8"}
     env.update(launch.profile.env)
     env.update(launch.env)
     if proxy is not None:
@@ -113,7 +114,7 @@ def seen_as(path: str, trees: Iterable[Tree]) -> str | None:
     if not found:
         return None
     tree = max(found, key=lambda tree: len(tree.source))
-    return tree.at + path[len(tree.source.rstrip("/")) :]
+    return tree.at.rstrip("/") + path[len(tree.source.rstrip("/")) :]
 
 
 def found_at(path: str, trees: Iterable[Tree]) -> str | None:
@@ -141,7 +142,7 @@ def program(word: str, path: str, trees: Sequence[Tree]) -> str:
         return inside
     for folder in path.split(":"):
         outside = found_at(f"{folder}/{word}", trees) if folder.startswith("/") else None
-        if outside is not None and os.access(outside, os.X_OK) and not os.path.isdir(outside):
+        if outside is not None and os.access(outside, os.X_OK) and not Path(outside).is_dir():
             return f"{folder}/{word}"
     raise DriverError(
         f"there is no program {word!r} in the sandbox", mend="install it on the host, or add its folder to `mounts` and PATH"

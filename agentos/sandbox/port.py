@@ -1,7 +1,9 @@
 """What whoever starts a process in a sandbox hands in, and is given.
 
 async with sandboxes.place(launch) as place:
-    transport, _ = await loop.subprocess_exec(..., *place.argv, env=place.env, cwd=place.cwd, pass_fds=place.pass_fds)
+    transport, _ = await loop.subprocess_exec(
+        ..., *place.argv, env=place.env, cwd=place.cwd, pass_fds=place.pass_fds, process_group=0
+    )
     await place.started(transport.get_pid())          # limits are set, and only then the program begins
     ...
                                                       # leaving the block kills whatever is still there
@@ -58,7 +60,7 @@ class Launch:
 
 
 class Place(Protocol):
-    """A place that is ready for one process."""
+    """A place that is ready for one process, which must be started as the leader of a process group."""
 
     @property
     def argv(self) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""Profiles: what a Sandbox declares, as the runtime reads it. A value; the adapters turn it into namespaces, limits and mounts."""
+"""Profiles: what a Sandbox declares, as the runtime reads it. A value; adapters turn it into namespaces, limits and mounts."""
 
 from __future__ import annotations
 

@@ -38,11 +38,18 @@ spec:
           say: "counted {{{{ results | ok | length }}}}"
 ---
 apiVersion: agentos/v1
+kind: Sandbox
+metadata: {{name: books}}
+spec:
+  mounts: [{{path: {books}, at: /books, write: true}}, {{path: {servers}, at: /servers}}]
+---
+apiVersion: agentos/v1
 kind: Tool
 metadata: {{name: note}}
 spec:
   description: Write a number down.
   effect: external
+  sandbox: books
   inputSchema: {{type: object, properties: {{number: {{type: integer}}}}, required: [number]}}
   driver:
     mcp: {{server: {{command: {command}}}, tool: note{reconcile}}}
@@ -75,12 +82,23 @@ class Ledger:
         cls, cli: Cli, folder: Path, *, count: int, milliseconds: int = 0, dies_at: int | None = None, reconcile: bool = False
     ) -> Ledger:
         """Declare it. The runtime must run. `milliseconds`: what a call takes; `dies_at`: the number at which its server dies."""
-        path, manifest = folder / "ledger", folder / "counting.yaml"
-        words = [sys.executable, "-I", str(SERVER), str(path), str(milliseconds), *([] if dies_at is None else [str(dies_at)])]
+        books, manifest = folder / "books", folder / "counting.yaml"
+        books.mkdir()
+        books.chmod(0o777)  # each session is another user
+        last = [] if dies_at is None else [str(dies_at)]
+        words = [sys.executable, "-I", f"/servers/{SERVER.name}", "/books/ledger", str(milliseconds), *last]
         asks = ", reconcile: find" if reconcile else ""
-        manifest.write_text(MANIFEST.format(count=count, command=json.dumps(words), reconcile=asks))
+        manifest.write_text(
+            MANIFEST.format(
+                count=count,
+                command=json.dumps(words),
+                reconcile=asks,
+                books=json.dumps(str(books)),
+                servers=json.dumps(str(SERVER.parent)),
+            )
+        )
         cli("apply", str(manifest), "--yes", "--allow-widen")
-        return cls(cli, path)
+        return cls(cli, books / "ledger")
 
     def start(self) -> str | None:
         """Start a session; None when nobody answered."""

@@ -30,11 +30,18 @@ spec:
           say: "counted {{{{ results | ok | length }}}}"
 ---
 apiVersion: agentos/v1
+kind: Sandbox
+metadata: {{name: books}}
+spec:
+  mounts: [{{path: {books}, at: /books, write: true}}, {{path: {servers}, at: /servers}}]
+---
+apiVersion: agentos/v1
 kind: Tool
 metadata: {{name: note}}
 spec:
   description: Write a number down.
   effect: external
+  sandbox: books
   inputSchema:
     {schema}
   driver:
@@ -67,11 +74,15 @@ SCHEMA = {
 
 def test_a_runtime_killed_in_mid_call_finishes_the_run_and_repeats_nothing(cli: Cli, tmp_path: Path) -> None:
     """SIGKILL in the middle of a call: after `up` the session ends, each effect happened once, the one in flight is unknown."""
-    ledger, fifo = tmp_path / "ledger", tmp_path / "fifo"
+    books, manifest = tmp_path / "books", tmp_path / "counting.yaml"
+    ledger, fifo = books / "ledger", books / "fifo"
+    books.mkdir()
     os.mkfifo(fifo)
-    command = [sys.executable, str(LEDGER), str(ledger), str(fifo)]
-    manifest = tmp_path / "counting.yaml"
-    manifest.write_text(MANIFEST.format(schema=json.dumps(SCHEMA), command=json.dumps(command)))
+    for shared in (books, fifo):
+        shared.chmod(0o777)  # the session is another user
+    command = [sys.executable, f"/servers/{LEDGER.name}", "/books/ledger", "/books/fifo"]
+    places = {"books": json.dumps(str(books)), "servers": json.dumps(str(LEDGER.parent))}
+    manifest.write_text(MANIFEST.format(schema=json.dumps(SCHEMA), command=json.dumps(command), **places))
     cli("up", "--detach")
     cli("apply", str(manifest), "--yes", "--allow-widen")
     session = cli("run", "counter", "count to twelve").out.strip()

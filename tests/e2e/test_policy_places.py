@@ -46,7 +46,8 @@ async def step(number: int) -> str:
     with (folder / "ledger").open("a") as file:
         file.write(f"{number}\\n")
     if number == 2:
-        with socket.create_connection(("127.0.0.1", int(sys.argv[2]))) as test:
+        with socket.socket(socket.AF_UNIX) as test:
+            test.connect(str(folder / "go"))
             test.recv(2)
     return f"step {number}"
 
@@ -72,11 +73,17 @@ spec:
           say: "walked {{{{ results | ok | length }}}}"
 ---
 apiVersion: agentos/v1
+kind: Sandbox
+metadata: {{name: steps}}
+spec: {{mounts: [{{path: {steps_folder}, at: /steps, write: true}}]}}
+---
+apiVersion: agentos/v1
 kind: Tool
 metadata: {{name: step}}
 spec:
   description: Take a step.
   effect: external
+  sandbox: steps
   inputSchema: {schema}
   driver:
     mcp:
@@ -133,13 +140,25 @@ class Walk:
 
     def __init__(self, folder: Path) -> None:
         self.manifest = folder / "walk.yaml"
-        self.ledger = folder / "ledger"
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        steps = folder / "steps"
+        steps.mkdir()
+        self.ledger = steps / "ledger"
+        self._listener = socket.socket(socket.AF_UNIX)
+        opened = os.open(steps, os.O_PATH)
+        try:
+            self._listener.bind(f"/proc/self/fd/{opened}/go")  # the address of a socket takes no long path
+        finally:
+            os.close(opened)
+        for shared in (steps, steps / "go"):
+            shared.chmod(0o777)  # the session is another user
+        self._listener.listen()
         self._listener.settimeout(60)
-        program = folder / "steps.py"
-        program.write_text(SERVER)
-        command = json.dumps([sys.executable, str(program), str(folder), str(self._listener.getsockname()[1])])
-        self.manifest.write_text(MANIFEST.format(steps=STEPS, budget=STEPS + 10, schema=json.dumps(SCHEMA), command=command))
+        (steps / "steps.py").write_text(SERVER)
+        command = json.dumps([sys.executable, "/steps/steps.py", "/steps"])
+        schema, place = json.dumps(SCHEMA), json.dumps(str(steps))
+        self.manifest.write_text(
+            MANIFEST.format(steps=STEPS, budget=STEPS + 10, schema=schema, command=command, steps_folder=place)
+        )
 
     @contextmanager
     def in_the_third_step(self) -> Iterator[None]:

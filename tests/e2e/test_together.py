@@ -56,11 +56,17 @@ spec:
           say: "{{{{ results | ok | length }}}} met"
 ---
 apiVersion: agentos/v1
+kind: Sandbox
+metadata: {{name: house}}
+spec: {{mounts: [{{path: {house}, at: /house, write: true}}]}}
+---
+apiVersion: agentos/v1
 kind: Tool
 metadata: {{name: meet}}
 spec:
   description: Meet the others.
   effect: read
+  sandbox: house
   commutes: {commutes}
   timeoutSeconds: {seconds}
   inputSchema: {schema}
@@ -90,12 +96,19 @@ SCHEMA = {
 
 
 def apply(cli: Cli, folder: Path, *, commutes: bool = True, seconds: int = 60) -> None:
-    program = folder / "meeting.py"
-    program.write_text(SERVER)
-    command = json.dumps([sys.executable, str(program), str(folder)])
-    manifest = folder / "meeting.yaml"
+    house, manifest = folder / "house", folder / "meeting.yaml"
+    house.mkdir(exist_ok=True)
+    house.chmod(0o777)  # each session is another user
+    (house / "meeting.py").write_text(SERVER)
+    command = json.dumps([sys.executable, "/house/meeting.py", "/house"])
     manifest.write_text(
-        MANIFEST.format(commutes=json.dumps(commutes), seconds=seconds, schema=json.dumps(SCHEMA), command=command)
+        MANIFEST.format(
+            commutes=json.dumps(commutes),
+            seconds=seconds,
+            schema=json.dumps(SCHEMA),
+            command=command,
+            house=json.dumps(str(house)),
+        )
     )
     cli("apply", str(manifest), "--yes", "--allow-widen")
 
@@ -127,14 +140,15 @@ def test_what_does_not_commute_never_meets(up: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize("way", ["kill", "cancel"])
 def test_calls_under_way_are_not_lost(up: Cli, tmp_path: Path, way: str) -> None:
     """Killed while all of them act: each is made again and has one result. Cancelled: each has an outcome before the end."""
-    (tmp_path / "closed").touch()
+    (tmp_path / "house").mkdir()
+    (tmp_path / "house" / "closed").touch()
     apply(up, tmp_path)
     session = up("run", "host", "invite").out.strip()
     deadline = time.monotonic() + 30
-    while not (tmp_path / "came").exists() or len((tmp_path / "came").read_text().splitlines()) < MEET:
+    while not (tmp_path / "house" / "came").exists() or len((tmp_path / "house" / "came").read_text().splitlines()) < MEET:
         assert time.monotonic() < deadline, "they never came"
         time.sleep(0.05)
-    (tmp_path / "closed").unlink()
+    (tmp_path / "house" / "closed").unlink()
     if way == "cancel":
         up("cancel", session, "--reason", "enough")
         assert kinds(up, session) == ["decided"] * MEET + ["failed"] * MEET

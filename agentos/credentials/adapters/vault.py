@@ -63,7 +63,8 @@ class VaultSource:
         headers = {"X-Vault-Token": await self._token(told), "X-Vault-Request": "true", "Accept-Encoding": "identity"}
         if "namespace" in told:
             headers["X-Vault-Namespace"] = str(told["namespace"])
-        url = f"{address}/v1/{quote(str(told.get('mount', 'secret')))}/data/{quote(str(told['path']))}"
+        mount = str(told.get("mount", "secret"))
+        url = f"{address}/v1/{quote(mount)}/data/{quote(str(told['path']))}"
         return _field(await self._get(url, headers, f"Vault at {address}"), str(told["field"]))
 
     async def close(self) -> None:

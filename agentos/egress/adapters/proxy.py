@@ -24,6 +24,7 @@ import logging
 import os
 import socket
 import ssl
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ from typing import Final, Protocol
 from agentos.abi.ids import Clock
 from agentos.egress.adapters.authority import Authority
 from agentos.egress.adapters.passage import Passage
-from agentos.egress.adapters.visit import Visit
+from agentos.egress.adapters.visit import Complaints, Visit
 from agentos.egress.adapters.wire import CHUNK, StreamWire, system_resolver
 from agentos.egress.addresses import Resolver
 from agentos.egress.asking import Gatekeeper
@@ -135,16 +136,18 @@ class _Reception:
         self._gatekeeper = gatekeeper
         self._authority = authority
         self._bounds = bounds
+        self._complaints = Complaints()
         self._visits: dict[asyncio.Task[None], Visit] = {}
 
     def arrived(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Somebody has connected."""
         if len(self._visits) >= self._bounds.connections:
-            _log.warning("a connection of a sandbox was refused: it has %d already", len(self._visits))
+            self._complaints.add("a connection of a sandbox was refused: it has %d already", len(self._visits))
             writer.write(_FULL)
             writer.close()
             return
-        visit = Visit(StreamWire(reader, writer), self._passage, self._gatekeeper, self._authority, self._bounds)
+        wire = StreamWire(reader, writer)
+        visit = Visit(wire, self._passage, self._gatekeeper, self._authority, self._bounds, self._complaints)
         task = asyncio.create_task(visit.serve())
         self._visits[task] = visit
         task.add_done_callback(self._left)
@@ -163,7 +166,9 @@ class _Reception:
     def _left(self, task: asyncio.Task[None]) -> None:
         del self._visits[task]
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("a connection of a sandbox failed in a way that was not foreseen", exc_info=error)
+            # Where, and not in which words: they may repeat what passed through.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            _log.error("a connection of a sandbox failed in a way that was not foreseen (%s)\n%s", type(error).__name__, where)
 
 
 async def _cut(tasks: Sequence[asyncio.Task[None]]) -> None:

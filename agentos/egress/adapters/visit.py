@@ -29,6 +29,22 @@ _HANDSHAKE: Final = 0x16
 _ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
+_COMPLAINTS: Final = 20
+
+
+class Complaints:
+    """What the runtime's log is told of one sandbox: never in words of the sandbox, which may be a value, and not without end."""
+
+    def __init__(self) -> None:
+        self._left = _COMPLAINTS
+
+    def add(self, message: str, *args: object) -> None:
+        """Log a warning, unless there were enough of them."""
+        if self._left:
+            self._left -= 1
+            _log.warning(message if self._left else f"{message}; nothing more is told of this sandbox", *args)
+
+
 class _Over(Exception):
     """Whoever allowed it does not decide any more."""
 
@@ -43,7 +59,9 @@ class Visit:
         gatekeeper: Callable[[], Gatekeeper | None],
         authority: Authority | None,
         bounds: ProxyBounds,
+        complaints: Complaints,
     ) -> None:
+        self._complaints = complaints
         self._wire = wire
         self._passage = passage
         self._gatekeeper = gatekeeper
@@ -84,7 +102,7 @@ class Visit:
                     return await self._connect(exchange)
                 again = await self._forward(exchange, within)
             except Unfit as error:
-                _log.warning("a request of a sandbox was refused: %s", error)
+                self._complaints.add("a request of a sandbox was refused as unfit (%d)", error.status)
                 await line.refuse(error.status, {"error": str(error)})
                 return True
             if not again:
@@ -146,7 +164,7 @@ class Visit:
                 await inside.begin()
         except ssl.SSLError as error:
             why = "it asked for another host" if error.reason == "CALLBACK_FAILED" else error.reason
-            _log.warning("TLS of a client in a sandbox for %s failed: %s", host, why)
+            self._complaints.add("TLS of a client in a sandbox failed: %s", why)
             return False
         if await self._requests(ClientLine(inside, self._bounds), (host, port)):
             await inside.close()

@@ -17,12 +17,21 @@ from typing import Any, Final
 
 from agentos.abi.canonical import digest as digest_of
 from agentos.files.capture import Row
-from agentos.files.versions import MAX_SHOWN, Author, Change, Entry, NotKept, Place, State, VersionsUnavailable
+from agentos.files.versions import MAX_SHOWN, Author, Change, Entry, NotKept, Op, Place, State, VersionsUnavailable
 
 APPLICATION_ID: Final = 0x41474656
 """`AGFV`: what `file` and SQLite tools know the file by."""
 
 SCHEMA_VERSION: Final = 1
+
+_ROW: Final = 256
+"""Bytes that a path takes up in a change beside itself, about."""
+
+_TOLD: Final = 512 * 1024 * 1024
+"""Most bytes of such rows of a place."""
+
+_BACK: Final = frozenset({"undo", "restore"})
+"""What takes something back is possible also where there is no room for more."""
 
 _BUSY_S: Final = 5.0
 _MOST_IN_MEMORY: Final = 5000
@@ -147,12 +156,13 @@ class PlaceFile:
         self,
         at_ms: int,
         author: Author,
-        op: str,
+        op: Op,
         entries: Mapping[str, Entry],
         undoes: tuple[int, ...],
         notes: tuple[str, ...],
     ) -> Change:
-        """Add a change; within a transaction."""
+        """Add a change; within a transaction. Raises VersionsUnavailable where changes alone take up all the room."""
+        self._take(sum(_ROW + 2 * len(path) for path in entries), bounded=op not in _BACK)
         last = self.last()
         number = 0 if last is None else last + 1
         seq, hashed = author.decision or (None, None)
@@ -170,7 +180,18 @@ class PlaceFile:
             self._write("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", (entry.path, number, *state))
             # A note of what somebody had read is of use until the file changes again.
             self._write("DELETE FROM seen WHERE path = ?", (entry.path,))
-        return self._change(number, None, None)
+        return Change(number, at_ms, author, op, listed, undoes, notes, len(listed))
+
+    def _take(self, size: int, *, bounded: bool) -> None:
+        """Count what is told of changes: a process that makes and removes files without end must not fill the disk by that."""
+        told = self._meta("told") + size
+        if bounded and told > _TOLD:
+            raise VersionsUnavailable(
+                "there is no room to tell of more changes",
+                where=str(self.place),
+                mend="begin another session: this one has changed more files than can be told of",
+            )
+        self._write("INSERT OR REPLACE INTO meta VALUES ('told', ?)", (told,))
 
     def last(self) -> int | None:
         """The number of the last change; None if the place is not begun."""
@@ -244,7 +265,7 @@ class PlaceFile:
         row = self._connection.execute("SELECT * FROM changes WHERE number = ?", (number,)).fetchone()
         _, at, op, actor, session, call, seq, hashed, approvals, note, undoes, notes, total = row
         bound = {"number": number, "path": path, "most": -1 if most is None else most}
-        entries = self._connection.execute(_ENTRIES, bound).fetchall()
+        entries = self._connection.execute(_ENTRIES, bound).fetchall() if most != 0 else []
         listed = []
         for entry in entries:
             after = _state(entry[1:6])

@@ -188,7 +188,16 @@ class SqliteVersions:
         return found
 
     def restore(
-        self, place: Place, root: Path, path: str, at: int, author: Author, guard: Guard, expected: str = ANY
+        self,
+        place: Place,
+        root: Path,
+        path: str,
+        at: int,
+        author: Author,
+        guard: Guard,
+        expected: str = ANY,
+        *,
+        lose: bool = False,
     ) -> Change | None:
         """See `Versions.restore`."""
         name = "/".join(confine.split(path))
@@ -203,9 +212,11 @@ class SqliteVersions:
             if expected not in (ANY, there.digest if there is not None and there.kind == FILE else ""):
                 raise ChangedMeanwhile("it is not what is expected any more", paths=(name,), where=printable(name)[:200])
             wanted: dict[str, State | None] = {one: then.get(one) for one in then.keys() | here.keys()}
-            return self._put(file, root, wanted, now, author, "restore", (), guard, file.tree(at))
+            return self._put(file, root, wanted, now, author, "restore", (), guard, file.tree(at), lose)
 
-    def undo(self, place: Place, root: Path, numbers: Collection[int] | None, author: Author, guard: Guard) -> Change | None:
+    def undo(
+        self, place: Place, root: Path, numbers: Collection[int] | None, author: Author, guard: Guard, *, lose: bool = False
+    ) -> Change | None:
         """See `Versions.undo`."""
         with self._at(place, guard) as file:
             self._settle(file, root, guard)
@@ -214,7 +225,7 @@ class SqliteVersions:
             if numbers is None:
                 first = file.tree(0)
                 wanted: dict[str, State | None] = {path: first.get(path) for path in first.keys() | now.keys()}
-                return self._put(file, root, wanted, now, author, "undo", tuple(range(1, last + 1)), guard, first)
+                return self._put(file, root, wanted, now, author, "undo", tuple(range(1, last + 1)), guard, first, lose)
             chosen = tuple(sorted(set(numbers)))
             if 0 in chosen:
                 raise ChangedMeanwhile("change 0 is what was there at first, and cannot be taken back", where=str(place))
@@ -227,7 +238,8 @@ class SqliteVersions:
             wanted, refused = undo.targets(paths, chosen)
             if refused:
                 raise _refusal(refused)
-            return self._put(file, root, wanted, now, author, "undo", chosen, guard, file.tree(chosen[0] - 1) if chosen else {})
+            then = file.tree(chosen[0] - 1) if chosen else {}
+            return self._put(file, root, wanted, now, author, "undo", chosen, guard, then, lose)
 
     def destroy(self, place: Place) -> None:
         """See `Versions.destroy`."""
@@ -307,25 +319,14 @@ class SqliteVersions:
         undoes: tuple[int, ...],
         guard: Guard,
         then: Mapping[str, State],
+        lose: bool,
     ) -> Change | None:
         """Make the tree so, and record it. `then` is the tree that folders which are missing on the way are taken from."""
         wanted = {path: state for path, state in wanted.items() if now.get(path) != state}
         if not wanted:
             return None
         _with_folders(wanted, now, then)
-        lost = [
-            path
-            for path, state in wanted.items()
-            if state is not None
-            and state.kind == FILE
-            and not _same_content(state, now.get(path))
-            and not file.holds(state.digest)
-        ]
-        if lost:
-            shown = ", ".join(printable(path)[:200] for path in sorted(lost)[:3])
-            raise NotKept(
-                f"the content of {len(lost)} files was not kept: {shown}", mend="restore other paths, or take back less"
-            )
+        undo.refuse_unkept(wanted, now, file.holds, lose=lose)
         guard.commit()
         notes = undo.put(root, wanted, now, file.content)
         return self._capture(file, root, author, Guard(), op, tuple(wanted), None, undoes, tuple(notes[:_MOST_NOTES]))
@@ -429,10 +430,6 @@ def _with_folders(wanted: dict[str, State | None], now: Mapping[str, State], the
             elif state.kind != FOLDER:
                 where = printable(above)[:200]
                 raise ChangedMeanwhile("stands where a folder has to be", paths=(above,), where=where)
-
-
-def _same_content(state: State, now: State | None) -> bool:
-    return now is not None and now.kind == FILE and bool(state.digest) and now.digest == state.digest
 
 
 def _refusal(refused: Mapping[str, int]) -> ChangedMeanwhile:

@@ -2,7 +2,7 @@
 
 It is there for machines on which nothing better works and for tools that need the whole machine. Each use is logged as a warning,
 and policy can forbid it (`isolation` of a sandbox is in its input). What is kept: the process has no variables but its own, is
-bounded by prlimit, and is killed with its group. Files of secrets are refused, since anybody on the machine could be their reader.
+bounded by prlimit, and is killed with its group. Files of secrets are refused: anybody on the machine could be their reader.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Bare:
 
     def __init__(self, path: str) -> None:
         """`path`: where the host looks for programs."""
+        self._python = os.path.realpath(sys.executable)
         self._path = ":".join(dict.fromkeys((f"{sys.prefix}/bin", *path.split(":"))))
 
     def place(self, launch: Launch) -> AbstractAsyncContextManager[Place]:
@@ -74,7 +75,7 @@ class Bare:
             command = (program(launch.command[0], env["PATH"], _EVERYTHING), *launch.command[1:])
             if launch.door is not None:
                 relay = os.fspath(Path(agentos.__file__).parent / "egress" / "relay.py")
-                command = relayed(os.path.realpath(sys.executable), relay, os.fspath(launch.door.socket), 0, command)
+                command = relayed(self._python, relay, os.fspath(launch.door.socket), 0, command)
             inside = folder_of(launch)
             cwd = top + inside[len(workspace_at(profile)) :]
             place = BarePlace(command, env, cwd, profile)

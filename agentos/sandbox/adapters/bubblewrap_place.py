@@ -21,8 +21,8 @@ from agentos.sandbox.profile import Profile
 
 _log = logging.getLogger(__name__)
 
-JOIN_S: Final = 0.05
-"""Seconds after the beginning at which a process is moved into its control group: most calls are over by then."""
+SETTLE_S: Final = 0.05
+"""Seconds after the beginning at which a process is moved into its control group: many a call is over by then."""
 
 _BEGIN_S: Final = 10.0
 """Seconds that bubblewrap may take to make the namespaces."""
@@ -34,7 +34,7 @@ _OWN: Final = 3
 """Processes of bubblewrap and of the relay, beside those of the command."""
 
 _HOLD: Final = 4
-"""How many times its processes a user may have where a group bounds them: until that is joined, and for places that come later."""
+"""How many times its processes a user may have where a group bounds them: until that is joined, and beside later places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,8 @@ class Held:
     """What one start needs, and the descriptors that are open for it."""
 
     bwrap: Sequence[str]
-    mounts: Sequence[str]
+    mounts: bytes
+    """What bubblewrap reads as arguments, each with a NUL behind it; the first is one that takes `--perms`."""
     command: Sequence[str]
     env: Mapping[str, str]
     passed: Sequence[int]
@@ -59,19 +60,24 @@ class BubblewrapPlace:
         self._processes = together * (_HOLD if groups is not None else 1) + _OWN
         self._root = root
         self._env = held.env
-        self._mounts = b"".join(word.encode() + b"\0" for word in held.mounts)
+        self._mounts = held.mounts
         self._theirs = held.files
         """Descriptors that bubblewrap inherits: ours are closed as soon as it has them."""
         self._ours = contextlib.ExitStack()
         self._giving = self._ours.enter_context(contextlib.ExitStack())
         arguments, self._arguments = self._pipe(self._giving)
         self._status, status = self._pipe(self._ours, to_us=True)
-        words = [*held.bwrap, "--args", str(arguments), "--json-status-fd", str(status)]
+        # `--perms` waits for the first of the arguments: if there are none, since nobody is left to write them, it fails.
+        words = [*held.bwrap, "--json-status-fd", str(status), "--perms", "0755", "--args", str(arguments)]
+        if _has_terminal():
+            # Out of reach of the terminal that the runtime was started from. Where there is none, a session of its own would bring
+            # nothing, and make the kernel schedule the process as a new group, late on a busy machine.
+            words[1:1] = ["--new-session"]
         passed = [*held.passed, arguments, status]
         self._hold: int | None = None
         if not root:
             hold, self._hold = self._pipe(self._ours)
-            words += ("--block-fd", str(hold))
+            words[1:1] = ["--block-fd", str(hold)]
             passed.append(hold)
         self._argv = (*words, "--", *held.command)
         self._passed = tuple(passed)
@@ -117,19 +123,20 @@ class BubblewrapPlace:
             raise SandboxUnavailable(f"bubblewrap cannot be watched: {error.strerror}") from error
         self._ours.callback(os.close, self._outer)
         self._theirs.close()
+        if os.getpgid(pid) != pid:
+            raise SandboxUnavailable(
+                "a process of a sandbox was started in the process group of the runtime, and could signal it",
+                mend="start it with process_group=0",
+            )
         limit(pid, rlimits(self._profile.limits))
         if self._hold is None:
             # Root is not bounded by it; the user that the command becomes is.
             limit(pid, ((resource.RLIMIT_NPROC, self._processes),))
         self._give_arguments()
-        loop = asyncio.get_running_loop()
-        if self._hold is None:
-            loop.add_reader(self._status, self._read_status)
-            self._ours.callback(loop.remove_reader, self._status)
-        else:
+        if self._hold is not None:
             await self._let_go_of(self._hold)
-        if self._groups is not None:
-            self._timer = loop.call_later(JOIN_S, self._join, self._groups)
+        # What bubblewrap tells comes in pieces, and to be woken by each would cost more than all the rest.
+        self._timer = asyncio.get_running_loop().call_later(SETTLE_S, self._settle)
 
     async def end(self) -> None:
         """Kill whatever is there still, wait until it is gone, and close all."""
@@ -185,13 +192,19 @@ class BubblewrapPlace:
         if piece and not end:
             return
         self._told = True
-        asyncio.get_running_loop().remove_reader(self._status)
-        if end:
-            found = json.loads(line)
-            self._first = int(found["child-pid"])
-            self._inner = child_of(self._first, int(found["pid-namespace"]))
-            if self._inner is not None:
-                self._ours.callback(os.close, self._inner)
+        found = json.loads(line) if end else {}
+        if "child-pid" not in found:
+            return
+        self._first = int(found["child-pid"])
+        if self._ended_by_itself(self._first):
+            return
+        self._inner = child_of(self._first, int(found["pid-namespace"]))
+        if self._inner is not None:
+            self._ours.callback(os.close, self._inner)
+
+    def _ended_by_itself(self, first: int) -> bool:
+        """Whether the program has ended and left nobody. bubblewrap's own first process ends then too, which takes a while."""
+        return b'"exit-code"' in self._said and childless(first)
 
     async def _kill(self, outer: int) -> None:
         try:
@@ -205,15 +218,18 @@ class BubblewrapPlace:
                 kill(one)
         for one in watched:
             if one == self._inner and self._first is not None and childless(self._first):
-                # It is bubblewrap's own, was killed, and nobody else is left: its namespaces need not be waited for.
+                # It was killed, and nobody else is left: its namespaces need not be waited for.
                 continue
             if not await readable(one, _DEATH_S):
                 _log.error("a process of sandbox %s was killed and is not gone", self._profile.name)
 
-    def _join(self, groups: Groups) -> None:
-        """Bound all processes together, beside the call."""
+    def _settle(self) -> None:
+        """Learn who is to be killed in the end, and bound all processes together, beside the call."""
+        self._read_status()
+        if self._groups is None:
+            return
         try:
-            self._group = groups.make(self._profile.limits)
+            self._group = self._groups.make(self._profile.limits)
         except OSError as error:
             self._alone(error)
             return
@@ -260,3 +276,12 @@ class BubblewrapPlace:
         self._theirs.callback(os.close, given)
         ours.callback(os.close, kept)
         return reader, writer
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal, which its children would have too."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

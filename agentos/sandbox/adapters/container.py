@@ -2,8 +2,8 @@
 another kernel's face.
 
 `container_words` is pure: a launch and what the host has become the words of `run`. Nothing is on by default: no network, a
-read-only root, no capabilities, no new privileges, bounds on all. The image is whatever the engine has or fetches under that name;
-name it by digest. A way out needs `python3` in the image, since the relay runs inside.
+read-only root, no capabilities, no new privileges, bounds on all. The image is whatever the engine has or fetches under that
+name; name it by digest. A way out needs `python3` in the image, since the relay runs inside.
 
 The engine's client is what is started here, so it is given the variables of the process by a file in memory, never by words, and
 the container is removed by its name when the place is left, however the client ended.
@@ -99,7 +99,7 @@ def container_words(launch: Launch, given: Given) -> tuple[str, ...]:
         words += ("--userns", "keep-id")
     memory = f"{limits.memory_mib}m"
     words += ("--memory", memory, "--memory-swap", memory, "--pids-limit", str(limits.processes), "--shm-size", size)
-    words += ("--tmpfs", f"/tmp:rw,nosuid,nodev,size={size},mode=1777")
+    words += ("--tmpfs", f"/tmp:rw,nosuid,nodev,size={size},mode=1777")  # noqa: S108 - the container's own
     words += ("--ulimit", "core=0:0", "--ulimit", f"nofile={limits.open_files}:{limits.open_files}")
     words += ("--ulimit", f"fsize={limits.file_mib * _MIB}:{limits.file_mib * _MIB}")
     if limits.cpu_s is not None:

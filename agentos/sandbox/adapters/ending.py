@@ -72,8 +72,12 @@ def childless(pid: int) -> bool:
     The kernel answers this for one moment. It says no where it was built without an answer.
     """
     try:
-        return not Path(f"/proc/{pid}/task/{pid}/children").read_bytes()
-    except ProcessLookupError:
-        return True
+        descriptor = os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return not Path(f"/proc/{pid}").exists()
+    try:
+        return not os.read(descriptor, 64)
+    except ProcessLookupError:
+        return True
+    finally:
+        os.close(descriptor)

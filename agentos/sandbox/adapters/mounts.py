@@ -74,21 +74,19 @@ def held(source: str) -> int:
     """A descriptor of what stands at `source` now, reached without following a link. Raises SandboxUnavailable."""
     flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
     above = os.open("/", flags | os.O_DIRECTORY)
-    try:
-        for part in source.strip("/").split("/"):
+    for part in source.strip("/").split("/"):
+        try:
             below = os.open(part, flags, dir_fd=above)
+        except OSError as error:
+            raise SandboxUnavailable(
+                f"{source} cannot be mounted: {error.strerror}", mend="look at `mounts` of the Sandbox"
+            ) from error
+        finally:
             os.close(above)
-            above = below
-            if stat.S_ISLNK(os.fstat(above).st_mode):
-                raise SandboxUnavailable(f"{source} leads to another place by a link", mend="write the path that is meant")
-    except OSError as error:
+        above = below
+    if stat.S_ISLNK(os.fstat(above).st_mode):
         os.close(above)
-        raise SandboxUnavailable(
-            f"{source} cannot be mounted: {error.strerror}", mend="look at `mounts` of the Sandbox"
-        ) from error
-    except SandboxUnavailable:
-        os.close(above)
-        raise
+        raise SandboxUnavailable(f"{source} leads to another place by a link", mend="write the path that is meant")
     return above
 
 

@@ -8,6 +8,7 @@ asks less of the host; the last thing before the command is to become that user,
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import stat
@@ -46,7 +47,12 @@ class Users:
             return INSIDE
         if not self.many:
             return NOBODY
-        return FIRST + int.from_bytes(hashlib.sha256(owner.encode()).digest()[:4], "big") % SPAN
+        return _number(owner)
+
+
+@functools.lru_cache(4096)
+def _number(owner: str) -> int:
+    return FIRST + int.from_bytes(hashlib.sha256(owner.encode()).digest()[:4], "big") % SPAN
 
 
 def users() -> Users:

@@ -6,11 +6,13 @@ usage: ledger_server.py LEDGER [FIFO]. With FIFO, call number 5 says so there af
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
 from mcp.server import MCPServer
 
+os.umask(0)  # in sandboxes each session writes as another user
 server = MCPServer("ledger")
 ledger = Path(sys.argv[1])
 fifo = Path(sys.argv[2]) if len(sys.argv) > 2 else None

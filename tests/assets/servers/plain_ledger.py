@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+os.umask(0)  # in sandboxes each session writes as another user
 LEDGER = Path(sys.argv[1])
 SECONDS = int(sys.argv[2]) / 1000 if len(sys.argv) > 2 else 0.0
 DIES_AT = int(sys.argv[3]) if len(sys.argv) > 3 else None
@@ -48,7 +49,7 @@ def lines() -> list[list[str]]:
 
 def note(params: dict[str, Any]) -> dict[str, Any]:
     key, number = params["_meta"]["agentos/idempotency-key"], params["arguments"]["number"]
-    file = os.open(LEDGER, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    file = os.open(LEDGER, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     os.write(file, f"{key} {number}\n".encode())
     os.close(file)
     if number == DIES_AT:

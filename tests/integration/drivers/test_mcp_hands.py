@@ -119,7 +119,8 @@ class Hands:
     def context(self, net: Gate | None = None, **profile: object) -> CallContext:
         mounts = (Mount(str(HERE), str(HERE)), Mount(str(self.seen), str(self.seen), write=True))
         made = replace(standard(), isolation=self.isolation, mounts=mounts if self.isolation is Isolation.BUBBLEWRAP else ())
-        where: Profile = replace(made, **profile)  # type: ignore[arg-type]
+        # A declaration of its own for each: what it says is what its digest names.
+        where: Profile = replace(made, digest=f"{sorted(profile)}", **profile)  # type: ignore[arg-type]
         return CallContext("default", "s-1", "call-1-1", self.workspace, where, net=net)
 
     async def call(self, tool: ToolSpec, context: CallContext | None = None) -> Result:

@@ -261,6 +261,21 @@ async def test_what_could_be_read_in_two_ways_is_refused(way: Any, gate: Any, si
     assert (site.seen, gate.asked) == ([], [])
 
 
+async def test_the_log_of_the_runtime_has_no_words_of_a_sandbox(way: Any, gate: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever a process writes in place of a host: the log says that it was refused, in words of its own, and not for ever."""
+    caplog.set_level(logging.DEBUG)
+    async with way() as open_way:
+        for _ in range(25):
+            async with dialogue(open_way) as talk:
+                await talk.say(f"CONNECT {CANARY}_!!:443 HTTP/1.1\r\nHost: {CANARY}\r\n\r\n")
+                assert (await talk.response())[0] == 400
+    lines = [record.getMessage() for record in caplog.records if record.name == "agentos.egress"]
+    assert (len(lines), len(set(lines))) == (20, 2)
+    assert CANARY not in caplog.text
+    assert lines[-1].endswith("nothing more is told of this sandbox")
+    assert gate.asked == []
+
+
 @pytest.mark.parametrize(
     "chunk",
     [

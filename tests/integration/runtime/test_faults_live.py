@@ -38,11 +38,17 @@ spec:
         - {id: done, when: "true", say: "{{ results | ok | length }} of {{ results | length }}"}
 ---
 apiVersion: agentos/v1
+kind: Sandbox
+metadata: {name: books}
+spec: {mounts: [{path: BOOKS, at: /books, write: true}, {path: SERVERS, at: /servers}]}
+---
+apiVersion: agentos/v1
 kind: Tool
 metadata: {name: note}
 spec:
   description: Write a number down.
   effect: external
+  sandbox: books
   inputSchema:
     {title: noteArguments, type: object, properties: {number: {title: Number, type: integer}}, required: [number]}
   driver: {mcp: {tool: note, server: {command: COMMAND}}}
@@ -148,9 +154,12 @@ async def test_a_server_that_is_killed_in_mid_run_repeats_no_effect(
     door: Door, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """SIGKILL of the nats-server between an effect and its record: it is started again, and each effect happened once."""
-    ledger = tmp_path / "ledger"
-    command = json.dumps([sys.executable, str(LEDGER), str(ledger)])
-    await door.apply(*documents(COUNTER.replace("COMMAND", command)))
+    books = tmp_path / "books"
+    books.mkdir()
+    books.chmod(0o777)  # the session is another user
+    command = json.dumps([sys.executable, f"/servers/{LEDGER.name}", "/books/ledger"])
+    places = COUNTER.replace("BOOKS", json.dumps(str(books))).replace("SERVERS", json.dumps(str(LEDGER.parent)))
+    await door.apply(*documents(places.replace("COMMAND", command)))
     act = door.runtime.drivers.call
 
     async def call(tool: ToolSpec, args: Mapping[str, Any], context: CallContext) -> Result:
@@ -172,7 +181,7 @@ async def test_a_server_that_is_killed_in_mid_run_repeats_no_effect(
     again = await door.in_tenant("default")
     ended = await again.until(session)
     assert (ended["state"], ended["result"]) == ("finished", "4 of 4")
-    assert ledger.read_text().split() == ["0", "1", "2", "3"]
+    assert (books / "ledger").read_text().split() == ["0", "1", "2", "3"]
     finished = [event["data"]["call"] for event in await again.events(session) if event["type"] == "agentos.syscall.finished"]
     assert len(finished) == len(set(finished))
 

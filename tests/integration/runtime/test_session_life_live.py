@@ -22,21 +22,26 @@ SESSION = Draft202012Validator(json.loads((asset("schemas") / "v1" / "session.js
 LEDGER = Path(__file__).resolve().parents[2] / "assets" / "servers" / "ledger_server.py"
 
 
-def once(ledger: Path) -> list[dict[str, Any]]:
-    """The worker, whose tool must not be called twice: it notes numbers in `ledger`."""
+def once(books: Path) -> list[dict[str, Any]]:
+    """The worker, whose tool must not be called twice: it notes numbers in `ledger` in the folder `books`."""
+    books.mkdir()
+    books.chmod(0o777)  # each session is another user
     manifests = documents(WORKER)
     rule = manifests[0]["spec"]["scripted"]["play"]["rules"][0]
     rule["call"][0]["args"] = {"number": "{{ results | length }}"}
-    server = {"command": [sys.executable, str(LEDGER), str(ledger)]}
+    server = {"command": [sys.executable, f"/servers/{LEDGER.name}", "/books/ledger"]}
     number = {"title": "Number", "type": "integer"}
     schema = {"title": "noteArguments", "type": "object", "properties": {"number": number}, "required": ["number"]}
     manifests[1]["spec"] = {
         "description": "Write a number down.",
         "effect": "external",
+        "sandbox": "books",
         "inputSchema": schema,
         "driver": {"mcp": {"tool": "note", "server": server}},
     }
-    return manifests
+    mounts = [{"path": str(books), "at": "/books", "write": True}, {"path": str(LEDGER.parent), "at": "/servers"}]
+    sandbox = {"apiVersion": "agentos/v1", "kind": "Sandbox", "metadata": {"name": "books"}, "spec": {"mounts": mounts}}
+    return [sandbox, *manifests]
 
 
 def asking() -> list[dict[str, Any]]:
@@ -117,7 +122,7 @@ async def test_an_answer_does_not_wake_a_paused_session(door: Door) -> None:
 async def lost(house: House) -> str:
     """A session whose first call was under way when its runtime stopped, and which was paused then."""
     async with house.open() as door:
-        await door.apply(*once(house.root.parent / "ledger"))
+        await door.apply(*once(house.root.parent / "books"))
         gate = door.hold(lambda _tool, args: args["number"] == 0)
         session = await door.run()
         await gate.begun.acquire()

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
 from hypothesis import strategies as st
-
-# On a busy machine a slow example is no finding.
-settings.register_profile("busy", deadline=None)
-settings.load_profile("busy")
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(["€", "𐀀", "\ue000", "דּ", "\u0000", "\u2028", '"\\'])
 INTEGER = st.integers(-(2**53) + 1, 2**53 - 1)

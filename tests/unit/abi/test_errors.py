@@ -122,3 +122,5 @@ def test_an_unknown_code_is_a_plain_error() -> None:
     """A runtime that is newer than the client is understood as far as possible."""
     error = error_from_dict({"code": "from.the-future", "message": "no", "mend": "update"})
     assert (type(error), error.message, error.mend, error.exit_code) == (AgentOSError, "no", "update", 1)
+    assert error.to_dict()["code"] == "from.the-future"
+    assert error_from_dict({"code": "\x1b[31m", "message": "no"}).code == "error"

@@ -55,6 +55,7 @@ class World:
         self.workspaces = Workspaces(folder / "workspaces")
         self.alive: set[str] = set()
         self.broken: Exception | None = None
+        self.destroyed: list[str] = []
         self._dice = Dice()
 
     def room(self, *, age_ms: int = 2 * AGE_MS, touched_ms: int = 2 * AGE_MS, name: str | None = None) -> str:
@@ -79,8 +80,13 @@ class World:
     async def sweep(self) -> frozenset[str]:
         """Look once; the workspaces that are left."""
         parts: Any = self
-        await Strays(parts, parts, parts, self.workspaces, At(NOW_MS)).sweep()
+        await Strays(parts, parts, parts, self.workspaces, parts, At(NOW_MS)).sweep()
         return self.workspaces.sessions("default")
+
+    def destroy(self, tenant: str, session: str) -> None:
+        """What was kept of its files goes with a workspace."""
+        assert tenant == "default"
+        self.destroyed.append(session)
 
     def all(self) -> tuple[Tenant, ...]:
         return (self.tenant,)
@@ -108,7 +114,7 @@ async def test_what_never_came_to_be_is_removed(world: World) -> None:
     gone, kept = world.room(), await world.logged(world.room())
     folder = world.workspaces.path("default", gone)
     (folder / "input").chmod(0)
-    assert await world.sweep() == {kept}
+    assert (await world.sweep(), world.destroyed) == ({kept}, [gone])
 
 
 @pytest.mark.parametrize(

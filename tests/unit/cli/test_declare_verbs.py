@@ -53,6 +53,37 @@ metadata: {name: triage-read}
 spec: {agents: [triage], tools: [read], args: {path: {glob: "inbox/**"}}}
 """
 
+HANDS = """\
+apiVersion: agentos/v1
+kind: Sandbox
+metadata: {name: github}
+spec:
+  mounts: [{path: /opt/models, at: /models}]
+  network: {allow: [{host: api.github.com, methods: [GET]}], inspect: true}
+  limits: {memoryMiB: 512}
+---
+apiVersion: agentos/v1
+kind: Secret
+metadata: {name: github}
+spec: {env: GITHUB_TOKEN, hosts: [api.github.com]}
+---
+apiVersion: agentos/v1
+kind: Secret
+metadata: {name: crm}
+spec: {vault: {address: "https://vault.acme.example:8200", path: agents/crm, field: token}}
+---
+apiVersion: agentos/v1
+kind: Tool
+metadata: {name: clone}
+spec:
+  description: Clone a repository.
+  effect: external
+  sandbox: github
+  credentials: [{secret: github, header: Authorization, format: "Bearer {}"}]
+  inputSchema: {type: object, required: [url], properties: {url: {type: string}}}
+  driver: {exec: {command: [git, clone, --, {arg: url}]}}
+"""
+
 
 class Ticks:
     """A clock that stands still, and bytes that never repeat."""
@@ -145,6 +176,23 @@ def test_the_whole_story(run: Run, snapshot: SnapshotAssertion) -> None:
         ("rollback", "--to", "1", "--yes", "--allow-widen"),
         ("history",),
         ("history", "-n", "1", "-o", "wide"),
+    ):
+        code, out, err = run(*words)
+        story.append(f"$ agentos {' '.join(words)}\n{out}[{code}] {err}")
+    assert masked("\n".join(story)) == snapshot
+
+
+def test_hands_are_declared_as_all_else_is(run: Run, snapshot: SnapshotAssertion, tmp_path: Path) -> None:
+    """A Sandbox, Secrets and a Tool with both: planned, listed and described, and a plan says what a change of them permits."""
+    (tmp_path / "hands.yaml").write_text(HANDS)
+    (tmp_path / "wider.yaml").write_text(HANDS.replace("methods: [GET]", "methods: [GET, POST]").replace("512", "1024"))
+    story = []
+    for words in (
+        ("apply", "hands.yaml", "--yes", "--allow-widen", "--reason", "start"),
+        ("get", "sandboxes,secrets,tools"),
+        ("describe", "sandbox", "github"),
+        ("describe", "tool", "clone"),
+        ("plan", "wider.yaml"),
     ):
         code, out, err = run(*words)
         story.append(f"$ agentos {' '.join(words)}\n{out}[{code}] {err}")

@@ -8,6 +8,7 @@ import html
 import json
 import quopri
 import re
+import tracemalloc
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
@@ -15,6 +16,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from agentos.abi.canonical import Json
+from agentos.credentials import mask
 from agentos.credentials.forms import weak
 from agentos.credentials.mask import MASK, Masker
 from agentos.credentials.views import squeeze, unsqueezed, views
@@ -158,6 +161,53 @@ def test_streams(value: str, sizes: list[int], name: str) -> None:
     told += stream.finish()
     assert told.decode() == made.text(whole)
     assert written not in told.decode()
+
+
+@pytest.mark.parametrize("name", ["raw", "base64", "percent", "spaced"])
+def test_large_texts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text too large to be searched at one time is searched in windows, and no value stands between two of them."""
+    monkeypatch.setattr(mask, "_WINDOW", 2000)
+    monkeypatch.setattr(mask, "_OVERLAP", 500)
+    made = masker(TOKEN)
+    monkeypatch.setattr(mask, "_HELD", 1)
+    written = ENCODINGS[name](TOKEN)
+    for before in range(3000, 3900, 7):
+        whole = ("line of a log\n" * 900)[:before] + "\n" + written + "\n" + "line of a log\n" * 300
+        text = made.text(whole)
+        assert (written in text, MASK in text) == (False, True)
+        assert len(text) < len(whole)
+    clean = b"line of a log\n" * 900
+    assert made.bytes(clean) is clean
+
+
+def test_a_search_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool that writes nothing but characters to be undone does not take the memory of the runtime away."""
+    monkeypatch.setattr(mask, "_WINDOW", 1 << 15)
+    monkeypatch.setattr(mask, "_OVERLAP", 1 << 12)
+    made = masker(TOKEN)
+    data = b"%41 " * (1 << 17) + TOKEN.encode()
+    tracemalloc.start()
+    try:
+        assert TOKEN.encode() not in made.bytes(data)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 16 * len(data)
+
+
+def test_deep_data() -> None:
+    """Lists in lists as deep as anybody can send them are masked, as a whole where they are deeper than anything of use."""
+    made = masker(TOKEN)
+    for depth in (10, 500, 100_000):
+        body: Json = TOKEN
+        for _ in range(depth):
+            body = [body]
+        told = made.json(body)
+        for _ in range(depth):
+            if told == MASK:
+                break
+            (told,) = told
+        assert told == MASK
 
 
 def test_a_value_of_which_the_end_is_cut_off() -> None:

@@ -8,7 +8,9 @@ import logging
 import os
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -22,8 +24,10 @@ from agentos.credentials.lease import UNAVAILABLE, CredentialUnavailable
 from agentos.credentials.reference import Credential, SecretRef
 from agentos.drivers import CallContext, Drivers, ToolSpec
 from agentos.drivers.cleaned import Cleaned
+from agentos.drivers.discreet import SHOWN
 from agentos.drivers.port import Found, Outcome
 from agentos.drivers.tracked import Mask
+from agentos.egress.asking import NetDenied, NetRequest, Permit, Scheme
 
 VALUE = "hunter2-hunter2-hunter2"
 GITHUB = SecretRef("github", "env", "GITHUB")
@@ -69,15 +73,15 @@ class Watching:
         self.seen: list[str] = []
         self.fails = fails
 
-    async def before(self, tool: ToolSpec, context: CallContext, mask: Mask) -> None:
+    async def before(self, tool: ToolSpec, context: CallContext, mask: Mask | None) -> None:
         del tool, context, mask
         self.seen.append("before")
         if self.fails == "before":
             raise DriverError("the disk is full")
 
-    async def after(self, tool: ToolSpec, context: CallContext, mask: Mask) -> int | None:
+    async def after(self, tool: ToolSpec, context: CallContext, mask: Mask | None) -> int | None:
         del tool, context
-        self.seen.append("after " + mask(VALUE.encode()).decode())
+        self.seen.append("after " + (mask(VALUE.encode()).decode() if mask is not None else "unmasked"))
         if self.fails == "after":
             raise DriverError("the disk is full")
         return 7
@@ -292,3 +296,120 @@ async def test_outputs_are_cleaned_before_they_are_kept() -> None:
         assert outputs.clean("acme", "s-1", VALUE.encode()) == b"[masked]"
         assert outputs.keep("acme", "s-1", b"a " + VALUE.encode()) == "acme/s-1"
     assert kept == [b"a [masked]"]
+
+
+class Way:
+    """A way out that lets everything pass, and knows what it was asked about and told."""
+
+    def __init__(self) -> None:
+        self.asked: list[NetRequest] = []
+        self.told: list[str] = []
+
+    async def ask(self, request: NetRequest) -> Permit:
+        self.asked.append(request)
+        return self
+
+    async def finished(self, *, status: int | None, sent: int, received: int, address: str) -> None:
+        self.told.append(f"{status} {sent} {received} {address}")
+
+    async def failed(self, message: str) -> None:
+        self.told.append(message)
+
+
+GET = NetRequest(Scheme.HTTPS, "api.example", 443, "GET", "/v1")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"path": f"/{VALUE}"},
+        {"path": f"/a/{base64.b64encode(VALUE.encode()).decode().rstrip('=')}/b"},
+        {"host": f"{VALUE}.evil.example"},
+        {"host": f"{VALUE.encode().hex()}.evil.example"},
+        {"method": VALUE.upper()},
+        {"host": "hunter2-hunter", "path": "/2-hunter2"},
+    ],
+)
+async def test_no_address_shows_a_value(tmp_path: Path, told: dict[str, Any]) -> None:
+    """A process cannot tell a value to the log or to a name server by where it wants to go: the attempt is recorded, masked, and
+    nothing leaves, also by a later call that has no credentials. Other requests pass as they are, in the way out's own words."""
+    way = Way()
+
+    async def act(lent: CallContext) -> Result:
+        assert lent.net is not None
+        with pytest.raises(NetDenied, match=SHOWN):
+            await lent.net.ask(replace(GET, **told))
+        permit = await lent.net.ask(GET)
+        await permit.failed(f"lost {VALUE}")
+        await (await lent.net.ask(GET)).finished(status=200, sent=1, received=2, address="192.0.2.1")
+        return Result("")
+
+    drivers = Drivers(exec=Acting(act), broker=broker())
+    for one in (WITH, tool()):
+        await drivers.call(one, {}, context(tmp_path, net=way))
+    assert way.told == [SHOWN, "lost [masked]", "200 1 2 192.0.2.1"] * 2
+    assert way.asked[1:3] == [GET, GET]
+    shown = str(way.asked).lower()
+    assert not any(
+        form in shown for form in (VALUE, VALUE.encode().hex(), base64.b64encode(VALUE.encode()).decode().lower()[:24])
+    )
+    assert "[masked]" in shown
+
+
+async def test_what_an_earlier_runtime_lent_is_masked(tmp_path: Path) -> None:
+    """A session that comes back knows nothing of its leases; what its calls were lent is fetched again, once, and only masked."""
+    fetched: list[str] = []
+
+    class Counting(EnvSource):
+        async def fetch(self, ref: SecretRef) -> str:
+            fetched.append(ref.name)
+            return await super().fetch(ref)
+
+    made = Broker({"env": Counting({"GITHUB": VALUE})}, Now(), Now(), patience_s=0.01)
+
+    async def act(lent: CallContext) -> Result:
+        assert lent.leases is None
+        return Result(f"found {VALUE}")
+
+    drivers = Drivers(exec=Acting(act), broker=made)
+    gone = SecretRef("gone", "env", "GONE")
+    for _ in range(2):
+        result = await drivers.call(tool(), {}, context(tmp_path, lent={"github": GITHUB, "gone": gone}))
+        assert (result.content, dict(result.acted)) == ("found [masked]", {})
+    assert fetched == ["github", "gone"]
+    assert made.live() == []
+    made.ended("acme", "s-1")
+    assert (await drivers.call(tool(), {}, context(tmp_path))).content == f"found {VALUE}"
+
+
+async def test_what_is_told_of_the_hands_is_masked(tmp_path: Path) -> None:
+    """What a driver adds for the log goes through the masks, in a result and in an error."""
+
+    async def act(lent: CallContext) -> Result:
+        del lent
+        return Result("", acted={"sandbox": {VALUE: [VALUE]}})
+
+    async def fail(lent: CallContext) -> Result:
+        del lent
+        error = OutcomeUnknown("lost")
+        error.acted = MappingProxyType({"sandbox": {"name": VALUE}})
+        raise error
+
+    result = await Drivers(exec=Acting(act), broker=broker()).call(WITH, {}, context(tmp_path))
+    assert VALUE not in str(result)
+    assert "leases" in result.acted
+    with pytest.raises(OutcomeUnknown) as caught:
+        await Drivers(exec=Acting(fail), broker=broker()).call(WITH, {}, context(tmp_path))
+    assert caught.value.acted == {"sandbox": {"name": "[masked]"}}
+
+
+@pytest.mark.parametrize("ending", ["error", "cancelled"])
+async def test_a_call_ends_as_it_ended(tmp_path: Path, ending: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Where what a failed or stopped call has changed cannot be recorded, it is that call's own end that is told all the same."""
+
+    async def act(_: CallContext) -> Result:
+        raise OutcomeUnknown("it broke off") if ending == "error" else asyncio.CancelledError
+
+    with pytest.raises(OutcomeUnknown if ending == "error" else asyncio.CancelledError):
+        await Drivers(exec=Acting(act), tracked=Watching("after")).call(tool(), {}, context(tmp_path))
+    assert "could not be recorded: the disk is full" in caplog.text

@@ -109,11 +109,12 @@ async def test_masked_before_it_is_kept(desk: Desk) -> None:
 async def test_only_where_a_process_can_write(desk: Desk) -> None:
     """Other drivers, and processes that see the workspace read-only, cost no look; one that nothing sets apart may write."""
     context = desk.context("c-1")
-    for other in (tool(builtin={"primitive": "write"}), tool(http={"url": "x"}), tool(mcp={"url": "x"})):
+    away = tool(mcp={"server": {"url": "https://mcp.example"}, "tool": "t"})
+    for other in (tool(builtin={"primitive": "write"}), tool(http={"url": "x"}), away):
         assert not can_write(other, context)
         await desk.tracking.before(other, context, same)
         assert await desk.tracking.after(other, context, same) is None
-    assert can_write(tool(mcp={"command": ["x"]}), context)
+    assert can_write(tool(mcp={"server": {"command": ["x"]}, "tool": "t"}), context)
     read_only = replace(context, profile=replace(standard(), workspace=Access.READ))
     assert not can_write(tool(), read_only)
     assert can_write(tool(), replace(read_only, profile=replace(read_only.profile, isolation=Isolation.UNSAFE_NONE)))

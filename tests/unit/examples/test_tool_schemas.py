@@ -11,8 +11,10 @@ from mcp import Client, StdioServerParameters, stdio_client
 
 from agentos.manifests import load
 
-PROGRAM = Path(__file__).parents[3] / "programs" / "inbox-triage"
-TOOLS = {resource.key.name: resource.spec for resource in load([PROGRAM / "tools.yaml"]).resources}
+ROOT = Path(__file__).parents[3]
+PROGRAM = ROOT / "programs" / "inbox-triage"
+DECLARED = load([PROGRAM / "tools.yaml", ROOT / "examples" / "quickstart" / "grants.yaml"]).resources
+TOOLS = {resource.key.name: resource.spec for resource in DECLARED if resource.key.kind == "Tool"}
 
 
 @pytest.mark.parametrize("name", ["convert-time", "fetch"])

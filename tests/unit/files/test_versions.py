@@ -14,7 +14,7 @@ import pytest
 from agentos.abi.canonical import digest
 from agentos.abi.errors import ChangedMeanwhile, DriverError, NotFound
 from agentos.files import capture, versions
-from agentos.files.adapters import versions_sqlite
+from agentos.files.adapters import place_file, versions_sqlite
 from agentos.files.adapters.versions_sqlite import SqliteVersions
 from agentos.files.guard import Guard, Stopped
 from agentos.files.versions import FOUND, Author, Change, NotKept, Place, State, VersionsUnavailable
@@ -559,3 +559,25 @@ def test_the_mask_of_a_place_is_for_every_look(tmp_path: Path) -> None:
     assert masked.content(PLACE, change.entries[0].before.digest if change.entries[0].before else "") == b"[masked]"
     with pytest.raises(NotKept):
         masked.content(PLACE, digest(b"hunter2"))
+
+
+def test_paths_take_up_room_too(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that makes files without end cannot fill the disk by the mere telling: at some point nothing more is recorded, so
+    nothing more is done; what was done can still be taken back.
+    """
+    monkeypatch.setattr(place_file, "_TOLD", 3000)
+    kept.change(X, "first", "1")
+    for number in range(20):
+        (kept.root / f"{number}").write_text("")
+    with pytest.raises(VersionsUnavailable, match="no room to tell of more changes"):
+        kept.capture(X)
+    for number in range(20):
+        (kept.root / f"{number}").unlink()
+    for number in range(8):
+        kept.change(X, "first", f"{number + 2}")
+    with pytest.raises(VersionsUnavailable):
+        kept.change(X, "first", "100")
+    assert kept.versions.log(PLACE, limit=100)[0].number == 9
+    (kept.root / "first").write_text("9")
+    assert kept.undo(*range(2, 10)) is not None
+    assert kept.text("first") == "1"

@@ -25,7 +25,7 @@ def ask(method, **params):
     send({"id": 1, "method": method, "params": params})
     return receive()
 receive()
-send({"jsonrpc": "2.0", "id": 0, "result": {"abi": "agentos/v1-draft"}})
+send({"jsonrpc": "2.0", "id": 0, "result": {"abi": "agentos/v1"}})
 """
 
 

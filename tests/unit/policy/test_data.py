@@ -92,7 +92,7 @@ def test_the_whole_document() -> None:
             "policies": {},
             "rules": {
                 "syscall": ["budget", "declassify", "delegation", "grants", "model", "network", "propose", "workspace"],
-                "admission": ["high_risk", "model_key", "priority", "retention", "tenant"],
+                "admission": ["high_risk", "host", "model_key", "priority", "retention", "tenant"],
                 "approval": ["distinct", "requester"],
             },
             "roles": {},

@@ -6,16 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from agentos.abi import event as ev
 from agentos.abi.canonical import digest_of
 from agentos.abi.event import Event
-
-# On a busy machine a slow example is no finding.
-settings.register_profile("busy", deadline=None)
-settings.load_profile("busy")
 
 KERNEL, AGENT, PERSON = "system/kernel", "agent/worker", "principal/ann"
 PEOPLE = (PERSON, "principal/bo")

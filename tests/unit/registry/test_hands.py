@@ -104,7 +104,7 @@ def to(*allow: dict[str, Any], **more: Any) -> dict[str, Any]:
 def test_what_widens(kind: str, before: Any, after: Any, said: str | None) -> None:
     """Each way of widening is said in a sentence; what gives less, or the same, is not."""
     sentences = widens(resource(kind, before), resource(kind, after))
-    assert [said in sentence for sentence in sentences] == ([] if said is None else [True]), sentences
+    assert [str(said) in sentence for sentence in sentences] == ([] if said is None else [True]), sentences
 
 
 def test_the_sandbox_that_is_used_without_being_named() -> None:

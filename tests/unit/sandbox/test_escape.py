@@ -131,4 +131,18 @@ async def test_attempts_are_made_one_by_one(isolation: Isolation, python: str) -
         assert launch.command[1:4] == ("-I", "-S", "-c")
         assert launch.command[5] == attempt.name
         assert json.loads(launch.command[6])["pid"] == 1
+        assert launch.profile.network is None
         assert (launch.profile.limits, launch.workspace, launch.owner) == (QUICK, Path("/w"), "ours/s-1")
+
+
+async def test_only_what_is_about_the_proxy_has_a_network() -> None:
+    """All others are made in the sandbox as it is where nothing is declared."""
+    launches: list[Launch] = []
+
+    async def run(launch: Launch) -> Finished:
+        launches.append(launch)
+        return ended(refused={"x": "proxy"})
+
+    tried = [one async for one in attempts(standard(), Ground(), run)]
+    assert [launch.command[5] for launch in launches if launch.profile.network is not None] == ["proxied"]
+    assert {one.by for one in tried} == {("proxy",)}

@@ -69,14 +69,6 @@ results contains {"rule": "grants.model", "effect": "allow", "reason": reason} i
 }
 
 # METADATA
-# title: net
-# description: requests leave while a call acts that was decided; the rule network says where to
-results contains {"rule": "grants.net", "effect": "allow", "reason": reason} if {
-	tool == "net-request"
-	reason := sprintf("agent %s may have requests sent by what it calls", [agent])
-}
-
-# METADATA
 # title: none
 # description: no grant names this agent and this tool
 results contains {"rule": "grants.none", "effect": "deny", "reason": reason} if {
@@ -134,9 +126,6 @@ agent := input.agent.name
 default tool := "(unnamed)"
 
 tool := input.syscall.tool
-
-# What passes the gate under these names is no tool: other rules hold it.
-pseudo if tool in {"model-call", "net-request"}
 
 default given := []
 
@@ -393,3 +382,14 @@ within(name, names) if {
 	is_array(names)
 	name in names
 }
+
+# METADATA
+# title: net
+# description: requests leave while a call acts that was decided; the rule network says where to
+results contains {"rule": "grants.net", "effect": "allow", "reason": reason} if {
+	tool == "net-request"
+	reason := sprintf("agent %s may have requests sent by what it calls", [agent])
+}
+
+# What passes the gate under these names is no tool: other rules hold it.
+pseudo if tool in {"model-call", "net-request"}
