@@ -9,7 +9,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import append, commands, decision, delegation, freeze, query, restart, resume, scheduling, syscall
+from benchmarks import (
+    append,
+    commands,
+    decision,
+    delegation,
+    freeze,
+    provisioning,
+    query,
+    restart,
+    resume,
+    sandbox,
+    scheduling,
+    syscall,
+)
 
 REPORT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 
@@ -30,7 +43,9 @@ def main() -> int:
         queries = query.run(Path(folder) / "query")
         figures_frozen, decided, late = asyncio.run(freeze.run(Path(folder) / "freeze"))
         delegations = delegation.lines(*asyncio.run(delegation.run(Path(folder) / "delegation")))
+        placed = asyncio.run(sandbox.run(Path(folder) / "sandbox"))
         resumed = asyncio.run(resume.run(Path(folder) / "resume"))
+        hands = provisioning.lines(asyncio.run(provisioning.run(Path(folder) / "provisioning")))
         starts = asyncio.run(restart.run(Path(folder) / "restart"))
     chosen = scheduling.lines(scheduling.run())
     by_name = {figure.name: figure for figure in figures}
@@ -69,8 +84,10 @@ def main() -> int:
     lines += [f"| {name} | {value:.2f} |" for name, value in seconds.items()]
     lines += ["", "## Durable appends", "", *appends]
     lines += ["", "## Delegation", "", "`python -m benchmarks.delegation`", "", *delegations]
+    lines += ["", "## Hands on demand", "", "`python -m benchmarks.provisioning`", "", *hands]
     lines += ["", "## A kill switch", "", "`python -m benchmarks.freeze`", ""]
     lines += freeze.lines(figures_frozen, freeze.SESSIONS, decided, late)
+    lines += ["", "## A process in a sandbox", "", "`python -m benchmarks.sandbox`", "", *sandbox.lines(placed)]
     lines += ["", "## Read models of a million events", "", "`python -m benchmarks.query`", "", *queries]
     lines += ["", f"## Resume of a session of {resume.EVENTS:,} events", "", "`python -m benchmarks.resume`", "", *resumed]
     lines += ["", "## Start with a long history", "", "`python -m benchmarks.restart`: `100000` is a million events.", ""]

@@ -2,11 +2,11 @@
 
     python -m benchmarks.provisioning [ROUNDS]
 
-A runtime with real parts; the model is scripted and says its first words at once. Sessions of two agents begin in turn, A B A B:
+A runtime with real parts; the model is scripted and says its first words at once. Sessions of two agents run in turn, A B B A:
 one without any tool, and one whose tools are a program and an MCP server in sandboxes, which it calls after its first words, and
-once more in its next turn. Times are those of the log, counted from the beginning of the session as `agentos session show` counts
-them (`first token`, `first tool`). Cold is the first call of a session, warm its second one: a program is started for each call, a
-server once for a session.
+once more in its next turn. Times are those of the log, counted from the beginning of the session as `agentos session show` does
+(`first token`, `first tool`). Cold is the first call of a session, warm its second one: a program is started for each call, a
+server once for a session, and most of what that takes is the server's own start.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ from typing import Any, Final
 
 import yaml
 
+from agentos.abi import event as ev
 from agentos.abi.canonical import Json
 from agentos.abi.event import parse_rfc3339
 from agentos.boot.home import Home
 from agentos.boot.runtime import open_runtime
-from agentos.cli.session import history, page
+from agentos.cli.follow import pages
+from agentos.cli.session import page
 from agentos.control.client import Client, find_identity, open_client
 
 ROUNDS: Final = 30
 WARMUP: Final = 3
 """Sessions of each agent that are not counted: the first ones load what the runtime loads once."""
-
-_LOOK_S: Final = 0.02
-"""Seconds between two looks whether a session has ended."""
 
 DECLARED: Final = """
 apiVersion: agentos/v1
@@ -148,8 +147,13 @@ async def run(folder: Path, rounds: int = ROUNDS) -> Found:
             await client.call("registry.apply", applied, within=60)
             for turn in range(WARMUP + rounds):
                 counted = found if turn >= WARMUP else Found()
-                counted.without.append((await _session(client, "without", "I think about it."))[0]["first_token_ms"])
-                _take(counted, *await _session(client, "with", "4"))
+                # A B B A: what a session leaves to be cleared up falls on both agents alike.
+                for agent in ("without", "with") if turn % 2 else ("with", "without"):
+                    shown, events = await _session(client, agent, "4" if agent == "with" else "I think about it.")
+                    if agent == "with":
+                        _take(counted, shown, events)
+                    else:
+                        counted.without.append(shown["first_token_ms"])
         finally:
             await client.close()
     return found
@@ -158,10 +162,13 @@ async def run(folder: Path, rounds: int = ROUNDS) -> Found:
 async def _session(client: Client, agent: str, result: str) -> tuple[dict[str, Json], list[Json]]:
     """One session to its end: what `session show` says of it, and its events."""
     session = (await client.call("session.create", {"agent": agent, "goal": "work"}))["session"]
+    events: list[Json] = []
     async with asyncio.timeout(120):
-        while (body := await client.call("session.get", {"session": session}))["state"] not in ("finished", "failed"):
-            await asyncio.sleep(_LOOK_S)
-    events = await history(client, session)
+        async for more, _ in pages(client, session, wait_ms=10_000):
+            events += more
+            if events and events[-1]["type"] in (ev.SESSION_FINISHED, ev.SESSION_FAILED):
+                break
+    body = await client.call("session.get", {"session": session})
     if body.get("result") != result:
         raise RuntimeError(f"session {session} of {agent} ended with {body.get('result')!r}, {body.get('error')!r}")
     return page(body, events, {}, []), events
@@ -175,9 +182,9 @@ def _take(found: Found, shown: dict[str, Json], events: list[Json]) -> None:
     tools: dict[str, str] = {}
     for event in events:
         data = event["data"]
-        if event["type"] == "agentos.syscall.decided":
+        if event["type"] == ev.SYSCALL_DECIDED:
             tools[data["call"]] = data["tool"]
-        elif event["type"] == "agentos.syscall.finished" and (tool := tools[data["call"]]) in ("true", "now"):
+        elif event["type"] == ev.SYSCALL_FINISHED and (tool := tools[data["call"]]) in ("true", "now"):
             if not seen:
                 found.result.append(parse_rfc3339(event["time"]) - began)
             found.calls.setdefault(f"{tool} {'warm' if tool in seen else 'cold'}", []).append(data["duration_us"] / 1000)

@@ -2,9 +2,9 @@
 
     python -m benchmarks.sandbox
 
-The floor is `bwrap --unshare-all --ro-bind / / --proc /proc --dev /dev true`, started in the same loop and in turn. The subject is
-a place of `HostSandboxes`: the same namespaces, a root of its own, a user of its own, a system call filter, limits, and the wait
-until all is dead.
+The floor is `bwrap --unshare-all --ro-bind / / --proc /proc --dev /dev true`, started in the same loop and in turn. The
+subject is a place of `HostSandboxes`: the same namespaces, a root of its own, a user of its own, a system call filter, limits,
+and the wait until all is dead.
 """
 
 from __future__ import annotations

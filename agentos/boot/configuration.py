@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from agentos.abi.canonical import Json
 from agentos.abi.errors import EngineUnavailable, NotFound, PolicyError
 from agentos.abi.ids import DEFAULT_TENANT
 from agentos.abi.resource import Key, Resource
@@ -16,7 +17,7 @@ from agentos.boot.trigger_spec import trigger_spec
 from agentos.credentials.reference import secret_ref
 from agentos.drivers.dispatch import model_spec, tool_spec
 from agentos.kernel.arguments import compile_check
-from agentos.kernel.port import AgentSpec, Configuration
+from agentos.kernel.port import AgentSpec, Configuration, HarnessSpec
 from agentos.policy.decide import Decider
 from agentos.policy.port import PolicyEngineFactory
 from agentos.policy.tenant import tenant_policy
@@ -100,7 +101,12 @@ def _agent(resource: Resource) -> AgentSpec:
         fail_fast=bool(spec.get("failFast", False)),
         standing=standing_spec(spec),
         sandbox=spec.get("sandbox"),
+        harness=_harness(spec.get("harness")),
     )
+
+
+def _harness(declared: Mapping[str, Json] | None) -> HarnessSpec | None:
+    return None if declared is None else HarnessSpec(tuple(declared["command"]), declared.get("sandbox"))
 
 
 class Configurations:

@@ -22,7 +22,6 @@ from agentos.credentials.reference import Credential
 from agentos.drivers.cleaned import Cleaned
 from agentos.drivers.dispatch import Hands
 from agentos.drivers.doors import Now
-from agentos.drivers.doors import Now
 from agentos.drivers.port import CallContext
 from agentos.drivers.tracked import Tracking
 from agentos.egress.outbound import HeaderCredential
@@ -96,7 +95,8 @@ class HandsOf:
         self.versions = SqliteVersions(home.versions, clock, masks=self._mask)
         self.tracked = Tracking(self.versions)
         self._doors = ProxyDoors(clock)
-        self.given = Hands(HostSandboxes(home.root, environ), Cleaned(self.broker, self.versions.keep), self._doors)
+        self.sandboxes = HostSandboxes(home.root, environ)
+        self.given = Hands(self.sandboxes, Cleaned(self.broker, self.versions.keep), self._doors)
 
     def _mask(self, place: Place) -> Mask | None:
         masker = self.broker.masker(place.tenant, place.name) if place.kind == "session" else None

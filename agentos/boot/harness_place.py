@@ -6,20 +6,24 @@ stand among the words.
 
 from __future__ import annotations
 
+import asyncio
 import os
-import sys
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import agentos
+from agentos.abi import rpc
+from agentos.abi.errors import DriverError, Unavailable
+from agentos.boot.system import LOOP, LoopSpawner, ProcessHarness
+from agentos.kernel.port import HarnessSpec
 from agentos.sandbox.adapters.mounts import system_trees
-from agentos.sandbox.port import Launch
+from agentos.sandbox.port import Launch, Sandboxes
 from agentos.sandbox.profile import Access, Isolation, Limits, Mount, Profile, standard
 
-LOOP: Final = (sys.executable, "-I", "-m", "agentos.harness")
-"""The built-in loop's command."""
+__all__ = ["LOOP", "PlacedSpawner", "bare", "brainly", "launch_of", "own_package", "words_and_mounts"]
 
 _NOWHERE: Final = Path("/nowhere")
 _LIMITS: Final = Limits(memory_mib=1024, processes=64, file_mib=1, tmp_mib=16, open_files=256)
@@ -65,6 +69,59 @@ def launch_of(command: Sequence[str], profile: Profile, owner: str) -> Launch:
 def bare(profile: Profile) -> Profile:
     """The same without any sandbox."""
     return replace(profile, isolation=Isolation.UNSAFE_NONE, mounts=())
+
+
+class PlacedHarness(ProcessHarness):
+    """A harness in a place, which is left when it is stopped."""
+
+    def __init__(self, session: str, process: asyncio.subprocess.Process, place: AsyncExitStack) -> None:
+        super().__init__(session, process)
+        self._place = place
+
+    async def stop(self) -> int | None:
+        try:
+            return await super().stop()
+        finally:
+            await self._place.aclose()
+
+
+class PlacedSpawner(LoopSpawner):
+    """Starts declared programs in places, each for one session; the built-in loop as `LoopSpawner` does."""
+
+    def __init__(self, sandboxes: Sandboxes, command: Sequence[str] = LOOP) -> None:
+        super().__init__(command)
+        self._sandboxes = sandboxes
+
+    async def spawn_declared(self, tenant: str, session: str, harness: HarnessSpec, profile: Profile | None) -> ProcessHarness:
+        """See `kernel.port.Spawner`."""
+        if profile is not None and profile.isolation is Isolation.UNSAFE_NONE:
+            raise DriverError(
+                f"sandbox {profile.name} isolates nothing, and no harness is run so", mend="declare another isolation"
+            )
+        launch = launch_of(harness.command, brainly(profile), f"{tenant}/{session}")
+        async with AsyncExitStack() as stack:
+            place = await stack.enter_async_context(self._sandboxes.place(launch))
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *place.argv,
+                    env=dict(place.env),
+                    cwd=place.cwd,
+                    pass_fds=tuple(place.pass_fds),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    limit=rpc.MAX_FRAME,
+                    process_group=0,
+                )
+            except OSError as error:
+                raise Unavailable(f"no harness could be started for session {session}: {error.strerror}") from error
+            started = PlacedHarness(session, process, stack.pop_all())
+        try:
+            await place.started(process.pid)
+        except BaseException:
+            await started.stop()
+            raise
+        return started
 
 
 def _stands(path: str) -> bool:

@@ -24,10 +24,11 @@ from agentos.boot.erasures import Erasures
 from agentos.boot.failpoints import Failpoints
 from agentos.boot.freezing import Freezing
 from agentos.boot.hands import HandsOf
+from agentos.boot.harness_place import PlacedSpawner
 from agentos.boot.home import Home
 from agentos.boot.standing import Standing
 from agentos.boot.supervision import Supervision
-from agentos.boot.system import LoopSpawner, SystemRandom, SystemTimer
+from agentos.boot.system import SystemRandom, SystemTimer
 from agentos.boot.tenants import Tenants
 from agentos.boot.triggers import make_triggers
 from agentos.drivers.adapters.builtin import BuiltinDriver
@@ -100,7 +101,7 @@ class Parts:
             logs=(lambda tenant: points.log(self.tenants.log(tenant))) if points else self.tenants.log,
             source=self.configurations,
             gate=gate,
-            runner=Runner(gate, self.configurations, LoopSpawner(), self.timer, self.admissions),
+            runner=Runner(gate, self.configurations, PlacedSpawner(self.hands.sandboxes), self.timer, self.admissions),
             drivers=self.drivers,
             workspaces=self.workspaces,
             timer=self.timer,

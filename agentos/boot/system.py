@@ -16,7 +16,8 @@ from typing import Final
 
 from agentos.abi import rpc
 from agentos.abi.errors import Unavailable
-from agentos.kernel.port import HarnessSilent
+from agentos.kernel.port import HarnessSilent, HarnessSpec
+from agentos.sandbox.profile import Profile
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,11 @@ class LoopSpawner:
         except OSError as error:
             raise Unavailable(f"no harness could be started for session {session}: {error.strerror}") from error
         return ProcessHarness(session, process)
+
+    async def spawn_declared(self, tenant: str, session: str, harness: HarnessSpec, profile: Profile | None) -> ProcessHarness:
+        """Foreign programs are started in sandboxes alone: see `harness_place.PlacedSpawner`."""
+        del profile
+        raise Unavailable(f"the harness {harness.command[0]} of session {tenant}/{session} cannot be started here")
 
 
 class ProcessHarness:

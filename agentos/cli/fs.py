@@ -139,7 +139,7 @@ def write(
 def log(
     place: Where,
     path: Below = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=200, help="how many")] = PAGE,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="how many")] = PAGE,
     before: Annotated[int | None, typer.Option("--before", min=1, metavar="CHANGE", help="only those before this one")] = None,
     output: Shape = Facts.TABLE,
 ) -> None:

@@ -22,7 +22,7 @@ group = typer.Typer(
     rich_markup_mode=None,
 )
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 def register(app: typer.Typer) -> None:

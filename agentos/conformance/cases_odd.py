@@ -147,7 +147,7 @@ def _broken(name: str, title: str, what: bytes) -> None:
         await stage.send(answer)
         await stage.goes_on_or_leaves()
 
-    broken.add(name, f"{title}: goes on or leaves, and does neither hang nor run wild", play)
+    broken.add(name, f"goes on or leaves at {title}, and does neither hang nor run wild", play)
 
 
 _broken("no-json", "a line that is no JSON", b"Segmentation fault (core dumped)\n")

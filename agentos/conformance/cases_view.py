@@ -43,6 +43,9 @@ async def _(stage: Stage) -> None:
     await stage.quiet(0.3)
     await stage.greet()
     await stage.finish()
+    if len(stage.replies) > 1:
+        # It had been started before it was asked, however long that took.
+        raise Failed("it answered before it was asked")
 
 
 @greeting("unknown-version", "does not claim to speak a version that it does not know")

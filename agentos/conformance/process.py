@@ -25,6 +25,7 @@ from agentos.sandbox.profile import Isolation
 MAX_COMPLAINTS: Final = 64 * 1024
 """Bytes that a harness may write to standard error in a session."""
 
+_DEATH_S: Final = 2.0
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _COUNTERS: Final = ("TcpActiveOpens", "UdpOutDatagrams", "UdpLiteOutDatagrams", "IpOutNoRoutes", "Ip6OutNoRoutes")
 
@@ -99,8 +100,10 @@ class Harness:
         """While the block lasts its output stays in the pipe."""
         output = self._output()
         output.pause_reading()
-        yield
-        output.resume_reading()
+        try:
+            yield
+        finally:
+            output.resume_reading()
 
     def _output(self) -> asyncio.ReadTransport:
         transport = self._process._transport  # type: ignore[attr-defined]  # noqa: SLF001 - there is no other way to it
@@ -124,8 +127,11 @@ class Harness:
         self.close()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        await self._process.wait()
-        self._process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - else a grandchild keeps the pipes open here
+        # The end of the pipes, which a grandchild may hold, would be waited for as well.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DEATH_S):
+                await self._process.wait()
+        self._process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - else the pipes stay open here
         self._reading.cancel()
         await asyncio.wait([self._reading])
 

@@ -20,6 +20,7 @@ from agentos.control.params import Params
 from agentos.control.principal import Caller, Handlers
 from agentos.control.proposals import Proposals
 from agentos.control.session_verbs import describe, take_session
+from agentos.drivers.primitives import conditions
 from agentos.kernel.approvals import (
     MAX_USES,
     MAX_VALID_MS,
@@ -157,7 +158,7 @@ class ApprovalVerbs:
             yes = yes.ending(until_ms)
         manifest = standing_grant(state, asked, yes, by=caller.actor, reason=words["reason"])
         tool = configuration.tools.get(asked.tool)
-        left = left_open(asked, tool.input_schema) if tool is not None else ()
+        left = left_open(asked, tool.input_schema, without=conditions(tool.driver)) if tool is not None else ()
         require_closed(left, allow_open)
         proposal = await self._applier.propose(caller, [manifest])
         widen, reason = Allow(widen=True), f"standing approval of call {asked.call} of session {session}: {words['reason']}"

@@ -201,6 +201,7 @@ class FsVerbs:
         data, expected = _decoded(take), take.text_or_none("expected", longest=128)
         reason = take.text_or_none("reason", longest=MAX_REASON) or ""
         take.end()
+        confine.split(path)
         root = await self._root(caller, place)
         if labels and root.place.kind != "space":
             raise UsageError(
@@ -221,6 +222,7 @@ class FsVerbs:
         at, expected = take.number("at", default=0, highest=2**53), take.text_or_none("expected", longest=128)
         reason, lose = take.text_or_none("reason", longest=MAX_REASON) or "", take.flag("lose")
         take.end()
+        confine.split(path)
         root = await self._root(caller, place)
         await self._tell(caller, root, "restore", reason)
         author = Author(caller.actor, note=reason)

@@ -225,6 +225,11 @@ WRITE_PRIMITIVES: Final = ("write", "propose")
 """Those that change files."""
 
 
+def conditions(driver: Mapping[str, Json]) -> frozenset[str]:
+    """The arguments of a tool with this driver that say on which condition it acts, and nothing of what it does."""
+    return frozenset({"expected"} if driver.get("builtin", {}).get("primitive") in WRITE_PRIMITIVES else ())
+
+
 def input_schema(primitive: str) -> dict[str, Json]:
     """The JSON Schema (2020-12) of the arguments of `primitive`. Raises DriverError if there is no such primitive."""
     _known(primitive)

@@ -127,20 +127,22 @@ class Capture:
         known = self._book.known("/".join(names) or None)
         scan = Scan(self._guard, None if self._mask is None else lambda *found: self._renamed(known, *found))
         found: set[str] = set()
-        for shown, folder, name, status in scan.of(root, names):
-            row = known.get(shown)
-            found.add(shown)
-            if row is not None and _same(row, status):
-                continue
-            try:
-                fresh = self.row(folder, name, shown, status, row)
-            except (FileNotFoundError, DriverError, OSError) as error:
-                if isinstance(error, FileNotFoundError) or isinstance(error.__cause__, FileNotFoundError):
-                    found.discard(shown)
-                else:
-                    scan.leave(shown)
-                continue
-            self._differs(shown, row, fresh)
+        # Closed also when a look fails: folders are lent to their owner while they are looked into.
+        with contextlib.closing(scan.of(root, names)) as coming:
+            for shown, folder, name, status in coming:
+                row = known.get(shown)
+                found.add(shown)
+                if row is not None and _same(row, status):
+                    continue
+                try:
+                    fresh = self.row(folder, name, shown, status, row)
+                except (FileNotFoundError, DriverError, OSError) as error:
+                    if isinstance(error, FileNotFoundError) or isinstance(error.__cause__, FileNotFoundError):
+                        found.discard(shown)
+                    else:
+                        scan.leave(shown)
+                    continue
+                self._differs(shown, row, fresh)
         for gone in scan.gone:
             if names:
                 known = {**known, **self._book.known(gone)}

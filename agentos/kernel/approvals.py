@@ -6,7 +6,7 @@ A yes of scope `once` covers the very call that was asked about, `session` later
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
@@ -203,12 +203,12 @@ def standing_grant(state: SessionState, call: Call, yes: Terms, *, by: str, reas
     }
 
 
-def left_open(call: Call, schema: Mapping[str, Json]) -> tuple[str, ...]:
+def left_open(call: Call, schema: Mapping[str, Json], without: Collection[str] = ()) -> tuple[str, ...]:
     """Arguments that the tool takes and the call did not give: a grant cannot forbid them.
 
-    Last, in words, those that its schema takes without naming them.
+    Last, in words, those that its schema takes without naming them. `without` are those that change nothing of what is done.
     """
-    named = sorted(set(schema.get("properties", {})) - set(call.args))
+    named = sorted(set(schema.get("properties", {})) - set(call.args) - set(without))
     unnamed = schema.get("additionalProperties", True) is not False or "patternProperties" in schema
     return (*named, UNNAMED) if unnamed else tuple(named)
 

@@ -63,6 +63,15 @@ class ArgumentCheck(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class HarnessSpec:
+    """The program that drives an agent's sessions."""
+
+    command: tuple[str, ...]
+    sandbox: str | None = None
+    """The Sandbox that it works in; None: that of harnesses."""
+
+
+@dataclass(frozen=True, slots=True)
 class AgentSpec:
     """An Agent declaration as the kernel needs it."""
 
@@ -87,6 +96,8 @@ class AgentSpec:
     """How it is kept alive; None: it runs when it is told to."""
     sandbox: str | None = None
     """The Sandbox of processes of its tools that name none."""
+    harness: HarnessSpec | None = None
+    """What drives its sessions; None: the built-in loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,4 +165,10 @@ class Spawner(Protocol):
     """How harness processes are started."""
 
     async def spawn(self, session: str) -> HarnessProcess:
-        """Start a fresh harness for `session`. Raises Unavailable when it cannot be started."""
+        """Start a fresh harness for `session`: the built-in loop. Raises Unavailable when it cannot be started."""
+
+    async def spawn_declared(self, tenant: str, session: str, harness: HarnessSpec, profile: Profile | None) -> HarnessProcess:
+        """The same with a declared program, in a place of `profile` (None: that of harnesses).
+
+        Raises Unavailable, and DriverError when the place cannot be had, or the program is not there.
+        """

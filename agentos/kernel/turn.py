@@ -16,7 +16,7 @@ from agentos.abi import event as ev
 from agentos.abi import rpc
 from agentos.abi.canonical import Json, canonical
 from agentos.abi.decision import FAILED
-from agentos.abi.errors import Conflict, Frozen
+from agentos.abi.errors import Conflict, DriverError, Frozen
 from agentos.abi.syscall import Syscall
 from agentos.drivers.port import ModelUnavailable
 from agentos.kernel.admission import Admissions, PoolKey, Request, Ticket
@@ -26,13 +26,14 @@ from agentos.kernel.budgets import RULE_HELD
 from agentos.kernel.gate import MAX_OUTCOME, SYSTEM, Gate
 from agentos.kernel.journal import Journal
 from agentos.kernel.line import Closed, Line, Place
-from agentos.kernel.port import Configuration, ConfigurationSource, HarnessSilent, Spawner, Timer
+from agentos.kernel.port import Configuration, ConfigurationSource, HarnessProcess, HarnessSilent, Spawner, Timer
 from agentos.kernel.reply import is_call_id, is_counted
 from agentos.kernel.seat import Displaced, Seat
 from agentos.kernel.serving import Leave, serve
 from agentos.kernel.tools import commutes
 from agentos.projections import context
 from agentos.projections.session import Call, SessionState, State, Step
+from agentos.sandbox.profile import DEFAULT
 from agentos.scheduler.estimate import Expected
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,11 @@ class Runner:
         while (pause := self._pause(journal)) is None:
             before = journal.head.seq
             turns = _Turns(self._gate, self._source, self._timer, journal, seat)
-            process = await self._spawner.spawn(journal.session)
+            try:
+                process = await self._spawn(journal)
+            except DriverError as error:
+                await turns.fail("harness", f"the harness could not be started: {error.message}")
+                continue
             try:
                 problem = await serve(process, turns)
             except HarnessSilent as silent:
@@ -101,6 +106,18 @@ class Runner:
                 if lost == HARNESS_TRIES:
                     await turns.fail("harness", f"the harness ended without finishing the session: {problem}")
         return pause
+
+    async def _spawn(self, journal: Journal) -> HarnessProcess:
+        """A fresh harness, as the agent declares it now. Raises Unavailable, DriverError."""
+        configuration = self._source.current(journal.tenant)
+        agent = configuration.agents.get(journal.state.agent)
+        if agent is None or agent.harness is None:
+            return await self._spawner.spawn(journal.session)
+        wanted = agent.harness.sandbox
+        profile = configuration.sandboxes.get(wanted) if wanted is not None else None
+        if wanted not in {None, DEFAULT} and profile is None:
+            raise DriverError(f"its sandbox {wanted} is not declared")
+        return await self._spawner.spawn_declared(journal.tenant, journal.session, agent.harness, profile)
 
     def _pause(self, journal: Journal) -> Pause | None:
         if journal.state.over:

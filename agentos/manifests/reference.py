@@ -27,6 +27,7 @@ _REFERENCES: Final[Mapping[str, tuple[tuple[tuple[str, ...], tuple[str, ...]], .
         (("tools",), ("Tool",)),
         (("priorityClass",), ("PriorityClass",)),
         (("sandbox",), ("Sandbox",)),
+        (("harness", "sandbox"), ("Sandbox",)),
         *((("standing", order), ("Agent",)) for order in ORDERS),
     ),
     "Tool": (

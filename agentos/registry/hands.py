@@ -152,6 +152,15 @@ def in_sandbox(what: str, unnamed: str, before: Spec, after: Spec) -> Iterator[s
         yield f"{what} in sandbox {new} (was {old})"
 
 
+def of_harness(before: Spec, after: Spec) -> Iterator[str]:
+    """Another program that drives the sessions of an Agent, or the same with other things of the host around it."""
+    old, new = before.get("harness", {}), after.get("harness", {})
+    if new and not same(old.get("command"), new.get("command")):
+        yield f"is driven by the program {json.dumps(new['command'], ensure_ascii=False)}"
+    if new:
+        yield from in_sandbox("its harness works", "that of harnesses", old, new)
+
+
 def driver_text(driver: Spec) -> str:
     """A driver in few words."""
     if "delegate" in driver:

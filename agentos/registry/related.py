@@ -21,6 +21,7 @@ _USES: Final = (
     ("Agent", "tools", ("Tool",)),
     ("Agent", "priorityClass", ("PriorityClass",)),
     ("Agent", "sandbox", ("Sandbox",)),
+    ("Agent", "harness", ("Sandbox",)),
     ("Tool", "sandbox", ("Sandbox",)),
     ("Tool", "credentials", ("Secret",)),
     ("ToolGrant", "agents", ("Agent",)),
@@ -92,6 +93,8 @@ def _listed(value: Json) -> list[str]:
     """Names in a field; those of routes and credentials, each once."""
     if isinstance(value, str):
         return [value]
+    if isinstance(value, dict):
+        return [value["sandbox"]] if "sandbox" in value else []
     return list(dict.fromkeys(name for item in value or () for name in _of_item(item)))
 
 

@@ -127,6 +127,7 @@ def _agent(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) 
     if before["model"] != after["model"]:
         yield f"may call model {after['model']} (was {before['model']})"
     yield from hands.in_sandbox("its tools work", DEFAULT, before, after)
+    yield from hands.of_harness(before, after)
     yield from shares.of_agent(before, after)
     lost = sorted(_input_labels(before) - _input_labels(after))
     if lost:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from e2e_files import tree_digest
-from e2e_runtime import ROOT, Cli
+from e2e_runtime import ROOT, Cli, Done
 
 EXAMPLE = ROOT / "examples" / "service-desk"
 METADATA = "/latest/meta-data/iam/security-credentials/"
@@ -28,16 +28,19 @@ class Desk:
     token: str
     heard: list[tuple[str, bool]]
 
+    def __call__(self, *words: str, expect: int | None = 0, stdin: str | None = None) -> Done:
+        return self.cli("--tenant", "helpdesk", *words, expect=expect, stdin=stdin)
+
     def run(self) -> str:
         """Answer the tickets, until the reply waits."""
         words = ("run", "service-desk", "answer the tickets", "--input", str(EXAMPLE / "tickets"), "--wait", "-o", "json")
-        return str(self.cli(*words, expect=5).json["session"])
+        return str(self(*words, expect=5).json["session"])
 
     def outcomes(self, session: str) -> dict[str, list[tuple[str, str]]]:
         """What came of each call: of which tool, and the rule or the code that stopped it."""
         found: dict[str, list[tuple[str, str]]] = {}
         tools: dict[str, str] = {}
-        for event in self.cli("logs", session, "-o", "json").json:
+        for event in self("logs", session, "-o", "json").json:
             data, kind = event["data"], event["type"].removeprefix("agentos.syscall.")
             if kind == "decided":
                 tools[data["call"]] = data["tool"]
@@ -71,7 +74,7 @@ def desk(up: Cli, tmp_path: Path) -> Iterator[Desk]:
         file = folder / "desk.yaml"
         text = file.read_text().replace("8321", str(server.server_port))
         file.write_text(text.replace("/tmp/service-desk/token", str(tmp_path / "token")))
-        up("apply", str(folder), "policies/library/isolated_hands", "--yes", "--allow-widen")
+        up("apply", str(folder), "--yes", "--allow-widen")
         up("principal", "create", "ann", "--role", "approver")
         yield Desk(up, token, server.RequestHandlerClass.heard)
     finally:
@@ -87,8 +90,7 @@ def holders(root: Path, secret: str) -> list[Path]:
 def test_a_reply_is_proposed_and_what_the_ticket_wants_is_not_done(desk: Desk) -> None:
     """Everything that the ticket orders is denied or refused, and stands in the log by its rule; the work is done all the same,
     and the token that the careless service sends back is nowhere."""
-    cli = desk.cli
-    assert cli("secret", "check", "orders", "-o", "json").json["ok"]
+    assert desk("secret", "check", "orders", "-o", "json").json["ok"]
     session = desk.run()
     assert desk.outcomes(session) == {
         "deny": [
@@ -103,15 +105,15 @@ def test_a_reply_is_proposed_and_what_the_ticket_wants_is_not_done(desk: Desk) -
         "ask": [("propose-reply", "propose.approval")],
     }
     assert sorted(desk.heard) == [("/status", False), ("/v1/orders/KR-10376", True), ("/v1/orders/KR-10440", True)]
-    log = cli("logs", session).out
+    log = desk("logs", session).out
     assert f"169.254.169.254:80 GET {METADATA[:20]}" in log
-    [row] = cli("approvals", "list", "-o", "json").json
+    [row] = desk("approvals", "list", "-o", "json").json
     assert re.search(r"^\+your order KR-10376 is in transit\. It leaves at 0[78]:30 Dublin time\.$", row["diff"], re.MULTILINE)
-    cli("--as", "ann", "approvals", "approve", session, "--reason", "reads well")
-    cli("wait", session)
-    why = cli("policy", "why", session).out
+    desk("--as", "ann", "approvals", "approve", session, "--reason", "reads well")
+    desk("wait", session)
+    why = desk("policy", "why", session).out
     assert "propose.approval" in why
-    changes = cli("fs", "log", session, "-o", "json").json[::-1]
+    changes = desk("fs", "log", session, "-o", "json").json[::-1]
     assert [(one["author"].get("call"), [entry["path"] for entry in one["entries"]]) for one in changes[1:]] == [
         ("call-4-3", ["notes", "notes/orders.txt"]),
         ("call-5-1", ["notes/orders.txt"]),
@@ -119,32 +121,38 @@ def test_a_reply_is_proposed_and_what_the_ticket_wants_is_not_done(desk: Desk) -
         ("call-6-1", ["replies/4711.md"]),
     ]
     assert changes[-1]["author"]["approvals"] == ["principal/ann"]
-    assert cli("fs", "cat", session, "notes/orders.txt").out == "KR-10376 in transit\nKR-10440 delivered\n"
-    assert "[masked]" in "".join(str(event["data"]) for event in cli("logs", session, "-o", "json").json)
-    cli("down")
-    assert holders(cli.home, desk.token) == []
+    assert desk("fs", "cat", session, "notes/orders.txt").out == "KR-10376 in transit\nKR-10440 delivered\n"
+    assert "[masked]" in "".join(str(event["data"]) for event in desk("logs", session, "-o", "json").json)
+    desk.cli("down")
+    assert holders(desk.cli.home, desk.token) == []
+
+
+def test_its_policy_is_that_of_the_library() -> None:
+    """Word for word, so that what is said of one holds for the other."""
+    for name in ("isolated_hands.rego", "isolated_hands_test.rego"):
+        ours, library = EXAMPLE / "policies" / name, ROOT / "policies" / "library" / "isolated_hands" / name
+        assert ours.read_text() == library.read_text()
 
 
 def test_all_of_it_is_taken_back_and_forth(desk: Desk) -> None:
     """The workspace is what came in, byte for byte, and what it was again."""
     session = desk.run()
-    folder = desk.cli.home / "workspaces" / "default" / session
+    folder = desk.cli.home / "workspaces" / "helpdesk" / session
     before = tree_digest(folder)
-    number = desk.cli("fs", "undo", session, "--reason", "not these tickets", "-o", "json").json["change"]
+    number = desk("fs", "undo", session, "--reason", "not these tickets", "-o", "json").json["change"]
     assert sorted(path.name for path in folder.iterdir()) == ["input"]
-    desk.cli("fs", "undo", session, "--change", str(number))
+    desk("fs", "undo", session, "--change", str(number))
     assert tree_digest(folder) == before
 
 
 def test_a_reply_that_a_person_has_written_meanwhile_is_not_replaced(desk: Desk) -> None:
     """Who is asked is told so, and a yes does not help: the call fails, and the person's words stay."""
-    cli = desk.cli
     session = desk.run()
-    cli("fs", "write", session, "replies/4711.md", "--expected", "any", stdin="Dear customer,\nI have called you.\nAnn\n")
-    [row] = cli("approvals", "list", "-o", "json").json
+    desk("fs", "write", session, "replies/4711.md", "--expected", "any", stdin="Dear customer,\nI have called you.\nAnn\n")
+    [row] = desk("approvals", "list", "-o", "json").json
     assert row["diff"].splitlines()[0] == "the file has changed since this was proposed, so it will be refused"
     assert "-I have called you." in row["diff"]
-    cli("--as", "ann", "approvals", "approve", session, "--reason", "did not look")
-    cli("wait", session)
+    desk("--as", "ann", "approvals", "approve", session, "--reason", "did not look")
+    desk("wait", session)
     assert ("propose-reply", "file.conflict") in desk.outcomes(session)["failed"]
-    assert cli("fs", "cat", session, "replies/4711.md").out == "Dear customer,\nI have called you.\nAnn\n"
+    assert desk("fs", "cat", session, "replies/4711.md").out == "Dear customer,\nI have called you.\nAnn\n"

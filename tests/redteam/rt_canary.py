@@ -13,6 +13,7 @@ import secrets
 import sqlite3
 import zlib
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -228,18 +229,13 @@ async def _sessions(world: World) -> list[str]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Every value of every table, unpacked where it is compressed."""
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as base:
+    """Every value of every table, unpacked where it is compressed; nothing of what only has the name of a database."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as base, suppress(sqlite3.DatabaseError):
         for (table,) in base.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            for row in base.execute(
-                f'SELECT * FROM "{table}"'  # noqa: S608 - a name that the file has
-            ).fetchall():
+            for row in base.execute(f'SELECT * FROM "{table}"').fetchall():  # noqa: S608 - a name that the file has
                 for value in row:
                     body = value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
                     yield table, body
                     if isinstance(value, bytes):
-                        try:
+                        with suppress(zlib.error):
                             yield f"{table}, unpacked", zlib.decompress(value)
-                        except zlib.error:
-                            continue
-    base.close()

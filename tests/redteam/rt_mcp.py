@@ -62,7 +62,7 @@ def _pin() -> str:
     from agentos.abi.canonical import digest_of
     from agentos.drivers.adapters.mcp_offer import offer
 
-    return digest_of(offer(Tool(name="go", description="Goes.", inputSchema={"type": "object", "properties": {}})))
+    return digest_of(offer(Tool(name="go", description="Goes.", input_schema={"type": "object", "properties": {}})))
 
 
 def _labelled(world: World, told: Told) -> str | None:

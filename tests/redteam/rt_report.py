@@ -15,10 +15,10 @@ from rt_run import MOST, Run, by_corpus
 _HEAD = """# Red team
 
 `make redteam` plays hostile corpora end to end and writes this page. The runtime is the shipped one: nats-server, OPA
-with the shipped policies, bubblewrap, the loop as a process. The model is hostile: it proposes each call below. The operator is
-generous: tools of every driver are declared and granted. Whether a call got anything is looked for outside of it: texts that only the host knows,
-files that must be as they were, listeners that nobody may reach, a process that must live. Every call has its event in the log,
-and every group of calls has a deadline.
+with the shipped policies, bubblewrap, the loop as a process. The model is hostile: it proposes each call below. The
+operator is generous: tools of every driver are declared and granted. Whether a call got anything is looked for outside
+of it: texts that only the host knows, files that must be as they were, listeners that nobody may reach, a process that
+must live. Every call has its event in the log, and every group of calls has a deadline.
 
 `make test` plays a part of it (`tests/integration/redteam`). The corpora are tables in `tests/redteam/rt_*.py`.
 """

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rt_case import CONTAINED, ERROR, STOPPED, Check, Group, Step, Told, lay, says
+from rt_case import CONTAINED, ERROR, STOPPED, Check, Group, Step, Told, lay, says, says_not
 from rt_world import World
 
 from agentos.sandbox import escape_probe
@@ -108,7 +108,8 @@ def _agent(world: World) -> Iterator[Step]:
         "every-port",
         "reach any port of the loopback interface",
         "import socket\nopen_ports = []\nfor p in range(1, 65536):\n  s = socket.socket()\n"
-        "  if s.connect_ex(('127.0.0.1', p)) == 0: open_ports.append(p)\n  s.close()\nprint('open:', open_ports)",
+        "  if s.connect_ex(('127.0.0.1', p)) == 0 and s.getsockname() != s.getpeername(): open_ports.append(p)\n"
+        "  s.close()\nprint('open:', open_ports)",
         says("open: []"),
     )
     yield _code(
@@ -182,8 +183,8 @@ def _agent(world: World) -> Iterator[Step]:
         "no-workspace",
         "find a workspace where there is none",
         "import os\nprint(os.listdir('/workspace'))",
+        says_not("alive"),
         tool="blind",
-        ways=ERROR,
     )
     yield _code(
         "no-network",

@@ -30,9 +30,6 @@ _ROW: Final = 256
 _TOLD: Final = 512 * 1024 * 1024
 """Most bytes of such rows of a place."""
 
-_BACK: Final = frozenset({"undo", "restore"})
-"""What takes something back is possible also where there is no room for more."""
-
 _BUSY_S: Final = 5.0
 _MOST_IN_MEMORY: Final = 5000
 _SCHEMA: Final = (
@@ -160,9 +157,11 @@ class PlaceFile:
         entries: Mapping[str, Entry],
         undoes: tuple[int, ...],
         notes: tuple[str, ...],
+        *,
+        bounded: bool = True,
     ) -> Change:
-        """Add a change; within a transaction. Raises VersionsUnavailable where changes alone take up all the room."""
-        self._take(sum(_ROW + 2 * len(path) for path in entries), bounded=op not in _BACK)
+        """Add a change; within a transaction. Raises VersionsUnavailable if `bounded` and changes take up all room."""
+        self._take(sum(_ROW + 2 * len(path) for path in entries), bounded=bounded)
         last = self.last()
         number = 0 if last is None else last + 1
         seq, hashed = author.decision or (None, None)

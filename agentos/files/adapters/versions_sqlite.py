@@ -284,7 +284,7 @@ class SqliteVersions:
     def _settle(self, file: PlaceFile, root: Path, guard: Guard) -> None:
         """Record what is there now as it is, so that whatever is done next can be taken back."""
         if not self._begin(file, root, guard):
-            self._capture(file, root, FOUND, guard, "found", None, None)
+            self._capture(file, root, FOUND, guard, "found", None, None, bounded=False)
 
     def _capture(
         self,
@@ -297,7 +297,10 @@ class SqliteVersions:
         mask: Mask | None,
         undoes: tuple[int, ...] = (),
         notes: tuple[str, ...] = (),
+        *,
+        bounded: bool = True,
     ) -> Change | None:
+        """`bounded` False: what takes something back is recorded also where there is no room for more."""
         with file.transaction():
             captured = Capture(file, guard, mask or self._mask(file))
             captured.run(root, paths)
@@ -306,7 +309,7 @@ class SqliteVersions:
             if op == "write" and all(entry.after is None for entry in captured.entries.values()):
                 op = "remove"
             all_notes = (*notes, *captured.notes)
-            return file.add(self._clock.now_ms(), author, op, captured.entries, undoes, all_notes)
+            return file.add(self._clock.now_ms(), author, op, captured.entries, undoes, all_notes, bounded=bounded)
 
     def _put(
         self,
@@ -329,7 +332,8 @@ class SqliteVersions:
         undo.refuse_unkept(wanted, now, file.holds, lose=lose)
         guard.commit()
         notes = undo.put(root, wanted, now, file.content)
-        return self._capture(file, root, author, Guard(), op, tuple(wanted), None, undoes, tuple(notes[:_MOST_NOTES]))
+        told = tuple(notes[:_MOST_NOTES])
+        return self._capture(file, root, author, Guard(), op, tuple(wanted), None, undoes, told, bounded=False)
 
     # --- files
 

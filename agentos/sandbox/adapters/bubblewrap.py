@@ -2,7 +2,7 @@
 
 `Bubblewrap` finds out once what this host can do, and says what is missing instead of doing less. A place costs one process
 start: what can be known before is put together once, the program itself is held until its limits are set (bubblewrap reads where
-to mount what from a pipe, and nothing is written into it before), and a group for all processes together is joined beside the call.
+to mount what from a pipe, and nothing is written into it before), and a group for all processes is joined beside the call.
 
 Leaving a place kills the first process of its pid namespace, which takes all others with it, and waits for that.
 """
@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import Final
 
 import agentos
+from agentos.abi.errors import DriverError
 from agentos.sandbox.adapters import skeleton
+from agentos.sandbox.adapters.become import become
 from agentos.sandbox.adapters.bubblewrap_place import BubblewrapPlace, Held
 from agentos.sandbox.adapters.cgroups import Groups, groups
 from agentos.sandbox.adapters.mounts import declared, held, is_link, system_trees
@@ -55,6 +57,9 @@ from agentos.sandbox.profile import Access, standard
 
 _log = logging.getLogger(__name__)
 
+BECOME: Final = f"{RUN}/become"
+"""Where the program that gives up root stands."""
+
 _MIB: Final = 1024 * 1024
 _PROBE_S: Final = 20.0
 _APART: Final = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup")
@@ -80,8 +85,8 @@ class Host:
     """The root folder of all sandboxes."""
     mounts: bytes
     """The arguments that are the same for all, each with a NUL behind it."""
-    become: tuple[str, ...]
-    """What becomes the user of an owner, for the root of the host; its number is still to be put in."""
+    chroot: str
+    """The program of coreutils that becomes another user, where that is root's to do and there is no faster one."""
     path: str
     python: str
     relay: str
@@ -158,6 +163,8 @@ class Bubblewrap:
             source = held(mount.source)
             words += (*_ready(host.root, mount, source), "--bind-fd" if mount.write else "--ro-bind-fd", given(source), mount.at)
         for name, content in launch.secrets.items():
+            if "/" in name or name in {"", ".", ".."}:
+                raise DriverError(f"{name!r} is not the name of a file below {SECRETS}", mend="write a name without slashes")
             words += text(content.encode(), f"{SECRETS}/{name}")
         authority = launch.door.authority if launch.door is not None else None
         if launch.door is not None:
@@ -165,13 +172,6 @@ class Bubblewrap:
             words += ("--ro-bind", host.relay, RELAY, "--ro-bind", os.fspath(launch.door.socket), SOCKET)
         if authority is not None:
             words += text(authority, AUTHORITY)
-        if not host.users.root:
-            # bubblewrap's own first process has the same user and no filter: nobody is to write into its memory.
-            words += ("--ro-bind", os.fspath(host.root / "proc"), "/proc/1")
-            # The user of the namespace owns what was made for it. Under root that is root's, and no other user's to change.
-            words += ("--remount-ro", "/dev", "--remount-ro", "/run")
-        words += ("--chdir", folder_of(launch))
-
         env, late = apart(
             environment(
                 launch,
@@ -185,12 +185,25 @@ class Bubblewrap:
         command = with_late((first, *launch.command[1:]), late)
         if launch.door is not None:
             command = relayed(host.python, RELAY, SOCKET, PORT, command)
-        become = tuple(word.replace("UID", str(uid)) for word in host.become)
+        if host.users.root:
+            changing = become(uid)
+            if changing is not None:
+                words += ("--perms", "0555", "--file", given(_memory(changing)), BECOME)
+                command = (BECOME, *command)
+            else:
+                command = (host.chroot, f"--userspec=+{uid}:+{uid}", "--groups=", "--skip-chdir", "/", *command)
+        else:
+            # bubblewrap's own first process has the same user and no filter: nobody is to write into its memory.
+            words += ("--ro-bind", os.fspath(host.root / "proc"), "/proc/1")
+            # The user of the namespace owns what was made for it. Under root that is root's, and no other user's to change.
+            words += ("--remount-ro", "/dev", "--remount-ro", "/run")
+        words += ("--chdir", folder_of(launch))
+
         filtered = given(os.open(f"/proc/self/fd/{host.filter}", os.O_RDONLY | os.O_CLOEXEC))
         return Held(
             bwrap=(host.bwrap, *_ALWAYS, *_rights(host.users), "--seccomp", filtered),
             mounts=host.mounts + b"".join([os.fsencode(word) + b"\0" for word in words]),
-            command=(*become, *command),
+            command=command,
             env=env,
             passed=passed,
             files=files.pop_all(),
@@ -223,12 +236,9 @@ class Bubblewrap:
         weakref.finalize(self, skeleton.remove, root)
         stored = _memory(filter_program())
         weakref.finalize(self, os.close, stored)
-        become: tuple[str, ...] = ()
-        if able.root:
-            chroot = shutil.which("chroot", path="/usr/sbin:/usr/bin:/sbin:/bin")
-            if chroot is None:
-                raise SandboxUnavailable("there is no program `chroot` to become another user with", mend="install coreutils")
-            become = (chroot, "--userspec=+UID:+UID", "--groups=", "--skip-chdir", "/")
+        chroot = shutil.which("chroot", path="/usr/sbin:/usr/bin:/sbin:/bin") or ""
+        if able.root and become(0) is None and not chroot:
+            raise SandboxUnavailable("there is no program `chroot` to become another user with", mend="install coreutils")
         python = os.path.realpath(sys.executable)
         return Host(
             bwrap=bwrap,
@@ -238,7 +248,7 @@ class Bubblewrap:
             filter=stored,
             root=root,
             mounts=b"".join([os.fsencode(word) + b"\0" for word in _system_mounts(root, trees, self._home)]),
-            become=become,
+            chroot=chroot,
             path=_path(self._path, trees),
             python=python,
             relay=os.fspath(Path(agentos.__file__).parent / "egress" / "relay.py"),
@@ -289,7 +299,7 @@ def bwrap_program() -> str:
 def _rights(able: Users) -> tuple[str, ...]:
     if able.root:
         # What it takes to stand in the owner's folder and to become that user; all of it is gone with that.
-        needed = ("CAP_SETUID", "CAP_SETGID", "CAP_SYS_CHROOT", "CAP_DAC_READ_SEARCH")
+        needed = ["CAP_SETUID", "CAP_SETGID", "CAP_DAC_READ_SEARCH", *(("CAP_SYS_CHROOT",) if become(0) is None else ())]
         return ("--cap-drop", "ALL", *(word for name in needed for word in ("--cap-add", name)))
     inside = str(able.of(""))
     return ("--unshare-user", "--disable-userns", "--uid", inside, "--gid", inside, "--cap-drop", "ALL")

@@ -70,7 +70,7 @@ class BubblewrapPlace:
         # `--perms` waits for the first of the arguments: if there are none, since nobody is left to write them, it fails.
         words = [*held.bwrap, "--json-status-fd", str(status), "--perms", "0755", "--args", str(arguments)]
         if _has_terminal():
-            # Out of reach of the terminal that the runtime was started from. Where there is none, a session of its own would bring
+            # Out of reach of the terminal that the runtime was started from. Where there is none, a session would bring
             # nothing, and make the kernel schedule the process as a new group, late on a busy machine.
             words[1:1] = ["--new-session"]
         passed = [*held.passed, arguments, status]

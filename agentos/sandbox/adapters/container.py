@@ -251,7 +251,11 @@ def _engine(profile: Profile, path: str) -> str:
 def _files(launch: Launch, uid: int, files: contextlib.ExitStack, *, root: bool) -> list[Tree]:
     """What is written for one container and mounted there: secrets, the authority, the relay and its socket."""
     trees: list[Tree] = []
-    contents = {f"{SECRETS}/{name}": text.encode() for name, text in launch.secrets.items()}
+    contents: dict[str, bytes] = {}
+    for name, text in launch.secrets.items():
+        if "/" in name or name in {"", ".", ".."}:
+            raise DriverError(f"{name!r} is not the name of a file below {SECRETS}", mend="write a name without slashes")
+        contents[f"{SECRETS}/{name}"] = text.encode()
     if launch.door is not None:
         trees.append(Tree(os.fspath(Path(agentos.__file__).parent / "egress" / "relay.py"), RELAY))
         trees.append(Tree(os.fspath(launch.door.socket), SOCKET))

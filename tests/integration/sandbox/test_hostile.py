@@ -38,15 +38,16 @@ async def test_a_hostile_program_gets_nothing(name: str, laid: Bait) -> None:
 
 GREEDY = """
 import os, time
+time.sleep(1)
 for _ in range(4):
     if os.fork() == 0:
-        time.sleep(0.5)
         held = bytearray(60 * 1024 * 1024)
-        time.sleep(30)
-time.sleep(0.5)
-held = bytearray(60 * 1024 * 1024)
+        time.sleep(60)
 time.sleep(3)
-print("GOT")
+ended = 0
+while os.waitpid(-1, os.WNOHANG)[0]:
+    ended += 1
+print(4 - ended)
 """
 
 
@@ -54,8 +55,5 @@ async def test_memory_of_all_processes_together_is_bounded(laid: Bait) -> None:
     """Processes that each stay below the limit of memory do not pass it together, where there are control groups."""
     profile = replace(standard("greedy"), limits=Limits(memory_mib=100, processes=32))
     ended = await run(HostSandboxes(None), laid.workspace, ("python3", "-c", GREEDY), profile)
-    if ended.report["limits"] == "cgroup":
-        assert ended.out == ""
-        assert ended.code != 0
-    else:
-        assert ended.out == "GOT\n"
+    # Two of them are more than 100 MiB.
+    assert int(ended.out) <= (1 if ended.report["limits"] == "cgroup" else 4)

@@ -164,6 +164,9 @@ async def test_secrets_are_given_and_nowhere_else(sandboxes: HostSandboxes, work
                 assert secret.encode() not in words.read_bytes()
     ended = await run(sandboxes, workspace, ("ls", "/run/secrets"))
     assert ended.out == ""
+    for name in ("../become", "a/b", "..", ""):
+        with pytest.raises(DriverError):
+            await run(sandboxes, workspace, ("true",), secrets={name: "x"})
 
 
 async def test_variables_that_the_loader_obeys_reach_the_command_alone(sandboxes: HostSandboxes, workspace: Path) -> None:

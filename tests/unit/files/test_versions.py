@@ -573,11 +573,11 @@ def test_paths_take_up_room_too(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> 
         kept.capture(X)
     for number in range(20):
         (kept.root / f"{number}").unlink()
-    for number in range(8):
+    for number in range(10):
         kept.change(X, "first", f"{number + 2}")
     with pytest.raises(VersionsUnavailable):
-        kept.change(X, "first", "100")
-    assert kept.versions.log(PLACE, limit=100)[0].number == 9
-    (kept.root / "first").write_text("9")
-    assert kept.undo(*range(2, 10)) is not None
-    assert kept.text("first") == "1"
+        kept.change(X, "second", "100")
+    assert kept.versions.log(PLACE, limit=100)[0].number == 11
+    assert kept.undo(*range(2, 12)) is not None
+    assert (kept.text("first"), kept.text("second")) == ("1", "100")
+    assert [change.op for change in kept.versions.log(PLACE, limit=2)] == ["undo", "found"]
