@@ -14,7 +14,15 @@ import typer
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, Conflict, Denied, NotFound, UsageError
-from agentos.abi.event import SYSCALL_DECIDED, Event, parse_rfc3339, rfc3339
+from agentos.abi.event import (
+    SYSCALL_DECIDED,
+    SYSCALL_FAILED,
+    SYSCALL_FINISHED,
+    SYSCALL_UNKNOWN,
+    Event,
+    parse_rfc3339,
+    rfc3339,
+)
 from agentos.abi.syscall import MODEL_CALL, PSEUDO
 from agentos.cli.command import Facts, emit, say, show, with_client
 from agentos.cli.family import ENDED, children, summary
@@ -35,6 +43,8 @@ GOAL: Final = 60
 """Most characters of a child's goal on the page."""
 
 MAX_RESULT: Final = 1024 * 1024
+
+_OUTCOMES: Final = frozenset({SYSCALL_FINISHED, SYSCALL_FAILED, SYSCALL_UNKNOWN})
 
 _FIRSTS: Final = {"first_token_ms": "first token", "first_tool_ms": "first tool"}
 
@@ -154,7 +164,7 @@ def page(body: dict[str, Json], events: list[Json], budget: dict[str, Json], cam
 
 
 def _first(events: list[Json]) -> dict[str, Json]:
-    """How long after its beginning the model said its first words, and its first tool began to act (`first_token_ms`,
+    """How long after its beginning the model said its first words, and its first tool had an outcome (`first_token_ms`,
     `first_tool_ms`): hands are provisioned when they are first needed, and nobody who only thinks waits for them.
     """
     began, found = parse_rfc3339(events[0]["time"]), dict[str, Json]()
@@ -163,8 +173,8 @@ def _first(events: list[Json]) -> dict[str, Json]:
         data = event["data"]
         if event["type"] == SYSCALL_DECIDED and data["decision"]["effect"] == "allow":
             decided[data["call"]] = parse_rfc3339(event["time"])
-            if data["tool"] not in PSEUDO:
-                found.setdefault("first_tool_ms", decided[data["call"]] - began)
+        elif event["type"] in _OUTCOMES and data["tool"] not in PSEUDO:
+            found.setdefault("first_tool_ms", parse_rfc3339(event["time"]) - began)
         elif "first_us" in data and "first_token_ms" not in found and data["call"] in decided:
             found["first_token_ms"] = decided[data["call"]] - began + data["first_us"] // 1000
         if len(found) == 2:
