@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -43,10 +44,21 @@ def check_harness(
                 profile = replace(profile, mounts=(*profile.mounts, *own, *more, at_home), env={"HOME": AT})
             else:
                 profile = bare(profile)
-                # It is said once, in the report, and not for each case.
-                logging.getLogger("agentos.sandbox.adapters.bare").setLevel(logging.ERROR)
             opened = home.opened if apart and home is not None else None
             surroundings = Surroundings(HostSandboxes(None), launch_of(words, profile, OWNER), patience, opened)
-            return asyncio.run(check(surroundings, cases, told))
+            with _quiet():
+                return asyncio.run(check(surroundings, cases, told))
     except OSError as error:
         raise Unavailable(f"the harness could not be started: {error.strerror or error}", mend="look at the command") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """That nothing sets a harness apart is said once, in the report, and not for each case."""
+    words = logging.getLogger("agentos.sandbox.adapters.bare")
+    before = words.level
+    words.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        words.setLevel(before)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import DriverError
@@ -26,6 +26,8 @@ class Scheme(StrEnum):
     HTTP = "http"
     HTTPS = "https"
     TUNNEL = "tunnel"
+    UNFIT = "unfit"
+    """What came is no proper request. It is asked about so that the attempt stands in the log, and leaves in no case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,10 @@ class NetRequest:
         if self.path is not None:
             known["path"] = self.path
         return known
+
+
+NO_REQUEST: Final = NetRequest(Scheme.UNFIT, "unfit.invalid", 1)
+"""How a request is asked about that is none: none of its words is told, since they may be anything."""
 
 
 class Permit(Protocol):

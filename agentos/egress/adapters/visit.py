@@ -19,7 +19,7 @@ from agentos.egress.adapters.authority import Authority
 from agentos.egress.adapters.client_line import ClientExchange, ClientGone, ClientLine
 from agentos.egress.adapters.passage import Broken, Passage, Tunnel
 from agentos.egress.adapters.wire import EndedTls, StreamWire, Unreachable
-from agentos.egress.asking import Gatekeeper, NetDenied
+from agentos.egress.asking import NO_REQUEST, Gatekeeper, NetDenied
 from agentos.egress.incoming import Unfit, check_head, connect_of, wanted_of
 from agentos.egress.outbound import ProxyBounds
 
@@ -103,10 +103,22 @@ class Visit:
                 again = await self._forward(exchange, within)
             except Unfit as error:
                 self._complaints.add("a request of a sandbox was refused as unfit (%d)", error.status)
+                await self._record(str(error))
                 await line.refuse(error.status, {"error": str(error)})
                 return True
             if not again:
                 return True
+
+    async def _record(self, why: str) -> None:
+        """Have the log know that something came which is no proper request."""
+        gatekeeper = self._gatekeeper()
+        if gatekeeper is None:
+            return
+        try:
+            permit = await gatekeeper.ask(NO_REQUEST)
+        except AgentOSError:
+            return  # denied, which is recorded; or nothing can be, and then the call itself fails of that
+        await permit.failed(why)
 
     async def _forward(self, exchange: ClientExchange, within: tuple[str, int] | None) -> bool:
         """Pass one request on and its response back; whether another one may follow on this connection."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from agentos.abi.assets import asset
+from agentos.abi.errors import DriverError
 from agentos.boot.harness_check import check_harness
 from agentos.conformance import Verdict, all_cases
 
+EXAMPLE = Path(__file__).parents[3] / "examples" / "foreign-harness"
 HARNESSES = Path(__file__).parents[2] / "assets" / "harnesses"
 
 BREAKS = {
@@ -45,12 +50,34 @@ def test_there_is_a_broken_harness_for_each_entry() -> None:
     assert len(CASES) == len(all_cases()) >= 60
 
 
+@pytest.mark.timeout(300)
 def test_the_built_in_loop_passes_every_case() -> None:
     """In the sandbox of this host, where everything can be seen: nothing fails, and nothing is left untried."""
     report = check_harness((), all_cases(), apart=True, patience=60)
     assert [(one.case.id, one.why) for one in report.outcomes if one.verdict is not Verdict.PASSED] == []
     assert report.sound
     assert (report.sandbox, report.to_dict()["score"]) == ("bubblewrap", 100)
+    Draft202012Validator(json.loads((asset("schemas") / "v1" / "harness-check.json").read_text())).validate(report.to_dict())
+
+
+@pytest.mark.timeout(400)
+def test_the_harness_in_shell_keeps_to_the_abi() -> None:
+    """The example passes whatever the built-in loop does."""
+    report = check_harness(("sh", str(EXAMPLE / "loop.sh")), all_cases(), apart=True, patience=110)
+    assert [(one.case.id, one.why) for one in report.outcomes if one.verdict is not Verdict.PASSED] == []
+
+
+def test_without_a_sandbox_what_needs_one_is_not_tried() -> None:
+    """The report says so, and nothing counts as passed that was not seen."""
+    report = check_harness((), [CASES["apart.network"], CASES["apart.home"], CASES["turn.one-call"]], apart=False, patience=60)
+    assert [str(one.verdict) for one in report.outcomes] == ["not tried", "not tried", "passed"]
+    assert (report.sandbox, report.sound) == ("unsafe-none", True)
+
+
+def test_a_program_that_is_not_there_is_no_report() -> None:
+    """It could not be started: that is an error, and no failed case."""
+    with pytest.raises(DriverError, match="no-such-program"):
+        check_harness(("no-such-program",), [CASES["turn.one-call"]], apart=True, patience=5)
 
 
 @pytest.mark.parametrize("name", sorted(BREAKS))

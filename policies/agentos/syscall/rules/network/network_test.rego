@@ -215,3 +215,9 @@ test_without_any_data if {
 		with data.agentos.tools as {}
 		with data.agentos.sandboxes as {}
 }
+
+# What a proxy asks about that was sent something which is no request, even where everything is reachable.
+test_what_is_no_request_never_leaves if {
+	args := {"call": "c-1", "tool": "git", "sandbox": "open", "scheme": "unfit", "host": "unfit.invalid", "port": 1}
+	{result.rule | some result in decided(args)} == malformed
+}
