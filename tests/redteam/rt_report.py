@@ -18,7 +18,9 @@ _HEAD = """# Red team
 with the shipped policies, bubblewrap, the loop as a process. The model is hostile: it proposes each call below. The
 operator is generous: tools of every driver are declared and granted. Whether a call got anything is looked for outside
 of it: texts that only the host knows, files that must be as they were, listeners that nobody may reach, a process that
-must live. Every call has its event in the log, and every group of calls has a deadline.
+must live. Every call of the model has its event in the log, and every group of calls has a deadline. Two kinds of refusals
+have none: what an operator is talked into (`agentos fs`, inputs of runs) is answered with an error, and a request that is no
+proper one is told of in the log of the runtime alone, beside the event of the call that it was made in.
 
 `make test` plays a part of it (`tests/integration/redteam`). The corpora are tables in `tests/redteam/rt_*.py`.
 """
@@ -47,15 +49,15 @@ def page(run: Run, noticed: Mapping[str, Sequence[str]], mutants: Sequence[Mutan
     lines += ["", f"- {len(counted)} hostile calls, {held} held, {len(counted) - held} not; {run.seconds:.0f} s."]
     lines.append(f"- {len(mutants)} guards taken away, {sum(bool(noticed[one.name]) for one in mutants)} noticed.")
     lines.append(
-        f"- A credential in {_used(run)} calls: {run.looked} places looked through (files, rows, names, what the model "
-        f"was shown, the words of {run.processes} processes), {len(run.leaks)} leaks."
+        f"- A credential, in a corpus of {_used(run)} calls: {run.looked} places looked through (files, rows, names, what the "
+        f"model was shown, the words of {run.processes} processes), {len(run.leaks)} leaks."
     )
     alone, beside = statistics.median(run.alone), statistics.median(run.beside)
     lines.append(
         f"- A healthy agent beside it: {beside:.0f} ms a turn, {alone:.0f} ms alone (medians of {len(run.beside)} and "
         f"{len(run.alone)} turns): {run.ratio:.2f} times, at most {MOST:g} are allowed."
     )
-    lines += ["", "## Corpora", "", "How each call ended, as the log tells it.", ""]
+    lines += ["", "## Corpora", "", "How each call ended, as the log tells it, or as the operator was answered.", ""]
     columns = [how for how in How if how is not How.NONE]
     lines.append("| corpus | calls | held | " + " | ".join(columns) + " |")
     lines.append("|---|---:|---:|" + "---:|" * len(columns))

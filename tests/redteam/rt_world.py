@@ -321,6 +321,7 @@ async def open_world(base: Path) -> AsyncIterator[World]:
     loot = _lay_out(base)
     names: dict[str, list[list[str]]] = {"good.test": [[SITE]]}
     with ExitStack() as stack:
+        stack.callback(shutil.rmtree, base, ignore_errors=True)
         trapped = stack.enter_context(trap())
         asked = stack.enter_context(site(trapped.port))
         stack.enter_context(resolving(names))
@@ -336,7 +337,6 @@ async def open_world(base: Path) -> AsyncIterator[World]:
             finally:
                 world.sleeper.kill()
                 world.sleeper.wait()
-    shutil.rmtree(base, ignore_errors=True)
 
 
 @contextmanager
