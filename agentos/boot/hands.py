@@ -6,6 +6,8 @@ process whose sandbox has a network. So a brain never waits for hands that it ha
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -46,9 +48,8 @@ class ProxyDoors:
         self, context: CallContext, profile: Profile, credentials: Sequence[Credential], now: Now | None = None
     ) -> AsyncIterator[Door]:
         """See `Doors.open`."""
-        # Imported when the first process has a way out: TLS and certificates take their time.
-        from agentos.egress.adapters.proxy import Proxies
-
+        # Imported when the first process has a way out, and beside the loop: TLS and certificates take their time.
+        proxy = await asyncio.to_thread(importlib.import_module, "agentos.egress.adapters.proxy")
         network = profile.network
         if network is None:
             raise DriverError("it has no network", where=f"sandbox {profile.name}")
@@ -57,7 +58,7 @@ class ProxyDoors:
             try:
                 folder = self._new_folder()
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
-                opening = Proxies(self._clock).open(
+                opening = proxy.Proxies(self._clock).open(
                     gatekeeper=now or (lambda: context.net), network=network, folder=folder, credentials=headers
                 )
                 way = await stack.enter_async_context(opening)

@@ -18,9 +18,9 @@ _HEAD = """# Red team
 with the shipped policies, bubblewrap, the loop as a process. The model is hostile: it proposes each call below. The
 operator is generous: tools of every driver are declared and granted. Whether a call got anything is looked for outside
 of it: texts that only the host knows, files that must be as they were, listeners that nobody may reach, a process that
-must live. Every call of the model has its event in the log, and every group of calls has a deadline. Two kinds of refusals
-have none: what an operator is talked into (`agentos fs`, inputs of runs) is answered with an error, and a request that is no
-proper one is told of in the log of the runtime alone, beside the event of the call that it was made in.
+must live. Every call of the model has its event in the log, and every group of calls has a deadline. A request
+that is no proper one has its event too (`network.malformed`), without its words. One kind of refusal has none: what an
+operator is talked into (`agentos fs`, inputs of runs) is answered with an error.
 
 `make test` plays a part of it (`tests/integration/redteam`). The corpora are tables in `tests/redteam/rt_*.py`.
 """
