@@ -22,7 +22,7 @@ from typing import Final
 import agentos
 from agentos.abi.canonical import Json
 from agentos.abi.errors import DriverError
-from agentos.sandbox.adapters.ending import kill, over, readable
+from agentos.sandbox.adapters.ending import kill, over, readable, reaped, watched
 from agentos.sandbox.adapters.rlimits import limit, rlimits
 from agentos.sandbox.inside import Tree, environment, folder_of, program, relayed, workspace_at
 from agentos.sandbox.port import Launch, Place, SandboxUnavailable
@@ -99,41 +99,43 @@ class BarePlace:
 
     async def started(self, pid: int) -> None:
         """See `Place.started`. It has begun already: the limits hold from now on."""
-        try:
-            self._watched = os.pidfd_open(pid)
-            if os.getpgid(pid) == pid:
-                self._group = pid
-        except ProcessLookupError:
-            # It has ended, and was reaped.
-            return
-        if not over(self._watched):
-            limit(pid, rlimits(self.profile.limits))
+        self._watched = watched(pid)
+        with contextlib.suppress(ProcessLookupError):
+            if self._watched is not None and os.getpgid(pid) != pid:
+                raise SandboxUnavailable(
+                    "a process was started in the process group of the runtime, and could not be killed with its own",
+                    mend="start it with process_group=0",
+                )
+        self._group = pid
+        if self._watched is not None:
+            try:
+                limit(pid, rlimits(self.profile.limits))
+            except SandboxUnavailable:
+                # It may have ended, and been reaped, while that was tried.
+                if not over(self._watched):
+                    raise
 
     def report(self) -> dict[str, Json]:
         return self.profile.told() | {"limits": "rlimit"}
 
     async def end(self) -> None:
         """Kill it and its group."""
-        if self._watched is None:
-            return
         try:
             if self._group is not None and not _given_away(self._group, self._watched):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._group, signal.SIGKILL)
-            kill(self._watched)
-            if not await readable(self._watched, _DEATH_S):
-                _log.error("a process of sandbox %s was killed and is not gone", self.profile.name)
+            if self._watched is not None:
+                kill(self._watched)
+                if not await readable(self._watched, _DEATH_S):
+                    _log.error("a process of sandbox %s was killed and is not gone", self.profile.name)
         finally:
-            os.close(self._watched)
+            if self._watched is not None:
+                os.close(self._watched)
 
 
-def _given_away(group: int, leader: int) -> bool:
-    """Whether the number of a group is another process's by now; `leader`: a pidfd of who had it.
+def _given_away(group: int, leader: int | None) -> bool:
+    """Whether the number of a group is another process's by now; `leader`: a pidfd of who had it, None: that was reaped.
 
     It is not as long as the leader is there or not reaped, nor as long as anybody is in the group.
     """
-    try:
-        os.waitid(os.P_PIDFD, leader, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return Path(f"/proc/{group}").exists()
-    return False
+    return (leader is None or reaped(leader)) and Path(f"/proc/{group}").exists()

@@ -27,7 +27,7 @@ from typing import Final
 import agentos
 from agentos.abi.canonical import Json
 from agentos.abi.errors import DriverError
-from agentos.sandbox.adapters.ending import kill, readable
+from agentos.sandbox.adapters.ending import kill, readable, watched
 from agentos.sandbox.adapters.mounts import declared
 from agentos.sandbox.adapters.users import give_tree, users
 from agentos.sandbox.inside import (
@@ -215,26 +215,24 @@ class ContainerPlace:
 
     async def started(self, pid: int) -> None:
         """See `Place.started`. The engine sets the limits before the program begins."""
-        with contextlib.suppress(ProcessLookupError):
-            self._watched = os.pidfd_open(pid)
+        self._watched = watched(pid)
 
     def report(self) -> dict[str, Json]:
         return self.profile.told() | {"limits": "cgroup"}
 
     async def end(self) -> None:
-        """Remove the container, and kill the client."""
-        if self._watched is None:
-            return
+        """Remove the container, which may be there even if its client is not, and kill the client."""
         try:
             code, said = await _run((self.given.engine, "rm", "--force", "--volumes", self.given.name), self.env, _DEATH_S)
             if code != 0 and "no such container" not in said.lower():
                 _log.error("container %s could not be removed: %s", self.given.name, said.strip()[-300:])
         finally:
-            kill(self._watched)
-            try:
-                await readable(self._watched, _DEATH_S)
-            finally:
-                os.close(self._watched)
+            if self._watched is not None:
+                kill(self._watched)
+                try:
+                    await readable(self._watched, _DEATH_S)
+                finally:
+                    os.close(self._watched)
 
 
 def _engine(profile: Profile, path: str) -> str:

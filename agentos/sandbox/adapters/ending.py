@@ -21,6 +21,28 @@ def kill(pidfd: int) -> None:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
+def watched(pid: int) -> int | None:
+    """A pidfd of a child of this process; None: it has ended and was reaped."""
+    try:
+        found = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    if reaped(found):
+        # The number is another process's already.
+        os.close(found)
+        return None
+    return found
+
+
+def reaped(pidfd: int) -> bool:
+    """Whether a child of this process was reaped (or it never was one)."""
+    try:
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
+    return False
+
+
 async def readable(descriptor: int, seconds: float) -> bool:
     """Wait until there is something to read, or its end, for at most `seconds`; False: nothing has come.
 
