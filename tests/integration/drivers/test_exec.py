@@ -113,9 +113,9 @@ def driver(sandboxes: Watched, outputs: Memory) -> ExecDriver:
 async def nothing_left(driver: ExecDriver, context: CallContext) -> AsyncIterator[None]:
     """Neither a process nor a descriptor is left behind by the test; what the first call of all makes is made before."""
     await driver.call(tool("true"), {}, context)
-    before = _descriptors()
+    before, others = _descriptors(), _children()
     yield
-    assert _children() == set()
+    assert _children() <= others
     assert _descriptors() == before
 
 
@@ -404,6 +404,7 @@ async def test_what_it_leaves_behind_ends_with_it(
 @pytest.mark.usefixtures("nothing_left")
 async def test_cancelling_at_any_moment_leaves_nothing(driver: ExecDriver, context: CallContext) -> None:
     """After ever more steps of the event loop, until the call is through."""
+    others = _children()  # such as the server that other tests of this process share
     for steps in itertools.chain(range(20), (int(20 * 1.4**power) for power in range(40))):
         call = asyncio.create_task(driver.call(script("sleep 0.01; echo x"), {}, context))
         for _ in range(steps):
@@ -413,7 +414,7 @@ async def test_cancelling_at_any_moment_leaves_nothing(driver: ExecDriver, conte
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        assert _children() == set(), steps
+        assert _children() <= others, steps
     else:
         raise AssertionError("the call never ended")
     assert (await call).content == "x\n"
