@@ -51,13 +51,14 @@ def files(
         while more:
             part = await ask(client, "session.files", session, path=path, offset=offset)
             data = base64.b64decode(part["data"])
-            _print(data)
+            print_bytes(data)
             offset, more = offset + len(data), part["more"] and bool(data)
 
     with_client(work)
 
 
-def _print(data: bytes) -> None:
+def print_bytes(data: bytes) -> None:
+    """A part of a file on standard output: as it is, but escaped on a terminal, which it cannot drive."""
     if sys.stdout.isatty():
         for line in data.decode("utf-8", errors="replace").removesuffix("\n").split("\n"):
             emit(plain(line.expandtabs()))

@@ -13,6 +13,7 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import UsageError
 from agentos.abi.event import rfc3339
 from agentos.cli.command import Facts, call, emit, emit_table, paint, say, show, with_client
+from agentos.cli.files import print_bytes
 from agentos.cli.render.text import clock, count, plain, short
 from agentos.cli.verb import examples
 
@@ -88,7 +89,7 @@ def cat(place: Where, path: File, at: At = None) -> None:
             part = await client.call("fs.read", {"place": place, "digest": part["digest"], "offset": len(whole)})
             data = base64.b64decode(part["data"])
             whole += data
-        _print(whole)
+        print_bytes(whole)
 
     with_client(work)
 
@@ -334,12 +335,3 @@ def _source(source: Path | None) -> bytes:
             return file.read(MAX_READ)
     except OSError as error:
         raise UsageError(f"--from {source}: {error.strerror}") from error
-
-
-def _print(data: bytes) -> None:
-    if sys.stdout.isatty():
-        for line in data.decode("utf-8", errors="replace").removesuffix("\n").split("\n"):
-            emit(plain(line.expandtabs()))
-        return
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()

@@ -9,7 +9,8 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import DriverError
 from agentos.drivers.words import CALL_KEY, words
 from agentos.files.confine import split
-from agentos.manifests.fault import Path, Problem, closest, listed, shown
+from agentos.manifests.fault import Path, Problem, shown
+from agentos.manifests.tool_argument import argument_named
 
 _HERE: Final[Path] = ("spec", "driver", "exec")
 
@@ -19,7 +20,7 @@ def check_exec(spec: Mapping[str, Json]) -> Iterator[Problem]:
     declared = spec["driver"]["exec"]
     yield from _command(spec, declared["command"])
     if "stdin" in declared:
-        yield from _argument(spec, declared["stdin"], (*_HERE, "stdin"))
+        yield from argument_named(spec, declared["stdin"], (*_HERE, "stdin"))
     if "folder" in declared:
         try:
             split(declared["folder"])
@@ -51,24 +52,11 @@ def _command(spec: Mapping[str, Json], command: Json) -> Iterator[Problem]:
 
 def _word(spec: Mapping[str, Json], word: Mapping[str, Json], path: Path) -> Iterator[Problem]:
     name = word["arg"]
-    missing = list(_argument(spec, name, (*path, "arg")))
+    missing = list(argument_named(spec, name, (*path, "arg")))
     yield from missing
     if not missing and _types(spec, name) == {"object"}:
         message = f"argument {shown(name)} is an object, and cannot be a word"
         yield Problem("tool.argument", (*path, "arg"), message, "give it on standard input: `stdin`")
-
-
-def _argument(spec: Mapping[str, Json], name: str, path: Path) -> Iterator[Problem]:
-    """A Problem unless `name` is a property of the inputSchema; none where there is no schema, which is said elsewhere."""
-    schema = spec.get("inputSchema")
-    if schema is None:
-        return
-    known = schema.get("properties", {})
-    names = list(known) if isinstance(known, dict) else []
-    if name not in names:
-        meant = closest(name, names)
-        mend = f"did you mean {meant}?" if meant else f"known: {listed(names) or 'none'}"
-        yield Problem("tool.argument", path, f"{shown(name)} is no property of inputSchema", mend)
 
 
 def _types(spec: Mapping[str, Json], name: str) -> set[str]:

@@ -12,8 +12,9 @@ from agentos.drivers.primitives import FILE_PRIMITIVES
 from agentos.manifests.agreement_exec import check_exec
 from agentos.manifests.agreement_http import check_http
 from agentos.manifests.agreement_mcp import check_mcp
-from agentos.manifests.fault import Path, Problem, closest, listed, shown
+from agentos.manifests.fault import Problem
 from agentos.manifests.inputschema import check_input_schema
+from agentos.manifests.tool_argument import argument_named
 
 
 def check_driver(spec: Mapping[str, Json]) -> Iterator[Problem]:
@@ -99,16 +100,3 @@ def _schema_needed(spec: Mapping[str, Json], driver: str, how: str) -> Iterator[
 def _workspace_arguments(spec: Mapping[str, Json], driver: str) -> Iterator[Problem]:
     for index, name in enumerate(spec["driver"][driver].get("workspaceArgs", ())):
         yield from argument_named(spec, name, ("spec", "driver", driver, "workspaceArgs", index))
-
-
-def argument_named(spec: Mapping[str, Json], name: str, path: Path) -> Iterator[Problem]:
-    """A Problem unless `name`, which stands at `path`, is a property of the Tool's inputSchema; none where there is no schema."""
-    schema = spec.get("inputSchema")
-    if schema is None:
-        return
-    known = schema.get("properties", {})
-    names = list(known) if isinstance(known, dict) else []
-    if name not in names:
-        meant = closest(name, names)
-        mend = f"did you mean {meant}?" if meant else f"known: {listed(names) or 'none'}"
-        yield Problem("tool.argument", path, f"{shown(name)} is no property of inputSchema", mend)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from typing import Final
 
 from agentos.abi.canonical import Json, digest_of
@@ -85,6 +86,7 @@ class Profile:
         return {"name": self.name, "digest": self.digest, "isolation": str(self.isolation)}
 
 
+@cache
 def standard(name: str = DEFAULT) -> Profile:
     """What holds where nothing is declared: bubblewrap, the workspace, no network."""
     return _profile(name, {})
