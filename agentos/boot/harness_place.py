@@ -20,6 +20,7 @@ from agentos.abi.errors import DriverError, Unavailable
 from agentos.boot.system import LOOP, LoopSpawner, ProcessHarness
 from agentos.kernel.port import HarnessSpec
 from agentos.sandbox.adapters.mounts import system_trees
+from agentos.sandbox.piped import start_piped
 from agentos.sandbox.port import Launch, Sandboxes
 from agentos.sandbox.profile import Access, Isolation, Limits, Mount, Profile, standard
 
@@ -102,17 +103,7 @@ class PlacedSpawner(LoopSpawner):
         async with AsyncExitStack() as stack:
             place = await stack.enter_async_context(self._sandboxes.place(launch))
             try:
-                process = await asyncio.create_subprocess_exec(
-                    *place.argv,
-                    env=dict(place.env),
-                    cwd=place.cwd,
-                    pass_fds=tuple(place.pass_fds),
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.PIPE,
-                    limit=rpc.MAX_FRAME,
-                    process_group=0,
-                )
+                process = await start_piped(place, rpc.MAX_FRAME)
             except OSError as error:
                 raise Unavailable(f"no harness could be started for session {session}: {error.strerror}") from error
             started = PlacedHarness(session, process, stack.pop_all())

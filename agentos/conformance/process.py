@@ -19,6 +19,7 @@ from typing import Final
 
 from agentos.abi import rpc
 from agentos.conformance.frames import Failed
+from agentos.sandbox.piped import start_piped
 from agentos.sandbox.port import Launch, Sandboxes
 from agentos.sandbox.profile import Isolation
 
@@ -190,17 +191,7 @@ class Harness:
 async def started(surroundings: Surroundings) -> AsyncIterator[Harness]:
     """A harness, until the block is left: then it is dead. Raises SandboxUnavailable, DriverError, OSError."""
     async with surroundings.sandboxes.place(surroundings.launch) as place:
-        process = await asyncio.create_subprocess_exec(
-            *place.argv,
-            env=dict(place.env),
-            cwd=place.cwd,
-            pass_fds=tuple(place.pass_fds),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=rpc.MAX_FRAME,
-            process_group=0,
-        )
+        process = await start_piped(place, rpc.MAX_FRAME)
         harness = Harness(process, surroundings)
         try:
             await place.started(process.pid)
