@@ -139,10 +139,16 @@ def test_a_batch_is_waited_for_by_the_next_runtime(cli: Cli, server: BatchServer
 def test_a_cancelled_session_is_not_submitted(cli: Cli, server: BatchServer, tmp_path: Path) -> None:
     """And a batch that nobody waits for any more is cancelled at the provider."""
     cli("up", "--detach", more=KEY)
-    declare(cli, server, tmp_path, window=3, most=100)
-    gone, stays = (cli("run", "nightly", goal).out.strip() for goal in ("gone", "stays"))
+    declare(cli, server, tmp_path, window=600, most=3)
+    gone = cli("run", "nightly", "gone").out.strip()
+    until(
+        lambda: [one for one in cli("top", "--once", "-o", "json").json["endpoints"] if one["kind"] == "batch" and one["running"]]
+    )
     cli("cancel", gone, "--reason", "not needed")
+    until(lambda: call(cli, ("session.get", {"session": gone}))[0]["state"] == "cancelled")
+    stays = [cli("run", "nightly", goal).out.strip() for goal in ("one", "two", "three")]
     batch: Batch = until(lambda: server.batches)[0]
-    assert [one["params"]["messages"][0]["content"][0]["text"] for one in batch.requests] == ["stays"]
-    cli("cancel", stays, "--reason", "not needed either")
+    assert sorted(one["params"]["messages"][0]["content"][0]["text"] for one in batch.requests) == ["one", "three", "two"]
+    for session in stays:
+        cli("cancel", session, "--reason", "not needed either")
     until(lambda: batch.cancelled)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
 
 import pytest
 
@@ -97,10 +96,8 @@ async def test_a_slow_policy_passes_its_deadline_and_closes_its_engine_until_one
         assert await engine.evaluate("agentos.syscall.decision", {}) == "quick"
         with pytest.raises(EngineUnavailable, match="did not decide within 50 ms"):
             await engine.evaluate("agentos.syscall.decision", {"slow": 300}, within=0.05)
-    began = time.perf_counter()
     with pytest.raises(EngineUnavailable, match="nothing is decided until one ends"):
         await engine.evaluate("agentos.syscall.decision", {})
-    assert time.perf_counter() - began < 0.05
     mine = {worker.thread for worker in engine._workers}
     late = [thread for thread in threading.enumerate() if thread.name == "agentos-policy" and thread not in mine]
     await asyncio.gather(*(asyncio.to_thread(thread.join, 60) for thread in late))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -168,12 +167,10 @@ def test_anything_else_is_refused_politely(body: Any) -> None:
 
 
 def test_a_thousand_unchanged(new: SimpleNamespace) -> None:
-    """Planning 1,000 unchanged resources takes well under a second."""
+    """Of 1,000 resources that say the same in objects of their own nothing changes."""
     resources = [new.agent(f"a{number}") for number in range(1000)]
     current = state_of(*resources)
-    start = time.perf_counter()
     assert plan(current, [Resource.from_dict(one.to_dict()) for one in resources]).changes == ()
-    assert time.perf_counter() - start < 1.0
 
 
 def test_actions_are_ordered_by_need(new: SimpleNamespace) -> None:
