@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 INBOX  ?= examples/quickstart/inbox
 
-.PHONY: help demo test lint types check bench contention conformance mutate redteam simulate kills opa lock clean
+.PHONY: help demo test lint types check bench contention conformance mcp-conformance mutate redteam simulate fuzz kills opa lock clean
 help: ## what can be made here
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -54,6 +54,9 @@ conformance: $(VENV)/.dev ## public suites (YAML, JSON, OPA's own cases) against
 	@if test -f "$(CASES)/cases.jsonl"; then $(BIN)/python tests/conformance/opa.py "$(CASES)"; \
 	else $(BIN)/python tests/conformance/yaml_json.py "$(CASES)"; fi
 
+mcp-conformance: $(VENV)/.dev $(BIN)/opa ## the MCP gateway before the protocol's inspector and conformance suite (needs npm)
+	@$(BIN)/python tests/conformance/mcp_gateway.py
+
 mutate: $(VENV)/.dev ## remove guards and rules of the shipped policies one at a time: do their tests notice?
 	@$(BIN)/python tests/mutation/policies.py
 
@@ -64,6 +67,10 @@ SEEDS ?= 1000..+300
 simulate: $(VENV)/.dev ## the whole runtime in a simulated world, crashes and all: make simulate SEEDS=1000..+300
 	@$(BIN)/python tests/simulation $(SEEDS)
 
+FUZZ ?=
+fuzz: $(VENV)/.dev ## guided fuzzing of frames, manifests, events, archives: make fuzz FUZZ="frames.serve --cases 100000 --seed 7"
+	@$(BIN)/python tests/fuzz $(FUZZ)
+
 KILLS ?= 50
 kills: $(VENV)/.dev $(BIN)/opa ## kill -9 of server, runtime and both in turn during a load: make kills KILLS=50
 	@$(BIN)/python tests/e2e/e2e_kills.py $(KILLS)
@@ -72,6 +79,7 @@ lock: ## pin all dependencies again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml requirements/build.in requirements/demo.in -o requirements/run.txt
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -c requirements/run.txt requirements/dev.in -o requirements/dev.txt
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements/bench.in -o requirements/bench.txt
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -c requirements/run.txt requirements/framework.in -o requirements/framework.txt
 
 clean: ## remove the environment and local state
 	rm -rf $(VENV) .agentos build dist

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks import (
     append,
+    boundary,
     commands,
     decision,
     delegation,
@@ -45,6 +46,7 @@ def main() -> int:
         delegations = delegation.lines(*asyncio.run(delegation.run(Path(folder) / "delegation")))
         placed = asyncio.run(sandbox.run(Path(folder) / "sandbox"))
         resumed = asyncio.run(resume.run(Path(folder) / "resume"))
+        bounds = boundary.lines(*asyncio.run(boundary.run(Path(folder) / "boundary")))
         hands = provisioning.lines(asyncio.run(provisioning.run(Path(folder) / "provisioning")))
         starts = asyncio.run(restart.run(Path(folder) / "restart"))
     chosen = scheduling.lines(scheduling.run())
@@ -85,6 +87,7 @@ def main() -> int:
     lines += ["", "## Durable appends", "", *appends]
     lines += ["", "## Delegation", "", "`python -m benchmarks.delegation`", "", *delegations]
     lines += ["", "## Hands on demand", "", "`python -m benchmarks.provisioning`", "", *hands]
+    lines += ["", "## Kernel and harness", "", "`python -m benchmarks.boundary`", "", *bounds]
     lines += ["", "## A kill switch", "", "`python -m benchmarks.freeze`", ""]
     lines += freeze.lines(figures_frozen, freeze.SESSIONS, decided, late)
     lines += ["", "## A process in a sandbox", "", "`python -m benchmarks.sandbox`", "", *sandbox.lines(placed)]

@@ -25,10 +25,11 @@ commas.
 | model | decided | the model that a model call goes to |
 | decided, expires, needed, given | questions and answers | the event of the decision, until when (ms), people wanted and had |
 | outcome, errorcode, durationus | outcomes | what came of the call, or of the session |
+| errorcode, outcome | stopped | what the harness did; how the session had ended before |
 | inputtokens, outputtokens | outcomes of model calls | what it used |
 | spent | outcomes | what the call has used of its budgets, as JSON |
 | dataclasses | created, outcomes | labels that it brings into the session |
-| origin, trigger, firing | created | `delegated`, `trigger` or `standing`; which trigger began it, by which firing |
+| origin, trigger, firing | created | `delegated`, `trigger`, `standing` or `served`; which trigger began it, by which firing |
 | children | decided | the sessions that a delegation begins |
 | deferred | created | what has to hold before the session begins, as JSON: sessions by their ids, a time |
 | freeze | frozen | the kill switch that holds it |
@@ -81,7 +82,7 @@ def names_of(attributes: Mapping[str, str | int], name: str) -> list[str]:
     return joined.split(",") if isinstance(joined, str) and joined else []
 
 
-_ORIGINS: Final = (("delegated", "delegated"), ("trigger", "firing"), ("standing", "standing"))
+_ORIGINS: Final = (("delegated", "delegated"), ("trigger", "firing"), ("standing", "standing"), ("served", "served"))
 """Origins, and the fields of the payload that tell them."""
 
 
@@ -117,6 +118,16 @@ def _ended(outcome: str) -> Callable[[Mapping[str, Json]], Attributes]:
 
 def _frozen(data: Mapping[str, Json]) -> Attributes:
     return {"freeze": _text(data, "freeze")}
+
+
+_MISDEEDS: Final = frozenset({"network", "home", "after-finish"})
+_ENDS: Final = frozenset(kind.rpartition(".")[2] for kind in ev.TERMINAL)
+
+
+def _stopped(data: Mapping[str, Json]) -> Attributes:
+    # Elsewhere a reason is somebody's words.
+    reason, after = _text(data, "reason"), _text(data, "after")
+    return {"errorcode": reason if reason in _MISDEEDS else "", "outcome": after if after in _ENDS else ""}
 
 
 def _signalled(data: Mapping[str, Json]) -> Attributes:
@@ -296,6 +307,7 @@ _MAKERS: Final[dict[str, Callable[[Mapping[str, Json]], Attributes]]] = {
     ev.SESSION_WAITING: _waiting,
     ev.SESSION_FROZEN: _frozen,
     ev.SESSION_SIGNALLED: _signalled,
+    ev.HARNESS_STOPPED: _stopped,
     ev.DELEGATION_REFUSED: _not_begun,
     ev.SESSION_FINISHED: _ended("finished"),
     ev.SESSION_FAILED: _ended("failed"),

@@ -8,7 +8,8 @@
     ├── IdentityError            identity             1    credentials missing, unreadable or refused
     ├── EvidenceError            evidence             1    a pack that does not prove what it claims
     ├── Unavailable              unavailable          1    the runtime or its log cannot be reached (retry may help)
-    │   └── LogUnavailable       log.unavailable      1    the event log did not store an event
+    │   ├── LogUnavailable       log.unavailable      1    the event log did not store an event
+    │   └── TooOften             rate.limited         1    (`control.rate`) asked more often than is allowed; nothing was done
     ├── TooLarge                 log.too-large        1    an event or a blob is larger than the log takes (retry cannot help)
     ├── ChainBroken              log.chain            1    stored events do not form the chain they must form
     ├── PayloadErased            log.erased           1    the header of an event is there, its payload was erased
@@ -30,6 +31,7 @@
     │   ├── LockUnreadable       lock.unreadable      1    (`drivers.locks`) what is stored of a lock is no record of one
     │   ├── FileConflict         file.conflict        1    (`drivers.editing`) a file is not the one that was meant
     │   │   └── SpaceConflict    space.conflict       1    (`drivers.spaces`) a file of a space is not the one that was meant
+    │   ├── QuotaExceeded        quota.exceeded       1    (`files.quota`) the files of a tenant would be, or are, too much
     │   ├── VersionsUnavailable  files.unavailable    1    (`files.versions`) what was kept of files cannot be read or added to
     │   ├── SpaceUnlabelled      space.unlabelled     1    (`drivers.spaces`) what the files of a space carry cannot be told
     │   ├── ProgressUnreadable   trigger.unreadable   1    (`supervisor.progress`) what is stored of a trigger is no record of one

@@ -52,6 +52,10 @@ SYSCALL_FAILED: Final = "agentos.syscall.failed"  # call, tool, error {code, mes
 SYSCALL_UNKNOWN: Final = "agentos.syscall.unknown"  # call, tool: a crash hid the outcome
 SYSCALL_RECONCILED: Final = "agentos.syscall.reconciled"  # call, tool, outcome, reason, result?: a person found out
 
+# The harness. Also after the session is over: what was wrong shows only then.
+# reason: network, home or after-finish; message, code? (exit code), after? (how the session had ended before)
+HARNESS_STOPPED: Final = "agentos.harness.stopped"
+
 # Delegation. The children of a call are named by its `decided`; this is in the log of the session that delegates.
 DELEGATION_REFUSED: Final = "agentos.delegation.refused"  # call, child, code, message: the receiver did not begin it
 
@@ -68,6 +72,7 @@ APPROVAL_EXPIRED: Final = "agentos.approval.expired"  # call, args_digest, decid
 REVISION_APPLIED: Final = "agentos.registry.applied"  # revision, tree, reason, counts
 PRINCIPAL_CREATED: Final = "agentos.principal.created"  # name, tenant, roles, public_key
 PRINCIPAL_REVOKED: Final = "agentos.principal.revoked"  # name, reason
+PRINCIPAL_ROTATED: Final = "agentos.principal.rotated"  # name, public_key, reason
 
 # A tenant's audit chain: what was done to its log.
 AUDIT_ERASED: Final = "agentos.audit.erased"  # sessions, keys (hex), basis, overruled: their payloads are gone for good
@@ -83,7 +88,15 @@ AUDIT_FILES: Final = "agentos.audit.files"  # place, op, reason: a person change
 AUDIT_RETIRED: Final = "agentos.audit.retired"  # period, stream, size, root, packs, note, basis, overruled: dropped whole
 
 TERMINAL: Final = frozenset({SESSION_FINISHED, SESSION_FAILED, SESSION_CANCELLED, SESSION_HALTED})
-"""After one of these a session's subject never grows again."""
+"""After one of these a session's subject never grows again, but for `HARNESS_STOPPED`: a harness went on when it was over."""
+
+
+def end_told(kind: str, attributes: Mapping[str, str | int]) -> str | None:
+    """How a session has ended (finished, failed, cancelled, halted) if an event of it says so; `attributes`: of its header."""
+    if kind in TERMINAL:
+        return kind.rpartition(".")[2]
+    after = attributes.get("outcome") if kind == HARNESS_STOPPED else None
+    return after if isinstance(after, str) else None
 
 
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)

@@ -21,6 +21,8 @@ ABI: Final = "agentos/v1"
 MAX_FRAME: Final = 8 * 1024 * 1024
 """Longest frame in bytes, newline included."""
 
+_LONGEST_LEFT: Final = 1024
+
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
@@ -50,6 +52,17 @@ def response(number: Json, result: Json) -> bytes:
 def error(number: Json, code: int, message: str) -> bytes:
     """An error frame."""
     return _frame({"jsonrpc": "2.0", "id": number, "error": {"code": code, "message": message}})
+
+
+def is_left(frame: bytes) -> bool:
+    """Whether a frame is the notification `left`, by which a harness that is used again parts with a session."""
+    if len(frame) > _LONGEST_LEFT:
+        return False
+    try:
+        said = json.loads(frame)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and said.get("method") == "left" and "id" not in said
 
 
 def _frame(body: dict[str, Json]) -> bytes:

@@ -24,7 +24,7 @@ from typing import Final, Protocol
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, Conflict, NotFound, UsageError
-from agentos.abi.event import TERMINAL, Event, rfc3339
+from agentos.abi.event import Event, end_told, rfc3339
 from agentos.abi.ids import Clock, Random, new_id
 from agentos.abi.retention import days_kept, kept_until
 from agentos.audit.audit_chain import (
@@ -302,7 +302,7 @@ class Erasure:
         event = Event.from_bytes(last)
         agent = event.attributes.get("agent")
         named = agent if isinstance(agent, str) else None
-        ended = event.time_ms if event.type in TERMINAL else None
+        ended = event.time_ms if end_told(event.type, event.attributes) is not None else None
         days, until = 0, None
         if named is not None:
             days = max((days_kept(one) for one in await declared.governance(named, event.config_revision)), default=0)

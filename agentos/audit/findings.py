@@ -66,6 +66,9 @@ class Roster:
             if live is None:
                 raise ValueError(f"principal {name} is revoked while there is none")
             terms[-1] = _Term(live.tenant, live.roles, live.from_ms, event.time_ms)
+        elif event.type == ev.PRINCIPAL_ROTATED:
+            if live is None:
+                raise ValueError(f"principal {name} is given another key while there is none")
         else:
             raise ValueError("a type that this version does not know")
 
@@ -221,7 +224,7 @@ def check_session(
         where = f"#{event.seq}"
         if (event.seq == 1) != (event.type == ev.SESSION_CREATED):
             yield Finding("chains", where, "a session begins with its creation, and is created once")
-        if over is not None:
+        if over is not None and event.type != ev.HARNESS_STOPPED:
             yield Finding("chains", where, f"the session was over since event {over.seq}")
         try:
             yield from session.take(event)

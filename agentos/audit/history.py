@@ -164,6 +164,8 @@ class Gathering:
         if event.seq == 1:
             self._open[session] = []
         events = self._open.get(session)
+        if events is None and event.type == ev.HARNESS_STOPPED:
+            return None  # behind the end, which it does not change
         if events is None:
             self.began_before[session] = None
             return None

@@ -14,10 +14,12 @@ from agentos.abi.resource import Key, Resource
 from agentos.boot.arbitration import DEFAULT_PROGRAM, arbitration, deadline_ms, usable_models
 from agentos.boot.standing_spec import standing_spec
 from agentos.boot.trigger_spec import trigger_spec
+from agentos.control.rate import REQUESTS_PER_SECOND
 from agentos.credentials.reference import secret_ref
 from agentos.drivers.dispatch import model_spec, tool_spec
+from agentos.files.quota import STORAGE, Amount
 from agentos.kernel.arguments import compile_check
-from agentos.kernel.port import AgentSpec, Configuration, HarnessSpec
+from agentos.kernel.port import AgentSpec, Configuration, GatewaySpec, HarnessSpec
 from agentos.policy.decide import Decider
 from agentos.policy.port import PolicyEngineFactory
 from agentos.policy.tenant import tenant_policy
@@ -80,6 +82,8 @@ async def configure(factory: PolicyEngineFactory, state: State, tenant: str) -> 
         secrets={item.key.name: secret_ref(item) for item in own if item.key.kind == "Secret"},
         spaces=frozenset(one["name"] for one in (declared.spec.get("spaces", ()) if declared is not None else ())),
         lock_victim=locks.get("victim", "requester"),
+        storage=Amount(limits.get("storageMiB", STORAGE.bytes >> 20) << 20, limits.get("files", STORAGE.files)),
+        requests_per_second=limits.get("requestsPerSecond", REQUESTS_PER_SECOND),
     )
     return configuration, decider
 
@@ -102,11 +106,16 @@ def _agent(resource: Resource) -> AgentSpec:
         standing=standing_spec(spec),
         sandbox=spec.get("sandbox"),
         harness=_harness(spec.get("harness")),
+        gateway=_gateway(spec.get("gateway", {})),
     )
 
 
 def _harness(declared: Mapping[str, Json] | None) -> HarnessSpec | None:
     return None if declared is None else HarnessSpec(tuple(declared["command"]), declared.get("sandbox"))
+
+
+def _gateway(declared: Mapping[str, Json]) -> GatewaySpec:
+    return GatewaySpec(frozenset(declared.get("principals", ())), declared.get("idleSeconds", 3600) * 1000)
 
 
 class Configurations:
@@ -129,6 +138,16 @@ class Configurations:
         if tenant not in self._current:
             raise NotFound(f"there is no tenant {tenant}", mend="declare it: kind Tenant; agentos get tenant lists them")
         return self._current[tenant][0]
+
+    def storage(self, tenant: str) -> Amount:
+        """What the files of `tenant` may take up; of one that is not there (any more), as of one that says nothing."""
+        found = self._current.get(tenant)
+        return STORAGE if found is None else found[0].storage
+
+    def requests_per_second(self, tenant: str) -> int:
+        """How often the principals of `tenant` (`*`: of the fleet) may ask together."""
+        found = self._current.get(tenant)
+        return REQUESTS_PER_SECOND if found is None else found[0].requests_per_second
 
     def decider(self, tenant: str) -> Decider | None:
         """The policy in force for `tenant`; None for a tenant that is not there yet."""

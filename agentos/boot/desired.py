@@ -14,6 +14,7 @@ from agentos.boot.backend import Backend
 from agentos.boot.configuration import Configurations, load_decider, tenants_of
 from agentos.boot.engines import Engines
 from agentos.boot.log_terms import require_terms
+from agentos.boot.walls import require_room, walls_of
 from agentos.drivers.adapters.play import check_play
 from agentos.manifests import check_references, validate_resource
 from agentos.policy.bundle import policy_modules
@@ -34,6 +35,7 @@ class Desired:
         self._backend.require(tenants_of(resources))
         self._engines.require(tenants_of(resources))
         await require_terms(self._backend, resources)
+        require_room(await self._backend.room(), tenants_of(resources), walls_of(resources))
         await asyncio.to_thread(check_references, resources)
         for tenant in tenants:
             if tenant != FLEET:

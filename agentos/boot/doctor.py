@@ -87,10 +87,4 @@ def _home(home: Home) -> Iterator[Finding]:
 
 
 def _isolation() -> Iterator[Finding]:
-    yield Finding(
-        "brain (harness)",
-        Level.WEAK,
-        "a process of its own with an empty environment, under the runtime's user; no sandbox yet",
-        "treat the model's output as data: the gate decides every effect whatever the harness does",
-    )
     yield from hands()

@@ -1,4 +1,4 @@
-"""What this host gives to the hands: how processes of tools can be set apart here, each finding by trying or by looking.
+"""What this host gives to the hands, and to the brain: how processes can be set apart here, each finding by trying or by looking.
 
 Quick: one process is started. What it can do is for `agentos doctor --escape`, which tries it.
 """
@@ -16,6 +16,7 @@ from typing import Final
 
 from agentos.abi.errors import AgentOSError
 from agentos.boot.finding import Finding, Level
+from agentos.boot.harness_place import brainly, launch_of
 from agentos.drivers.process import Child
 from agentos.sandbox.adapters.bubblewrap import bwrap_program
 from agentos.sandbox.adapters.bubblewrap_place import SETTLE_S
@@ -39,7 +40,7 @@ def hands() -> Iterator[Finding]:
         Level.OK,
         "in the sandbox of their tool: bubblewrap without a network, unless another one is declared",
     )
-    yield _bubblewrap()
+    yield from _bubblewrap()
     yield namespaces(os.geteuid(), Path("/proc/sys"))
     yield _filter()
     yield from _users()
@@ -54,20 +55,36 @@ def hands() -> Iterator[Finding]:
     yield Finding("containers", Level.OK, ", ".join(found) or "no engine: sandboxes with `isolation: container` cannot be used")
 
 
-def _bubblewrap() -> Finding:
+def _bubblewrap() -> Iterator[Finding]:
+    caught: list[str] = []
+    brain = "brain (harness)"
     try:
-        version = asyncio.run(_started())
+        with tempfile.TemporaryDirectory(prefix="agentos-doctor-") as folder:
+            version = asyncio.run(_started(Launch(("true",), standard(), Path(folder), "doctor/doctor")))
     except AgentOSError as error:
-        return Finding("bubblewrap", Level.FAIL, f"{error.message}: tools that start a process are refused", error.mend or "")
-    return Finding("bubblewrap", Level.OK, f"{version}; a process was started in it")
+        yield Finding("bubblewrap", Level.FAIL, f"{error.message}: tools that start a process are refused", error.mend or "")
+        found = "a process of the runtime's user with an empty environment: there is no sandbox; declared harnesses are refused"
+        mend = "mend bubblewrap; until then the gate still decides every effect, whatever the harness does"
+        yield Finding(brain, Level.WEAK, found, mend)
+        return
+    yield Finding("bubblewrap", Level.OK, f"{version}; a process was started in it")
+    try:
+        asyncio.run(_started(launch_of(("cat", "/etc/shadow"), brainly(), "doctor/brain", caught.append)))
+    except AgentOSError as error:
+        yield Finding(brain, Level.FAIL, f"no harness can be started: {error.message}", error.mend or "")
+        return
+    if caught:
+        found = "a sandbox with a pipe alone; who makes a socket or opens a file where homes are is killed, as was tried"
+        yield Finding(brain, Level.OK, found)
+    else:
+        found = "a sandbox with a pipe alone; who opens a file where homes are is not seen"
+        yield Finding(brain, Level.WEAK, found, "let the file system of TMPDIR or /dev/shm be watched (inotify)")
 
 
-async def _started() -> str:
-    """Start a process in a sandbox as it is where none is declared. Raises SandboxUnavailable."""
-    with tempfile.TemporaryDirectory(prefix="agentos-doctor-") as folder:
-        launch = Launch(("true",), standard(), Path(folder), "doctor/doctor")
-        async with HostSandboxes(None).place(launch) as place:
-            ended = await Child(place).run()
+async def _started(launch: Launch) -> str:
+    """Run a process to its end in a place. Raises SandboxUnavailable."""
+    async with HostSandboxes(None).place(launch) as place:
+        ended = await Child(place).run()
     if ended.code != 0:
         said = ended.complaints.decode("utf-8", "replace").strip().splitlines()
         raise AgentOSError(f"exit code {ended.code}: {said[-1] if said else 'no word'}")

@@ -9,22 +9,31 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Final
 
 from agentos.abi.errors import NotFound, UsageError
 from agentos.abi.ids import Random
 from agentos.boot.arrivals import Arrivals
+from agentos.boot.backend import Backend
 from agentos.boot.inbound import Inbound
 from agentos.boot.tenants import Tenant, Tenants
+from agentos.boot.walls import PLAIN
+from agentos.control.rate import BURST_S, Allowance, Rate
 from agentos.drivers.adapters.space_arrivals import SqliteArrivals
 from agentos.drivers.adapters.space_labels import SqliteSpaceLabels
 from agentos.drivers.spaces import Spaces
-from agentos.eventlog.adapters.events_in import EventsIn
+from agentos.eventlog.adapters.events_in import MAX_EVENT, MAX_STREAM, EventsIn
 from agentos.kernel.port import Timer
 from agentos.registry.principal import PUBLISHER, Principals
 from agentos.supervisor.triggers import Triggers
 
 log = logging.getLogger(__name__)
+
+EVENT_UNIT: Final = 64 * 1024
+"""Bytes of an event that count as one more event against its publisher's rate."""
+
+INBOUND_PART: Final = 4
+"""Events that wait may fill one of so many parts of a tenant's log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +65,18 @@ class Doors:
     """Opened once the runtime can run sessions, closed before it stops."""
 
     def __init__(
-        self, triggers: Triggers, tenants: Tenants, spaces: Spaces, records: SqliteSpaceLabels, timer: Timer, random: Random
+        self,
+        triggers: Triggers,
+        tenants: Tenants,
+        backend: Backend,
+        spaces: Spaces,
+        records: SqliteSpaceLabels,
+        timer: Timer,
+        random: Random,
     ) -> None:
         self._triggers = triggers
         self._tenants = tenants
+        self._backend = backend
         self._arrivals = Arrivals(triggers, spaces, SqliteArrivals(records), timer)
         self._timer = timer
         self._random = random
@@ -110,7 +127,24 @@ class Doors:
                 return False
             return found.valid and found.tenant == tenant.name and PUBLISHER in found.roles
 
-        events = EventsIn(tenant.client, allowed=allowed, replicas=lambda: tenant.streams.replicas)
+        rate = Rate(_allowance(PLAIN.events_per_second))
+
+        def wait(publisher: str, size: int) -> float:
+            given, now = _allowance(self._backend.walls(tenant.name).events_per_second), self._timer.monotonic_us()
+            return max(rate.take(publisher, now, given) for _ in range(1 + min(size, MAX_EVENT) // EVENT_UNIT))
+
+        def room() -> int:
+            most = self._backend.log_bytes(tenant.name)
+            return MAX_STREAM if most is None else min(MAX_STREAM, most // INBOUND_PART)
+
+        events = EventsIn(
+            tenant.client,
+            allowed=allowed,
+            replicas=lambda: tenant.streams.replicas,
+            door=tenant.door,
+            wait=wait,
+            room=room,
+        )
         self._begin(name, Inbound(tenant.name, events, self._triggers, self._timer).run())
 
     def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
@@ -122,6 +156,11 @@ class Doors:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks.values())
+
+
+def _allowance(events_per_second: int) -> Allowance:
+    # The largest event must be able to pass at all.
+    return Allowance(events_per_second, events_per_second * BURST_S + 1 + MAX_EVENT // EVENT_UNIT)
 
 
 def _look(task: asyncio.Task[None]) -> None:

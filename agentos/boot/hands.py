@@ -28,6 +28,7 @@ from agentos.drivers.port import CallContext
 from agentos.drivers.tracked import Tracking
 from agentos.egress.outbound import HeaderCredential
 from agentos.files.adapters.versions_sqlite import SqliteVersions
+from agentos.files.quota import Quotas
 from agentos.files.versions import Mask, Place
 from agentos.kernel.port import Configuration
 from agentos.sandbox.adapters.chooser import HostSandboxes
@@ -91,9 +92,11 @@ def _header(credential: Credential, context: CallContext) -> HeaderCredential:
 class HandsOf:
     """What the drivers of a runtime work with."""
 
-    def __init__(self, home: Home, clock: Clock, random: Random, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, home: Home, clock: Clock, random: Random, environ: Mapping[str, str], quotas: Quotas | None = None
+    ) -> None:
         self.broker = Broker(all_sources(environ), clock, random)
-        self.versions = SqliteVersions(home.versions, clock, masks=self._mask)
+        self.versions = SqliteVersions(home.versions, clock, masks=self._mask, quotas=quotas)
         self.tracked = Tracking(self.versions)
         self._doors = ProxyDoors(clock)
         self.sandboxes = HostSandboxes(home.root, environ)

@@ -34,8 +34,9 @@ def check_harness(
 
     Raises SandboxUnavailable, DriverError, Unavailable.
     """
-    words, own = words_and_mounts(command, Path.cwd()) if command else (LOOP, ())
-    more = [Mount(str(path.resolve()), str(path.resolve())) for path in mounts]
+    there = [path.resolve() for path in mounts]
+    words, own = words_and_mounts(command, Path.cwd(), there) if command else (LOOP, ())
+    more = [Mount(str(path), str(path)) for path in there]
     try:
         with tempfile.TemporaryDirectory(prefix="agentos-home-") as folder, watched(Path(folder).resolve()) as home:
             profile = brainly()

@@ -25,6 +25,7 @@ from agentos.boot.failpoints import Failpoints
 from agentos.boot.freezing import Freezing
 from agentos.boot.hands import HandsOf
 from agentos.boot.harness_place import PlacedSpawner
+from agentos.boot.harness_pool import HarnessPool
 from agentos.boot.home import Home
 from agentos.boot.standing import Standing
 from agentos.boot.supervision import Supervision
@@ -37,6 +38,8 @@ from agentos.drivers.adapters.locks_nats import NatsLocks
 from agentos.drivers.adapters.space_labels import SqliteSpaceLabels
 from agentos.drivers.dispatch import Drivers, Providers
 from agentos.drivers.spaces import Spaces
+from agentos.files.measure import Roots, measure
+from agentos.files.quota import Amount, Quotas
 from agentos.kernel.admission import Admissions
 from agentos.kernel.budgets import Budgets
 from agentos.kernel.charges import Charges
@@ -48,6 +51,7 @@ from agentos.kernel.locks import LockKeeper
 from agentos.kernel.sessions import Sessions
 from agentos.kernel.signals import SignalDesk
 from agentos.kernel.snapshot import Snapshots
+from agentos.kernel.stopping import Stopping
 from agentos.kernel.tenure import Alone, Watched
 from agentos.kernel.turn import Runner
 from agentos.kernel.waits import Waits
@@ -68,11 +72,13 @@ class Parts:
         self.random = SystemRandom()
         self.engines = engines
         self.factory = engines.deciding
-        self.hands = HandsOf(home, self.timer, self.random, os.environ)
+        roots = Roots(home.workspaces, home.spaces, home.versions)
+        self.quotas = Quotas(self._storage, lambda tenant: measure(roots, tenant))
+        self.hands = HandsOf(home, self.timer, self.random, os.environ, self.quotas)
         self.configurations = Configurations(self.factory, self.hands.configured)
         self.tenants = Tenants(backend, home, self.random)
         self.models = Providers()
-        self.workspaces = Workspaces(home.workspaces)
+        self.workspaces = Workspaces(home.workspaces, self.quotas)
         self.admissions = Admissions(self.timer)
         self.waits = Waits(self.admissions)
         self.locks = LockKeeper(self._lock_store, self.configurations, self.timer, self.waits)
@@ -95,13 +101,16 @@ class Parts:
         tenure = Alone() if isinstance(backend, Embedded) else Watched(self._serves, self.timer)
         self.batch_endpoints = BatchEndpoints()
         self.batches = make_batches(self.tenants, self.batch_endpoints, self.timer, self.random)
-        gate = Gate(drivers, models, self.workspaces, self.timer, charges, tenure, self.budgets, self.batches)
+        self.stopping = Stopping(drivers)
+        gate = Gate(self.stopping, models, self.workspaces, self.timer, charges, tenure, self.budgets, self.batches)
+        self.spawner = PlacedSpawner(self.hands.sandboxes)
+        self.harnesses = HarnessPool(self.spawner.start)
         self.snapshots = Snapshots(lambda tenant: self.tenants.get(tenant).snapshots)
         self.sessions = Sessions(
             logs=(lambda tenant: points.log(self.tenants.log(tenant))) if points else self.tenants.log,
             source=self.configurations,
             gate=gate,
-            runner=Runner(gate, self.configurations, PlacedSpawner(self.hands.sandboxes), self.timer, self.admissions),
+            runner=Runner(gate, self.configurations, self.harnesses, self.timer, self.admissions),
             drivers=self.drivers,
             workspaces=self.workspaces,
             timer=self.timer,
@@ -129,7 +138,7 @@ class Parts:
         )
         self.signals.triggers = self.triggers
         self.freezing.thawed += (self.triggers.changed, self.supervision.stir)
-        self.doors = Doors(self.triggers, self.tenants, self.spaces, self.space_labels, self.timer, self.random)
+        self.doors = Doors(self.triggers, self.tenants, backend, self.spaces, self.space_labels, self.timer, self.random)
         self.life = Life(self.sessions, self.configurations, gate)
         self.forks = Forks(self.sessions, self.configurations, self.tenants.log, self.workspaces, self.timer, self._join)
 
@@ -145,6 +154,7 @@ class Parts:
         stack.push_async_callback(self.admissions.close)
         stack.push_async_callback(self.delegator.close)
         stack.push_async_callback(self.signals.close)
+        stack.push_async_callback(self.harnesses.close)
         stack.push_async_callback(self.sessions.close)
         stack.push_async_callback(self.deliveries.close)
         stack.push_async_callback(self.freezing.close)
@@ -154,6 +164,9 @@ class Parts:
         if self.erasures is None:
             raise Unavailable("the runtime is not ready yet", mend="ask again in a moment")
         return self.erasures.chain(tenant)
+
+    def _storage(self, tenant: str) -> Amount:
+        return self.configurations.storage(tenant)
 
     def _lock_store(self, tenant: str) -> NatsLocks:
         served = self.tenants.get(tenant)

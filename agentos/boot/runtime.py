@@ -31,6 +31,7 @@ from agentos.boot.doors import Listen
 from agentos.boot.engines import Engines, RemotePolicy, make_engines
 from agentos.boot.erasures import Erasures
 from agentos.boot.expiry import Expiry
+from agentos.boot.gateway import Idle
 from agentos.boot.home import Home
 from agentos.boot.litestream import Litestream
 from agentos.boot.log_terms import log_terms, require_terms
@@ -39,12 +40,14 @@ from agentos.boot.scheduling import arbitrate
 from agentos.boot.status import status_of
 from agentos.boot.system import SystemRandom, SystemTimer
 from agentos.boot.verbs import Opened, verbs
+from agentos.boot.walls import walls_of
 from agentos.boot.watch import keep_alive
 from agentos.control.adapters.nats_service import ControlService
 from agentos.control.authorize import Authorize
 from agentos.control.backup_verbs import BackupVerbs
 from agentos.control.identity import Identity
 from agentos.control.principal import Caller
+from agentos.control.rate import Knocks
 from agentos.eventlog.adapters.credentials import create_seed
 from agentos.eventlog.adapters.jetstream import JetStreamLog, ensure_streams
 from agentos.eventlog.subject import REGISTRY_STREAM
@@ -120,6 +123,8 @@ class Runtime(Parts):
         """Start everything, pushing what undoes it onto `stack`."""
         registry_client = await self.backend.connect(FLEET)
         stack.push_async_callback(registry_client.close)
+        door = await self.backend.connect_door(FLEET)
+        stack.push_async_callback(door.close)
         if not isinstance(self.backend, Embedded):
             self.claim = await make_claim(registry_client, self.random)
         await ensure_streams(registry_client, (REGISTRY_STREAM,))
@@ -129,7 +134,8 @@ class Runtime(Parts):
         await self._first_operator(principals)
         state = await registry.state()
         names = tenants_of(state.resources())
-        await self.backend.update(names, await principals.list())
+        # Nobody comes in before the runtime has its place at every door: who took all of them would keep it out.
+        await self.backend.update(names, (), walls_of(state.resources()))
         self.facts = await self.backend.facts()
         await require_terms(self.backend, state.resources())
         await self.configurations.refresh(state)
@@ -150,6 +156,7 @@ class Runtime(Parts):
             await checkpoints.open(name, self.tenants.get(name).client, self.tenants.get(name).streams, replicas=terms.replicas)
             await erasures.open(name)
         await self.freezing.open(names)
+        await self.backend.update(names, await principals.list())
 
         policy = await self._control_policy()
         stack.callback(policy.close)
@@ -193,12 +200,13 @@ class Runtime(Parts):
             revision_changed=revision_changed,
         )
         handlers = verbs(self, opened) | {"runtime.status": self._status, "runtime.shutdown": self._shutdown}
-        self._control = ControlService(handlers, principals, may)
+        knocks = Knocks(self.timer.monotonic_us, self.configurations.requests_per_second)
+        self._control = ControlService(handlers, principals, may, knocks)
         stack.push_async_callback(self._control.close)
-        await self._control.serve(registry_client, FLEET)
+        await self._control.serve(door, FLEET)
         if isinstance(self.backend, Embedded):
             for tenant in self.tenants.all():
-                await self._control.serve(tenant.client, tenant.name)
+                await self._control.serve(tenant.door, tenant.name)
         for tenant in self.tenants.all():
             await self.standing.take_over(tenant)
             await self.deliveries.open(tenant)
@@ -209,6 +217,7 @@ class Runtime(Parts):
             (self.triggers.run(), "fire what is due"),
             (keep_up(), "keep up with the registry"),
             (Expiry(self.sessions, self.tenants, self.timer).run(), "end what nobody answers"),
+            (Idle(self.sessions, self.tenants, self.configurations, self.timer).run(), "end what no client uses any more"),
         ):
             stack.push_async_callback(_cancel, asyncio.create_task(work, name=name))
         await self.doors.open(stack, principals, self.listen)
@@ -231,7 +240,8 @@ class Runtime(Parts):
             return
         served = {tenant.name for tenant in self.tenants.all()}
         names = tenants_of(state.resources()) | served
-        await self.backend.update(names, await principals.list())
+        at_home = [one for one in await principals.list() if one.tenant in served | {FLEET}]
+        await self.backend.update(names, at_home, walls_of(state.resources()))
         await self.tenants.declare({name: log_terms(state.resources(), name) for name in served})
         fresh = []
         for name in sorted(names - served):
@@ -245,7 +255,8 @@ class Runtime(Parts):
                     await self.erasures.open(name)
                     await self.freezing.open((name,))
                 if self._control is not None and isinstance(self.backend, Embedded):
-                    await self._control.serve(opened.client, name)
+                    await self._control.serve(opened.door, name)
+        await self.backend.update(names, await principals.list())
         await self.configurations.refresh(state)
         arbitrate(self.admissions, self.configurations)
         self.freezing.stir()

@@ -36,6 +36,8 @@ async def status_of(runtime: Runtime, caller: Caller) -> Json:
     if runtime.factory.version.startswith("none"):
         warnings.append(f"policy: {runtime.factory.version}; every syscall is denied")
     warnings += [f"policy: {trouble}" for trouble in runtime.engines.troubles()]
+    if runtime.spawner.weak:
+        warnings.append(f"harness: {runtime.spawner.weak}")
     if runtime.litestream is not None:
         warnings += runtime.litestream.warnings()
     return {
@@ -51,7 +53,8 @@ async def status_of(runtime: Runtime, caller: Caller) -> Json:
         "revision": runtime.configurations.current(caller.tenant).revision,
         "principal": caller.name,
         "roles": list(caller.roles),
-        "sessions_running": runtime.sessions.running(),
+        # How much others have at work is theirs to know.
+        "sessions_running": runtime.sessions.running(None if caller.fleet else caller.tenant),
         "read_model_behind": sum(behind.values()),
         **report,
         **({"litestream": runtime.litestream.state} if runtime.litestream is not None else {}),

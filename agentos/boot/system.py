@@ -16,8 +16,7 @@ from typing import Final
 
 from agentos.abi import rpc
 from agentos.abi.errors import Unavailable
-from agentos.kernel.port import HarnessSilent, HarnessSpec
-from agentos.sandbox.profile import Profile
+from agentos.kernel.port import Brief, HarnessSilent, Left, Misdeed
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +25,9 @@ GRACE: Final = 1.0
 
 SILENCE: Final = 300.0
 """Seconds that a harness may leave the kernel waiting for a frame, or with one that it does not read."""
+
+_KILLED_BY_FILTER: Final = frozenset({-signal.SIGSYS, 128 + signal.SIGSYS})
+"""Exit codes of who made a system call that harnesses are killed for: of a plain process, and through bubblewrap."""
 
 _STEADY: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """The clock that also counts while the machine is suspended, where there is one: who slept must find that time has passed."""
@@ -72,7 +74,9 @@ class LoopSpawner:
     def __init__(self, command: Sequence[str] = LOOP) -> None:
         self._command = tuple(command)
 
-    async def spawn(self, session: str) -> ProcessHarness:
+    async def spawn(self, brief: Brief) -> ProcessHarness:
+        """See `kernel.port.Spawner`: the built-in loop, whatever the brief says."""
+        session = brief.session
         try:
             process = await asyncio.create_subprocess_exec(
                 *self._command,
@@ -87,11 +91,6 @@ class LoopSpawner:
             raise Unavailable(f"no harness could be started for session {session}: {error.strerror}") from error
         return ProcessHarness(session, process)
 
-    async def spawn_declared(self, tenant: str, session: str, harness: HarnessSpec, profile: Profile | None) -> ProcessHarness:
-        """Foreign programs are started in sandboxes alone: see `harness_place.PlacedSpawner`."""
-        del profile
-        raise Unavailable(f"the harness {harness.command[0]} of session {tenant}/{session} cannot be started here")
-
 
 class ProcessHarness:
     """A harness process and its pipe. `silence_s` is how long it may keep the kernel waiting for a frame."""
@@ -101,6 +100,29 @@ class ProcessHarness:
         self._process = process
         self._silence_s = silence_s
         self._complaints = asyncio.create_task(self._drain_stderr())
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended, as far as is known."""
+        return self._process.returncode is None
+
+    def rest(self) -> asyncio.Future[None]:
+        """Never done: it drives one session alone."""
+        return asyncio.get_running_loop().create_future()
+
+    def rise(self) -> None:
+        """Nothing to do."""
+
+    def hint(self, frame: bytes) -> None:
+        """See `HarnessProcess.hint`: sent only if nothing else waits to be sent."""
+        stdin = self._process.stdin
+        if stdin is not None and not stdin.is_closing() and not stdin.transport.get_write_buffer_size():
+            stdin.write(frame)
+
+    @property
+    def misdeed(self) -> Misdeed | None:
+        """What it was killed for, once that is known."""
+        return Misdeed.NETWORK if self._process.returncode in _KILLED_BY_FILTER else None
 
     async def read_frame(self) -> bytes:
         stdout = self._process.stdout
@@ -134,10 +156,14 @@ class ProcessHarness:
         except (BrokenPipeError, ConnectionResetError):
             log.debug("session %s: the harness has closed its end", self._session)
 
-    async def stop(self) -> int | None:
+    async def stop(self, *, reuse: frozenset[str] | None = None, finished: bool = False) -> Left:
+        """See `HarnessProcess.stop`: the process ends, whatever `reuse` says."""
+        del reuse
         if self._process.stdin is not None:
             self._process.stdin.close()
+        more = False
         try:
+            more = finished and await self._goes_on()
             await self._ended()
         finally:
             # Whatever the harness has started ends with it. Who has left its group may still hold the pipes: their end, for
@@ -148,7 +174,19 @@ class ProcessHarness:
             self._process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - else the pipes stay open here
             self._complaints.cancel()
             await asyncio.wait([self._complaints])
-        return self._process.returncode
+        return Left(self._process.returncode, self.misdeed or (Misdeed.AFTER_FINISH if more else None))
+
+    async def _goes_on(self) -> bool:
+        """Whether it says another word before it ends."""
+        try:
+            async with asyncio.timeout(GRACE):
+                while rpc.is_left(frame := await self.read_frame()):
+                    pass
+                return frame != b""
+        except ValueError:
+            return True  # a word too long
+        except (TimeoutError, HarnessSilent):
+            return False
 
     async def _ended(self) -> None:
         """Wait for the end of the process, but no longer than the grace."""

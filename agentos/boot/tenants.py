@@ -37,6 +37,8 @@ class Tenant:
 
     name: str
     client: Client
+    door: Client
+    """Where its principals knock: see `boot.backend`."""
     streams: JetStreamLog
     """The log as it is stored: headers, and payloads sealed."""
     keys: SqliteKeyStore
@@ -71,6 +73,7 @@ class Tenants:
         if name in self._open:
             return None
         client = await self._backend.connect(name)
+        door = await self._backend.connect_door(name)
         streams = JetStreamLog(client, replicas=terms.replicas)
         await streams.declare(terms.replicas)
         # Signed or not: what is said to have been retired is not written to before the notary has looked at it.
@@ -85,7 +88,7 @@ class Tenants:
         await projector.start()
         await wordsmith.start()
         snapshots = SnapshotFiles(self._home.snapshots / name, name, keys, self._random)
-        tenant = self._open[name] = Tenant(name, client, streams, keys, log, store, projector, text, wordsmith, snapshots)
+        tenant = self._open[name] = Tenant(name, client, door, streams, keys, log, store, projector, text, wordsmith, snapshots)
         return tenant
 
     async def declare(self, terms: Mapping[str, LogTerms]) -> None:
@@ -144,6 +147,7 @@ class Tenants:
             for projector in (tenant.projector, tenant.wordsmith):
                 await projector.stop()
                 projector.store.close()
+            await tenant.door.close()
             await tenant.client.close()
             tenant.keys.close()
         self._open = {}

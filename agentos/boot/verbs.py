@@ -11,6 +11,7 @@ from agentos.abi.errors import AgentOSError, Unavailable
 from agentos.abi.freeze import Freeze
 from agentos.boot.checkpoints import Checkpoints
 from agentos.boot.erasures import Erasures
+from agentos.boot.gateway import gateway_handlers
 from agentos.boot.scheduling import sched_handlers
 from agentos.boot.triggers import trigger_handlers
 from agentos.control import audit_verbs, registry_verbs
@@ -126,6 +127,7 @@ def verbs(runtime: Runtime, opened: Opened) -> dict[str, Handler]:
         ).handlers(),
         **FreezeVerbs(runtime.freezing, timer).handlers(),
         **SuperviseVerbs(runtime.supervision, erasures.chain, revision).handlers(),
+        **gateway_handlers(sessions, runtime.configurations, timer, runtime.stopping.stop, held),
         **trigger_handlers(runtime.triggers, tenants, sessions, erasures.chain, revision, timer, random),
         **sched_handlers(runtime.admissions, runtime.configurations),
         **BudgetVerbs(runtime.budgets, current, sessions.state, timer).handlers(),

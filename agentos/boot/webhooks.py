@@ -16,7 +16,8 @@ from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, Conflict, NotFound, Unavailable, UsageError
 from agentos.abi.ids import Random
 from agentos.control.adapters.webhook_server import Answer
-from agentos.control.webhook import Delivery, OddSecret, Rate, genuine, secrets_of
+from agentos.control.rate import Rate
+from agentos.control.webhook import OFTEN, Delivery, OddSecret, genuine, secrets_of
 from agentos.drivers.spaces import UNTRUSTED
 from agentos.kernel.firing import Firing, Outcome, TriggerSpec, Webhook
 from agentos.kernel.port import Timer
@@ -42,7 +43,7 @@ class Webhooks:
         self._environment = environment
         self._timer = timer
         self._decoy = random.token(32)
-        self._rate = Rate()
+        self._rate = Rate(OFTEN)
         self._refused = 0
         self._odd: set[str] = set()
         self._told_us: int | None = None

@@ -77,12 +77,12 @@ def open_client() -> Awaitable[Client]:
     # The server first: without a runtime, the way to start one is more use than the absence of an identity.
     server = find_server(settings.home, settings.server)
     if settings.identity is None and settings.principal is not None:
-        _require_identity(settings.principal)
+        require_identity(settings.principal)
     identity = find_identity(settings.home, settings.identity, settings.principal)
     return connect(server, identity, tenant=settings.tenant)
 
 
-def _require_identity(principal: str) -> None:
+def require_identity(principal: str) -> None:
     """Raises IdentityError, naming the principals there are, when `--as` names one whose identity is not in the home."""
     folder = settings.home / "identities"
     names = sorted(path.stem for path in folder.glob("*.json")) if folder.is_dir() else []

@@ -113,6 +113,8 @@ def lines(event: Json, *, err: bool = False) -> list[str]:
             text = f"waits for a person until {rfc3339(data['expires'])[:19]}Z: call {data['call']}{others}"
         case "session.paused" | "session.resumed" | "session.signalled" | "session.frozen" as word:
             text = _steered(word.removeprefix("session."), event)
+        case "harness.stopped":
+            text = f"the harness was stopped ({data['reason']}): {data['message']}"
         case "session.finished":
             text = f"finished: {data['result']}"
         case "session.failed":

@@ -60,6 +60,7 @@ VERB_FILES = (
     "evidence",
     "backup",
     "harness",
+    "mcp",
 )
 """One file per verb group, in the order in which `agentos --help` lists them."""
 

@@ -1,24 +1,29 @@
-"""`agentos principal create|list|revoke`: who may act at all, and in which roles."""
+"""`agentos principal create|list|rotate|revoke`: who may act at all, and in which roles."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agentos.abi.errors import Conflict, IdentityError, NotFound, Unavailable
 from agentos.cli.command import Output, call, emit, emit_json, emit_table, emit_yaml, say, settings
 from agentos.cli.render.text import clock
 from agentos.cli.verb import examples
 
+if TYPE_CHECKING:
+    from agentos.control.identity import Identity
+
 group = typer.Typer(
     no_args_is_help=True,
-    help="Who may act, and in which roles: create, list, revoke.",
+    help="Who may act, and in which roles: create, list, rotate, revoke.",
     epilog=examples("agentos principal list"),
     rich_markup_mode=None,
 )
 
-ROLES_HELP = "operator, compliance, auditor, approver or publisher; repeat for several"
+ROLES_HELP = "operator, compliance, auditor, approver, agent or publisher; repeat for several"
 
 
 def register(app: typer.Typer) -> None:
@@ -82,13 +87,90 @@ def list_(
                     ",".join(item["roles"]),
                     clock(item["created"]["time"]),
                     item["created"]["by"],
+                    clock(item["rotated"]) if item["rotated"] else "-",
                     f"{clock(item['revoked']['time'])} by {item['revoked']['by']}" if item["revoked"] else "-",
                     *([item["public_key"]] if output is Output.WIDE else []),
                 )
                 for item in found
             ]
-            headers = ("name", "tenant", "roles", "created", "by", "revoked")
+            headers = ("name", "tenant", "roles", "created", "by", "rotated", "revoked")
             emit_table((*headers, "public key") if output is Output.WIDE else headers, rows)
+
+
+@group.command(
+    epilog=examples(
+        "agentos principal rotate ann --reason 'laptop lost'", "agentos principal rotate shop --reason yearly --out shop.json"
+    )
+)
+def rotate(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="the principal")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="why; stands in the log")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="identity file to replace or write (default: in the home)")
+    ] = None,
+) -> None:
+    """Give a principal another key.
+
+    Name, roles and history stay. The key before is dead at once, and connections that it opened are closed. The new one stands in
+    FILE.new until the runtime has it, so it is never lost: after an interruption the same command goes on.
+    """
+    from agentos.control.client import find_identity
+    from agentos.eventlog.adapters.credentials import parse_seed
+
+    listed = {item["name"]: item for item in call("principal.list", {})}
+    if name not in listed:
+        raise NotFound(f"there is no principal {name}", mend="agentos principal list shows them")
+    mine = find_identity(settings.home, settings.identity, settings.principal).principal == name
+    path = out or (settings.identity if mine and settings.identity else settings.home / "identities" / f"{name}.json")
+    path = path.absolute()
+    fresh = _fresh(path.with_name(f"{path.name}.new"), name, listed[name]["tenant"])
+    user = None
+    try:
+        public_key = parse_seed(fresh.seed).public_key
+        user = call("principal.rotate", {"name": name, "public_key": public_key, "reason": reason})["user"]
+    except (Conflict, IdentityError, Unavailable):
+        # An earlier run was interrupted after the runtime had the key; or it is our own key that is dead now, and so is the
+        # connection that the answer would have come by.
+        if not _opens(fresh):
+            raise
+    path.with_name(f"{path.name}.new").replace(path)
+    say(f"principal {name} has another key; its identity is {path}")
+    if user:
+        say("until this user replaces the one on your NATS server, the key before still opens it:")
+        say(f"  {user}")
+
+
+def _fresh(path: Path, name: str, tenant: str) -> Identity:
+    """The identity that waits in `path` since an earlier run, or a new one, which is written there."""
+    from agentos.boot.system import SystemRandom
+    from agentos.control.identity import Identity, load_identity
+    from agentos.eventlog.adapters.credentials import create_seed
+
+    if path.exists():
+        return load_identity(path)
+    made = Identity(name, tenant, create_seed(SystemRandom()).seed)
+    made.save(path)
+    return made
+
+
+def _opens(identity: Identity) -> bool:
+    """Whether the runtime knows the key of `identity`. Raises Unavailable when nobody can tell."""
+    from agentos.control.client import find_server, open_client
+
+    async def ask() -> bool:
+        try:
+            client = await open_client(find_server(settings.home, settings.server), identity)
+        except IdentityError:
+            return False
+        try:
+            await client.call("runtime.status", {})
+        except IdentityError:
+            return False
+        finally:
+            await client.close()
+        return True
+
+    return asyncio.run(ask())
 
 
 @group.command(epilog=examples("agentos principal revoke alice --reason 'left the company'"))

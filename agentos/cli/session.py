@@ -221,6 +221,9 @@ def _page(body: Json) -> None:
         rows.append(
             ("paused", f"by {body['paused']['by']} at {clock(rfc3339(body['paused']['at']))}: {body['paused']['reason']}")
         )
+    if "stopped" in body:
+        stopped = body["stopped"]
+        rows.append(("stopped", f"its harness, at {clock(rfc3339(stopped['at']))}: {stopped['message']} ({stopped['reason']})"))
     if "frozen" in body:
         frozen = body["frozen"]
         rows.append(("frozen", f"by {frozen['by']}, {frozen['freeze']}: {frozen['reason']}"))

@@ -54,7 +54,7 @@ class Cases:
 
 def all_cases() -> tuple[Case, ...]:
     """Every case, in the order of a report."""
-    from agentos.conformance import cases_apart, cases_leaving, cases_odd, cases_turn, cases_view
+    from agentos.conformance import cases_apart, cases_leaving, cases_odd, cases_reuse, cases_turn, cases_view
 
-    lists = (cases_view.LISTS, cases_turn.LISTS, cases_leaving.LISTS, cases_odd.LISTS, cases_apart.LISTS)
+    lists = (cases_view.LISTS, cases_turn.LISTS, cases_leaving.LISTS, cases_reuse.LISTS, cases_odd.LISTS, cases_apart.LISTS)
     return tuple(case for several in lists for one in several for case in one.all)

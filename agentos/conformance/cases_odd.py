@@ -35,7 +35,6 @@ def _passes(name: str, title: str, *frames: bytes) -> None:
 
 
 _passes("unknown-notification", "passes over a notification that it does not know", rpc.notification("later/told", {"x": [1]}))
-_passes("cancel", "passes over the reserved notification cancel", rpc.notification("cancel", {}))
 _passes("bare-notification", "passes over a notification without params", b'{"jsonrpc":"2.0","method":"later"}\n')
 _passes("many-notifications", "passes over 5,000 notifications", rpc.notification("tick", {"n": 1}) * 5000)
 _passes(

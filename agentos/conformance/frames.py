@@ -97,10 +97,11 @@ def _reply_problem(frame: dict[str, Json]) -> str:
         result = frame["result"]
         if not isinstance(result, dict) or not isinstance(result.get("abi"), str):
             return "an answer names no abi"
-        if set(result) - {"abi", "name", "version"} or not all(
-            isinstance(one, str) and len(one) <= 200 for one in result.values()
-        ):
-            return "an answer says more than abi, name and version, or in more than 200 letters each"
+        words = {name: one for name, one in result.items() if name != "reuse"}
+        if not isinstance(result.get("reuse", False), bool):
+            return "`reuse` of an answer is true or false"
+        if set(words) - {"abi", "name", "version"} or not all(isinstance(one, str) and len(one) <= 200 for one in words.values()):
+            return "an answer says more than abi, name, version and reuse, or in more than 200 letters each"
         return ""
     if set(frame) == {"jsonrpc", "id", "error"}:
         error = frame["error"]

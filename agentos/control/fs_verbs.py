@@ -23,7 +23,7 @@ from agentos.abi.ids import Clock, is_name
 from agentos.audit.audit_chain import AuditChain, AuditRecord, Entry, files_entry
 from agentos.control.params import Params
 from agentos.control.principal import Caller, Handlers
-from agentos.drivers.editing import MAX_WRITE
+from agentos.drivers.editing import MAX_WRITE, fresh
 from agentos.drivers.spaces import SpaceLabels, Spaces, Writing
 from agentos.files import confine
 from agentos.files.guard import Guard
@@ -330,13 +330,14 @@ class FsVerbs:
             if root.place.kind == "space":
                 shown, tenant, at_ms = "/".join(confine.split(path)), root.place.tenant, self._clock.now_ms()
                 self._labels.record(tenant, Writing(root.place.name, shown, digest(data), labels, "", "", at_ms))
-            put(root.folder, path, data, guard)
-            try:
-                # Nobody can stop this any more: it is done, and has to be told of.
-                return self._versions.capture(root.place, root.folder, author, Guard(), paths=[path])
-            except DriverError as error:
-                message = f"written, and could not be recorded: {error.message}"
-                raise OutcomeUnknown(message, where=error.where, mend=error.mend) from error
+            with self._versions.room(root.place, fresh(look.there, data)):
+                put(root.folder, path, data, guard)
+                try:
+                    # Nobody can stop this any more: it is done, and has to be told of.
+                    return self._versions.capture(root.place, root.folder, author, Guard(), paths=[path])
+                except DriverError as error:
+                    message = f"written, and could not be recorded: {error.message}"
+                    raise OutcomeUnknown(message, where=error.where, mend=error.mend) from error
 
     def _meant(self, root: _Root, numbers: tuple[int, ...] | None, call: tuple[str, str] | None, guard: Guard) -> tuple[int, ...]:
         """The numbers of the changes that are meant, the newest first; none if nothing is to be done. Raises NotFound."""

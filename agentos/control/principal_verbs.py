@@ -11,11 +11,11 @@ from agentos.control.params import Params
 from agentos.control.principal import Caller, Handlers
 from agentos.registry.principal import Principal, Principals
 
-ROLES = ("operator", "compliance", "auditor", "approver", "publisher")
+ROLES = ("operator", "compliance", "auditor", "approver", "agent", "publisher")
 
 
 class PrincipalVerbs:
-    """principal.create|list|revoke. `changed` makes the NATS server know the new set before the verb answers.
+    """principal.create|list|rotate|revoke. `changed` makes the NATS server know the new set before the verb answers.
 
     `stanza` gives what must be added to a NATS server that is not ours.
     """
@@ -38,6 +38,7 @@ class PrincipalVerbs:
             "principal.create": self.create,
             "principal.list": self.list,
             "principal.revoke": self.revoke,
+            "principal.rotate": self.rotate,
         }
 
     async def create(self, caller: Caller, params: dict[str, Json]) -> Json:
@@ -72,3 +73,16 @@ class PrincipalVerbs:
         principal = await self._principals.revoke(name, reason=reason, actor=caller.actor)
         await self._changed()
         return principal.to_dict()
+
+    async def rotate(self, caller: Caller, params: dict[str, Json]) -> Json:
+        """Give a principal another key: {name, public_key, reason} → the principal. The key before opens nothing any more.
+
+        Connections that were opened with it are cut before this answers; who rotates himself may get no answer, and asks again
+        with his new key.
+        """
+        take = Params(params)
+        name, public_key, reason = take.text("name"), take.text("public_key"), take.text("reason")
+        take.end()
+        principal = await self._principals.rotate(name, public_key=public_key, reason=reason, actor=caller.actor)
+        await self._changed()
+        return {**principal.to_dict(), "user": self._stanza(principal)}

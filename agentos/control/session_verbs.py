@@ -71,7 +71,7 @@ Held = Callable[[str, Sequence[str] | None], Freeze | None]
 """What holds work of a tenant that is done for these agents; for None: anything that holds something of the tenant."""
 
 
-def _nothing(tenant: str, agents: Sequence[str] | None) -> None:
+def nothing(tenant: str, agents: Sequence[str] | None) -> None:
     return None
 
 
@@ -92,7 +92,7 @@ class SessionVerbs:
         """`assign` lets a session (tenant, session, data subject) that is being created share the key of a data subject; `held`
         tells what is frozen, nothing by default."""
         self._assign = assign
-        self._held = held or _nothing
+        self._held = held or nothing
         self._sessions = sessions
         self._logs = logs
         self._reader = reader
@@ -326,6 +326,8 @@ def describe(state: SessionState) -> dict[str, Json]:
         body["deferred"] = dict(state.deferred)
     if state.paused is not None:
         body["paused"] = dict(state.paused)
+    if state.stopped is not None:
+        body["stopped"] = dict(state.stopped)
     if state.waiting_for is not None and state.waiting is not None:
         waiting = state.calls[state.waiting_for]
         body["waiting_for"] = {

@@ -19,17 +19,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from agentos.control.rate import Allowance
+
 MAX_BODY: Final = 1024 * 1024
 """Most bytes of a delivery's body."""
 
 WINDOW_S: Final = 300
 """Seconds that the clocks of sender and runtime may differ, the way included."""
 
-BURST: Final = 60
-"""Deliveries that may come at once at one path."""
-
-PER_SECOND: Final = 10
-"""Deliveries that may come per second at one path in the long run."""
+OFTEN: Final = Allowance(per_second=10, burst=60)
+"""Deliveries that may come at one path."""
 
 SCHEMES: Final = ("standard", "github")
 
@@ -105,20 +104,3 @@ def _standard_secret(word: str) -> bytes:
         return base64.b64decode(word.removeprefix(_STANDARD_PREFIX), validate=True)
     except binascii.Error as error:
         raise OddSecret(f"what follows {_STANDARD_PREFIX} is no base64") from error
-
-
-class Rate:
-    """How often something may happen at each of a known set of places: `BURST` at once, `PER_SECOND` in the long run."""
-
-    def __init__(self) -> None:
-        self._left: dict[str, tuple[float, int]] = {}
-
-    def take(self, place: str, now_us: int) -> float:
-        """Take one at `place`; 0.0 if it may happen now, else the seconds until it may. `now_us` never goes back."""
-        left, since = self._left.get(place, (float(BURST), now_us))
-        left = min(float(BURST), left + (now_us - since) * PER_SECOND / 1_000_000)
-        if left < 1.0:
-            self._left[place] = (left, now_us)
-            return (1.0 - left) / PER_SECOND
-        self._left[place] = (left - 1.0, now_us)
-        return 0.0

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from agentos.abi.canonical import Json
+from agentos.abi.canonical import Json, NotCanonical, parse_strict
 from agentos.abi.errors import UsageError
 
 ENCODING: Final = "Agentos-Encoding"
@@ -53,13 +53,11 @@ def decode(data: bytes, headers: Mapping[str, str] | None) -> Json:
 
 
 def decode_request(text: bytes) -> Json:
-    """Read an unpacked request. Raises UsageError also for text that no event of the log could hold (lone surrogates)."""
-    value = _parse(text)
+    """Read an unpacked request. Raises UsageError also for what could be read in two ways, or no event of the log could hold."""
     try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except (UnicodeEncodeError, RecursionError) as error:
-        raise UsageError("the request holds text that is not valid Unicode, or is nested too deeply") from error
-    return value
+        return parse_strict(text)
+    except NotCanonical as error:
+        raise UsageError(f"the request is not strict JSON: {error}") from error
 
 
 def _parse(text: bytes) -> Json:

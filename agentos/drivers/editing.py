@@ -23,7 +23,8 @@ from agentos.files import confine
 from agentos.files.capture import state_at
 from agentos.files.guard import Guard
 from agentos.files.put import put
-from agentos.files.versions import ANY, FILE, FOUND, Author, Look, Place, Versions
+from agentos.files.quota import Amount
+from agentos.files.versions import ANY, FILE, FOUND, Author, Look, Place, State, Versions
 from agentos.files.walk import printable
 
 MAX_WRITE: Final = 1024 * 1024
@@ -66,11 +67,12 @@ class Editor:
             may(look, there, new)
             if self._versions is not None and look.there != look.known and there != new:
                 self._versions.capture(place, root, FOUND, guard, op="found", paths=(shown,))
-            if there != new:
-                put(root, path, body, guard)
-            else:
-                guard.commit()
-            acted = self._record(place, root, shown, author)
+            with self._room(place, look.there, body):
+                if there != new:
+                    put(root, path, body, guard)
+                else:
+                    guard.commit()
+                acted = self._record(place, root, shown, author)
         return Result(f"wrote {len(body)} bytes to {shown}", {"path": shown, "bytes": len(body), "digest": new}, acted=acted)
 
     def saw(self, place: Place, path: str, digest: str, session: str) -> None:
@@ -95,6 +97,12 @@ class Editor:
             raise OutcomeUnknown(message, where=error.where, mend=error.mend) from error
         return {} if change is None else {"change": change.number}
 
+    def _room(self, place: Place, there: State | None, body: bytes) -> contextlib.AbstractContextManager[None]:
+        """Room for what is to be in the place of `there`. Raises QuotaExceeded."""
+        if self._versions is None:
+            return contextlib.nullcontext()
+        return self._versions.room(place, fresh(there, body))
+
     @contextlib.contextmanager
     def _turn(self, place: Place, guard: Guard) -> Iterator[None]:
         if self._versions is None:
@@ -102,6 +110,11 @@ class Editor:
             return
         with self._versions.turn(place, guard):
             yield
+
+
+def fresh(there: State | None, body: bytes) -> Amount:
+    """How much more there is once `body` is in the place of `there`, the version that is kept of it not counted."""
+    return Amount(max(0, len(body) - (0 if there is None else there.size)), 1 if there is None else 0)
 
 
 def encoded(content: str, shown: str) -> bytes:

@@ -28,6 +28,7 @@ from agentos.drivers.discreet import Discreet
 from agentos.drivers.port import CallContext, Found, ToolSpec
 from agentos.drivers.result_schema import misfit
 from agentos.drivers.tracked import Mask, Tracked
+from agentos.files.quota import QuotaExceeded
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +109,9 @@ class Guarded:
             raise
         try:
             change = await tracked.after(tool, context, self._mask(context))
+        except QuotaExceeded:
+            # Recorded, and too much: the call has failed, and its caller is told why.
+            raise
         except DriverError as error:
             message = f"the call was made, and what it changed could not be recorded: {error.message}"
             raise OutcomeUnknown(message, where=error.where, mend=error.mend) from error

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import Any
 
 from agentos.abi.canonical import Json, canonical, parse_strict
-
-if TYPE_CHECKING:
-    from jsonschema import Draft202012Validator
+from agentos.drivers.bounded import bounded_validator, first_error
 
 
 def misfit(schema: Mapping[str, Json], data: Json) -> str | None:
     """Why `data` does not fit `schema` (JSON Schema 2020-12, known to be valid), in one sentence; None if it does."""
-    from jsonschema.exceptions import best_match
-
-    error = best_match(_validator(canonical(dict(schema))).iter_errors(data))
+    error = first_error(_validator(canonical(dict(schema))), data)
     if error is None:
         return None
     place = ".".join(str(part) for part in error.absolute_path)
@@ -25,7 +21,5 @@ def misfit(schema: Mapping[str, Json], data: Json) -> str | None:
 
 
 @lru_cache(maxsize=256)
-def _validator(schema: bytes) -> Draft202012Validator:
-    from jsonschema import Draft202012Validator
-
-    return Draft202012Validator(parse_strict(schema))
+def _validator(schema: bytes) -> Any:
+    return bounded_validator()(parse_strict(schema))

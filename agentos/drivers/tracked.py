@@ -20,6 +20,7 @@ from agentos.abi.errors import AgentOSError
 from agentos.drivers.editing import author_of, place_of
 from agentos.drivers.port import CallContext, ToolSpec, starts_process
 from agentos.files.guard import Guard, Stopped
+from agentos.files.quota import QuotaExceeded
 from agentos.files.versions import FOUND, Author, Change, Op, Place, Versions
 from agentos.sandbox.profile import Access, Isolation
 
@@ -33,7 +34,8 @@ class Tracked(Protocol):
     """Looks at the workspace around calls whose process can change it; for other calls it does nothing."""
 
     async def before(self, tool: ToolSpec, context: CallContext, mask: Mask | None) -> None:
-        """Record what has changed since it was last looked at, as nobody's. Raises DriverError when that cannot be kept.
+        """Record what has changed since it was last looked at, as nobody's. Raises DriverError when that cannot be kept, and
+        QuotaExceeded where nothing more may be written.
 
         `mask` None: there is nothing to mask, and no file is read for that.
         """
@@ -42,7 +44,7 @@ class Tracked(Protocol):
         """Record what the call has changed, and give the number of that change; None: nothing.
 
         Changed files that hold a leased value are masked first, in the workspace; so they are before a call. Raises DriverError
-        when it cannot be kept.
+        when it cannot be kept, QuotaExceeded when it was, and is more than the tenant may have.
         """
 
 
@@ -61,6 +63,7 @@ class Tracking:
         place, guard = place_of(context), Guard()
         try:
             await asyncio.to_thread(self._capture, place, context, FOUND, guard, mask)
+            self._versions.require(place)
         except BaseException:
             guard.stop()
             raise
@@ -85,7 +88,15 @@ class Tracking:
         except asyncio.CancelledError:
             looking.add_done_callback(_told)
             raise
-        return None if change is None else change.number
+        number = None if change is None else change.number
+        try:
+            self._versions.require(place)
+        except QuotaExceeded as error:
+            # It stays what it did: taking it back is for those who decide what goes.
+            told = QuotaExceeded(f"the call was made, and now {error.message}", where=error.where, mend=error.mend)
+            told.acted = {} if number is None else {"change": number}
+            raise told from error
+        return number
 
     def ended(self, tenant: str, session: str) -> None:
         """The session is over: let go of what is held open for it."""

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple, Protocol
 from agentos.abi.errors import DriverError
 from agentos.files import confine, masking
 from agentos.files.guard import Guard
+from agentos.files.quota import Amount
 from agentos.files.scan import MAX_READ, Scan, open_to_read
 from agentos.files.versions import FILE, FOLDER, LINK, MAX_KEPT, Entry, Mask, State
 from agentos.files.walk import printable
@@ -107,6 +108,12 @@ class Capture:
     def __init__(self, book: Book, guard: Guard, mask: Mask | None = None) -> None:
         self.entries: dict[str, Entry] = {}
         self.notes: list[str] = []
+        self.amount: Amount | None = None
+        """What the whole place takes up; None where only a part of it was looked at."""
+        self.grew = Amount()
+        """How much more it takes up than was known, by what was looked at."""
+        self.hidden = False
+        """Whether there were folders that could not be looked into."""
         self._book = book
         self._guard = guard
         self._mask = mask
@@ -151,11 +158,14 @@ class Capture:
                 if not any(_covers(unsure, missing) for unsure in scan.unsure):
                     self._differs(missing, known[missing], None)
         self.notes += [note for note in scan.notes() if note not in self.notes]
+        if path is None:
+            self.amount, self.hidden = scan.amount, scan.hidden
 
     def _differs(self, path: str, row: Row | None, fresh: Row | None) -> None:
         if path in self.entries or row == fresh:
             return
         before, after = (None if one is None else one.state for one in (row, fresh))
+        self.grew = self.grew + _amount(after) - _amount(before)
         # Of a file that is too large to be read, only its times tell that it changed.
         if before != after or (after is not None and after.kind == FILE and not after.digest):
             self.entries[path] = Entry(path, before, after, path not in self._lost and path not in self._large)
@@ -234,6 +244,10 @@ def _same(row: Row, status: os.stat_result) -> bool:
         and row.size == status.st_size
         and row.inode == status.st_ino
     )
+
+
+def _amount(state: State | None) -> Amount:
+    return Amount() if state is None else Amount(state.size, 1)
 
 
 def _plain(target: str) -> str:

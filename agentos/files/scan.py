@@ -16,6 +16,7 @@ from typing import Final
 from agentos.abi.errors import DriverError
 from agentos.files import confine
 from agentos.files.guard import Guard
+from agentos.files.quota import Amount
 from agentos.files.walk import printable
 
 MAX_NAMES: Final = 200_000
@@ -46,6 +47,10 @@ class Scan:
         self._seen = 0
         self._odd: list[str] = []
         self._odds = 0
+        self.amount = Amount()
+        """What all that was found, and was left out, takes up."""
+        self.hidden = False
+        """Whether there are folders that were not looked into, so that `amount` is not all."""
         self.full = False
         """Whether there were more names than it looks at."""
         self.unsure: list[str] = []
@@ -95,12 +100,14 @@ class Scan:
             name = listed if self._rename is None else self._rename(folder, prefix + listed, listed)
             if name is None:
                 self._odds += 1
+                self.hidden |= status.st_mode & _KIND == stat.S_IFDIR
                 continue
             shown = prefix + name
             yield shown, folder, name, status
             if status.st_mode & _KIND != stat.S_IFDIR:
                 continue
             if depth >= confine.MAX_DEPTH:
+                self.hidden = True
                 self.leave(shown)
                 continue
             with self._entered(folder, name, shown) as below:
@@ -109,15 +116,17 @@ class Scan:
 
     def _entries(self, folder: int, prefix: str) -> list[tuple[str, os.stat_result]]:
         found: list[tuple[str, os.stat_result]] = []
+        size = count = 0
         try:
             entries = os.scandir(folder)
         except OSError:
+            self.hidden = True
             self.leave(prefix.rstrip("/"))
             return found
         with entries:
             for entry in entries:
                 if self._seen == MAX_NAMES:
-                    self.full = True
+                    self.full = self.hidden = True
                     break
                 self._seen += 1
                 if not self._seen & 255:
@@ -129,8 +138,13 @@ class Scan:
                 except OSError:
                     self.leave(prefix + entry.name)
                     continue
+                size += 0 if status.st_mode & _KIND == stat.S_IFDIR else status.st_size
+                count += 1
                 if self._plain(entry.name, status, prefix):
                     found.append((entry.name, status))
+                elif status.st_mode & _KIND == stat.S_IFDIR:
+                    self._weigh(folder, entry.name, prefix.count("/") + 1)
+        self.amount = self.amount + Amount(size, count)
         return found
 
     def _status(self, folder: int, name: str, shown: str) -> os.stat_result | None:
@@ -148,6 +162,12 @@ class Scan:
         self._leave(prefix + name)
         return False
 
+    def _weigh(self, folder: int, name: str, depth: int) -> None:
+        """Count what is in a folder that is left out."""
+        amount, hidden = weigh(folder, name, depth)
+        self.amount = self.amount + amount
+        self.hidden |= hidden
+
     def _leave(self, path: str) -> None:
         self._odds += 1
         if len(self._odd) < _SHOWN:
@@ -160,6 +180,7 @@ class Scan:
             stack = contextlib.ExitStack()
             descriptor = stack.enter_context(lent_folder(parent, name))
         except OSError:
+            self.hidden = True
             self.leave(shown)
             yield None
             return
@@ -176,6 +197,35 @@ def open_root(root: Path) -> Iterator[int]:
                 root.chmod(0o700)
     with confine.open_folder(root, ()) as folder:
         yield folder
+
+
+def weigh(parent: int, name: str, depth: int = 0, *, most: int = MAX_NAMES) -> tuple[Amount, bool]:
+    """What is below the folder `name` takes up, whatever it is called, and whether there is more than could be looked at."""
+    size = count = 0
+    hidden = False
+    try:
+        with lent_folder(parent, name) as folder, os.scandir(folder) as entries:
+            for entry in entries:
+                count += 1
+                if count > most:
+                    return Amount(size, count), True
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except OSError as error:
+                    hidden |= not isinstance(error, FileNotFoundError)
+                    continue
+                if status.st_mode & _KIND != stat.S_IFDIR:
+                    size += status.st_size
+                elif depth >= confine.MAX_DEPTH:
+                    hidden = True
+                else:
+                    below, more = weigh(folder, entry.name, depth + 1, most=most - count)
+                    size, count, hidden = size + below.bytes, count + below.files, hidden or more
+    except FileNotFoundError:
+        return Amount(), False
+    except OSError:
+        hidden = True
+    return Amount(size, count), hidden
 
 
 @contextlib.contextmanager

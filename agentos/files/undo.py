@@ -14,9 +14,10 @@ import stat
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from agentos.abi.errors import DriverError
+from agentos.abi.errors import ChangedMeanwhile, DriverError
 from agentos.files import confine, ownership
 from agentos.files.capture import MODE
+from agentos.files.quota import Amount
 from agentos.files.scan import open_root
 from agentos.files.temporary import new_file, new_link
 from agentos.files.versions import FILE, FOLDER, LINK, NotKept, State
@@ -71,6 +72,38 @@ def _same_content(before: State | None, after: State | None) -> bool:
 def _some(paths: Collection[str]) -> str:
     shown = ", ".join(printable(path)[:200] for path in sorted(paths)[:3])
     return f"{len(paths)} file{'s' if len(paths) > 1 else ''} ({shown}{', …' if len(paths) > 3 else ''})"
+
+
+def with_folders(wanted: dict[str, State | None], now: Mapping[str, State], then: Mapping[str, State]) -> None:
+    """Add missing folders that something is to stand in. Raises ChangedMeanwhile where something else stands."""
+    for path in [path for path, state in wanted.items() if state is not None]:
+        names = path.split("/")
+        for depth in range(1, len(names)):
+            above = "/".join(names[:depth])
+            state = wanted[above] if above in wanted else now.get(above)
+            if state is None:
+                known = then.get(above)
+                wanted[above] = known if known is not None and known.kind == FOLDER else State(FOLDER, 0o755)
+            elif state.kind != FOLDER:
+                where = printable(above)[:200]
+                raise ChangedMeanwhile("stands where a folder has to be", paths=(above,), where=where)
+
+
+def refusal(refused: Mapping[str, int]) -> ChangedMeanwhile:
+    shown = ", ".join(f"{printable(path)[:200]} (change {number})" for path, number in sorted(refused.items())[:5])
+    more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
+    return ChangedMeanwhile(
+        f"changed again since by others: {shown}{more}",
+        paths=sorted(refused),
+        mend="take those changes back too, or restore single paths",
+    )
+
+
+def more(wanted: Mapping[str, State | None], now: Mapping[str, State]) -> Amount:
+    """How much more there is once `wanted` is there; what is removed makes room for what is put."""
+    size = sum((0 if state is None else state.size) - (now[path].size if path in now else 0) for path, state in wanted.items())
+    count = sum((state is not None) - (path in now) for path, state in wanted.items())
+    return Amount(max(0, size), max(0, count))
 
 
 def put(root: Path, wanted: Mapping[str, State | None], now: Mapping[str, State], content: Callable[[str], bytes]) -> list[str]:

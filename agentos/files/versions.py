@@ -23,6 +23,7 @@ from typing import Final, Literal, Protocol
 from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, DriverError
 from agentos.files.guard import Guard
+from agentos.files.quota import Amount
 
 ANY: Final = "any"
 """What `expected` says for whatever is there."""
@@ -226,6 +227,12 @@ class Versions(Protocol):
 
     def turn(self, place: Place, guard: Guard) -> AbstractContextManager[None]:
         """Alone with the place, for whoever looks before he writes; other methods may be called within it."""
+
+    def room(self, place: Place, more: Amount) -> AbstractContextManager[None]:
+        """Room for so much more in the place, until it was written and recorded. Raises QuotaExceeded."""
+
+    def require(self, place: Place) -> None:
+        """Whether the place may be written to by whom nobody can stop while he does. Raises QuotaExceeded."""
 
     def begin(self, place: Place, root: Path, guard: Guard) -> Change:
         """Record what is there as change 0; a place that is begun already answers with that."""

@@ -1,10 +1,12 @@
 """The built-in loop: ask the model, perform the calls it proposes, and again, until it calls nothing.
 
-It keeps no state of its own: after a restart the view tells what is still to do, and it goes on from there.
+It keeps no state of its own: after a restart the view tells what is still to do, and it goes on from there. So one process
+drives any number of sessions, each from one wait to the next.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection, Sequence
 from typing import BinaryIO, Final
@@ -14,7 +16,11 @@ from agentos.abi.canonical import Json
 
 
 class _Gone(Exception):
-    """The kernel closed the pipe, or told the harness to go."""
+    """The kernel told the harness to leave the session."""
+
+
+class _Over(Exception):
+    """The kernel closed the pipe."""
 
 
 AHEAD: Final = 4096
@@ -33,13 +39,22 @@ class Kernel:
         self._concurrent = False
         """Whether the kernel takes requests before it has answered earlier ones."""
 
-    def greet(self) -> None:
-        """Answer the kernel's `initialize`."""
+    def greet(self) -> bool:
+        """Answer the kernel's `initialize`. Returns whether more sessions may come after this one."""
         frame = self._read()
+        while frame.get("method") == "cancel":
+            frame = self._read()  # of a session that is left already
         if frame.get("method") != "initialize":
-            raise _Gone
-        self._concurrent = frame.get("params", {}).get("concurrent") is True
-        self._write(rpc.response(frame.get("id"), {"abi": rpc.ABI, "name": "agentos-loop", "version": "1"}))
+            raise _Over
+        params = frame.get("params", {})
+        self._number, self._concurrent, reuse = 0, params.get("concurrent") is True, params.get("reuse") is True
+        told: dict[str, Json] = {"abi": rpc.ABI, "name": "agentos-loop", "version": "1", "reuse": reuse}
+        self._write(rpc.response(frame.get("id"), told))
+        return reuse
+
+    def leave(self) -> None:
+        """Say that nothing more is said about this session."""
+        self._write(rpc.notification("left", {}))
 
     def call(self, method: str, params: dict[str, Json]) -> dict[str, Json]:
         """Ask the kernel; return its result.
@@ -70,6 +85,8 @@ class Kernel:
         """The next answer to one of the requests `waiting`, with its number."""
         while True:
             frame = self._read()
+            if frame.get("method") == "cancel":
+                raise _Gone
             number: int = frame.get("id", 0)
             if number not in waiting or "method" in frame:
                 continue
@@ -83,9 +100,9 @@ class Kernel:
         try:
             line = self._reader.readline(rpc.MAX_FRAME)
         except ConnectionResetError as error:
-            raise _Gone from error
+            raise _Over from error
         if not line.endswith(b"\n"):
-            raise _Gone  # the end, be it in the middle of a frame
+            raise _Over  # the end, be it in the middle of a frame
         frame: dict[str, Json] = json.loads(line)
         return frame
 
@@ -94,12 +111,22 @@ class Kernel:
             self._writer.write(frame)
             self._writer.flush()
         except (BrokenPipeError, ConnectionResetError) as error:
-            raise _Gone from error
+            raise _Over from error
 
 
 def run(kernel: Kernel) -> None:
-    """Drive one session to its end or until the kernel tells the harness to leave."""
-    kernel.greet()
+    """Drive sessions, one after the other, until the kernel closes the pipe or has no more."""
+    more = True
+    while more:
+        more = kernel.greet()
+        with contextlib.suppress(_Gone):
+            _drive(kernel)
+        if more:
+            kernel.leave()
+
+
+def _drive(kernel: Kernel) -> None:
+    """Drive one session to its end or until the kernel tells the harness to leave it."""
     view = kernel.call("session.view", {})
     pending, final = view["pending"], view["final"]
     while final is None:
@@ -119,6 +146,6 @@ def main(reader: BinaryIO, writer: BinaryIO) -> int:
     """Run the loop on a pipe; 0 when it ended as it should."""
     try:
         run(Kernel(reader, writer))
-    except _Gone:
+    except _Over:
         return 0
     return 0

@@ -33,7 +33,7 @@ async def outcome_of(log: EventLog, session: str) -> str | None:
         header = read_header(header_of(stored.data))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ChainBroken(f"the last event of session {session} cannot be read: {error!r}", where=session) from error
-    return header.type.rpartition(".")[2] if header.type in ev.TERMINAL and header.subject == session else None
+    return ev.end_told(header.type, header.told) if header.subject == session else None
 
 
 async def lose_open_calls(journal: Journal, source: ConfigurationSource) -> None:

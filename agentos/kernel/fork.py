@@ -134,8 +134,13 @@ class Forks:
 
     async def _copy(self, tenant: str, session: str, name: str) -> Copied:
         guard, path = Guard(), partial(self._workspaces.path, tenant)
+
+        def copy() -> Copied:
+            with self._workspaces.room(tenant, name) as take:
+                return copy_workspace(path(session), path(name), guard, take)
+
         try:
-            return await asyncio.to_thread(copy_workspace, path(session), path(name), guard)
+            return await asyncio.to_thread(copy)
         except asyncio.CancelledError:
             guard.stop()
             raise

@@ -52,7 +52,7 @@ from agentos.kernel.reply import MODEL_IDS, UNREADABLE
 from agentos.kernel.ruling import Ruling
 from agentos.kernel.seat import Displaced
 from agentos.kernel.tenure import Alone
-from agentos.kernel.tools import repeatable, unknown_tool
+from agentos.kernel.tools import callable_tool, repeatable, unknown_tool
 from agentos.kernel.workspace import Workspaces
 from agentos.projections.session import Call, SessionState, State, Step
 
@@ -112,9 +112,9 @@ class Gate:
         if UNREADABLE in syscall.args:
             unreadable = "the arguments cannot be recorded: whole numbers beyond 2^53 are to be written as text"
             return await self._refuse(journal, configuration, syscall, unreadable)
-        tool = configuration.tools.get(syscall.tool)
+        tool = callable_tool(journal.state, configuration, syscall.tool)
         if tool is None:
-            return await self._refuse(journal, configuration, syscall, unknown_tool(syscall.tool, configuration))
+            return await self._refuse(journal, configuration, syscall, unknown_tool(journal.state, syscall.tool, configuration))
         try:
             arguments = canonical(syscall.args)
         except NotCanonical as error:

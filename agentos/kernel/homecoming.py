@@ -29,9 +29,10 @@ from agentos.abi.syscall import PSEUDO
 from agentos.drivers.delegating import FOLDER, Ended, delegates, is_cut, place
 from agentos.files import confine, ownership
 from agentos.files.guard import Guard
+from agentos.files.quota import Amount
 from agentos.kernel.handover import MAX_BYTES, MAX_FILES, output_of
 from agentos.kernel.port import ConfigurationSource
-from agentos.kernel.workspace import InputFile, Workspaces
+from agentos.kernel.workspace import InputFile, Take, Workspaces
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +58,13 @@ class Homecoming:
         """
         source, target = self._workspaces.path(tenant, child), self._workspaces.path(tenant, parent)
         guard = Guard()
+
+        def take_back() -> list[InputFile]:
+            with self._workspaces.room(tenant, parent) as take:
+                return _take_back(source, target, place(call, index), whole, guard, take)
+
         try:
-            return await asyncio.to_thread(_take_back, source, target, place(call, index), whole, guard)
+            return await asyncio.to_thread(take_back)
         except asyncio.CancelledError:
             guard.stop()
             raise
@@ -97,7 +103,7 @@ class Homecoming:
         return replace(one, files=tuple(file.to_dict() for file in files))
 
 
-def _take_back(source: Path, root: Path, below: str, whole: str | None, guard: Guard) -> list[InputFile]:
+def _take_back(source: Path, root: Path, below: str, whole: str | None, guard: Guard, take: Take) -> list[InputFile]:
     """Make the folder `below` of the workspace `root` a copy of the `output/` of another one. Raises AgentOSError.
 
     It is made at the top, and put in its place whole: what a crash leaves of it is in the same workspace, and erased with the
@@ -111,20 +117,22 @@ def _take_back(source: Path, root: Path, below: str, whole: str | None, guard: G
             for name in (last, f"{last}.txt"):
                 _remove(parent, name)
             try:
-                files = _copy(source, top, fresh, below, guard)
+                files = _copy(source, top, fresh, below, guard, take)
             except BaseException:
                 _remove(top, fresh)
                 raise
             if files:
                 os.rename(fresh, last, src_dir_fd=top, dst_dir_fd=parent)
             if whole is not None:
-                _write(parent, f"{last}.txt", whole.encode("utf-8", "replace"))
+                text = whole.encode("utf-8", "replace")
+                take(Amount(len(text), 1))
+                _write(parent, f"{last}.txt", text)
     except OSError as error:
         raise AgentOSError(f"what a child left cannot be taken over: {error.strerror}") from error
     return files
 
 
-def _copy(source: Path, top: int, fresh: str, below: str, guard: Guard) -> list[InputFile]:
+def _copy(source: Path, top: int, fresh: str, below: str, guard: Guard, take: Take) -> list[InputFile]:
     """Copy the `output/` of `source` into a folder `fresh` of the folder that is open as `top`; none is made for no file."""
     files: list[InputFile] = []
     size = 0
@@ -133,6 +141,7 @@ def _copy(source: Path, top: int, fresh: str, below: str, guard: Guard) -> list[
         size += len(content)
         if len(files) == MAX_FILES or size > MAX_BYTES:
             raise UsageError(f"at most {MAX_FILES} files and {MAX_BYTES} bytes are taken back")
+        take(Amount(len(content), 1))
         with contextlib.ExitStack() as opened:
             current = top
             for name in (fresh, *names[:-1]):

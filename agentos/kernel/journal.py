@@ -17,7 +17,7 @@ from agentos.abi.attributes import SESSION_LEVEL, attributes_of, session_attribu
 from agentos.abi.canonical import Json
 from agentos.abi.chain import Head, follow
 from agentos.abi.errors import ChainBroken, Conflict, LogUnavailable, NotFound, PayloadErased, SequenceConflict
-from agentos.abi.event import SYSCALL_DECIDED, SYSCALL_FAILED, SYSCALL_FINISHED, SYSCALL_UNKNOWN, Event
+from agentos.abi.event import HARNESS_STOPPED, SYSCALL_DECIDED, SYSCALL_FAILED, SYSCALL_FINISHED, SYSCALL_UNKNOWN, Event
 from agentos.abi.ids import Clock, Random
 from agentos.abi.record import SALT_BYTES
 from agentos.eventlog.port import EventLog, Message, Stored
@@ -157,7 +157,7 @@ class Journal:
             if self.stale:
                 # Something else of the session was on its way to the log, and nobody knows whether it came there.
                 raise LogUnavailable(f"session {self.session} is to be read from the log again", where=self._subject)
-            if self.state.over:
+            if self.state.over and kind != HARNESS_STOPPED:
                 raise Conflict(f"session {self.session} is already {self.state.state}")
             if only_if_seq is not None and only_if_seq != self.head.seq:
                 raise Conflict(f"session {self.session} has moved on while you looked", mend="look again")

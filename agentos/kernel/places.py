@@ -2,7 +2,8 @@
 
 A session that waits for an endpoint with its harness beside it does nothing with its place. As soon as another session needs
 one, it gives it up: its harness is told to go, its request stays where it is in the queue, and once that is let in it gets a
-place and a fresh harness. So however many sessions wait for one endpoint, they keep nobody from another one.
+place and a harness. So however many sessions wait for one endpoint, they keep nobody from another one. Nor do those whose calls
+are under way, where the harness can be used again: the calls go on without it (`kernel.adrift`).
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from typing import Any, Final
 
 from agentos.abi.errors import LogUnavailable, Unavailable
 from agentos.kernel.admission import PLACES, Admissions
+from agentos.kernel.adrift import Adrift
 from agentos.kernel.asking import asking_as
 from agentos.kernel.journal import Journal
 from agentos.kernel.port import ConfigurationSource, Timer
 from agentos.kernel.seat import Seat
 from agentos.kernel.turn import Pause, Runner
+from agentos.projections.session import State
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,8 @@ class Places:
         self._admissions = admissions
         self._timer = timer
         self._seats: set[Seat] = set()
+        self._adrift: set[str] = set()
+        """Sessions whose calls go on without a place."""
         admissions.bound(PLACES, MAX_RUNNING)
 
     async def run(self, journal: Journal) -> None:
@@ -64,6 +69,10 @@ class Places:
                     await self._timer.sleep(delay)
                     delay = min(delay * 2, LONGEST_PAUSE_S)
                     continue
+                if seat.adrift is not None:
+                    await self._ashore(seat, seat.adrift)
+                    if journal.state.state is not State.RUNNING and seat.carried is None:
+                        return
                 if seat.carried is not None:
                     await seat.carried.ashore()
                 if pause is not Pause.DISPLACED:
@@ -75,8 +84,19 @@ class Places:
                     await asyncio.wait((elsewhere,))
         finally:
             seat.forget()
+            if seat.adrift is not None:
+                await seat.adrift.drop()
             if seat.carried is not None:
                 await seat.carried.drop()
+
+    async def _ashore(self, seat: Seat, adrift: Adrift) -> None:
+        """Wait until what its harness has left behind is over."""
+        self._adrift.add(seat.session)
+        try:
+            await adrift.ashore()
+        finally:
+            self._adrift.discard(seat.session)
+        seat.adrift = None
 
     async def idle(self, session: str, done: asyncio.Future[Any], grace_s: float | None = None) -> None:
         """Let a session that runs wait for `done`. Raises Displaced when its place is needed meanwhile; after `grace_s` seconds
@@ -99,7 +119,9 @@ class Places:
     def rests(self, session: str) -> bool:
         """Whether a session waits for something that others bring, with a place or without one."""
         seat = next((one for one in self._seats if one.session == session), None)
-        return seat is None or seat.idle or seat.leaving
+        if seat is None:
+            return session not in self._adrift
+        return seat.waits or seat.leaving
 
     def make_room(self) -> None:
         """Have as many of those that wait with a place give it up as others need one: the lowest class first, then the latest."""

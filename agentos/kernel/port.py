@@ -5,15 +5,18 @@ The composition root hands these in; no clock, randomness, sleep or process is t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from enum import StrEnum
+from typing import Final, Protocol
 
 from agentos.abi.canonical import Json
 from agentos.abi.decision import Decision
 from agentos.abi.ids import Clock
 from agentos.credentials.reference import SecretRef
 from agentos.drivers.port import ModelSpec, ToolSpec
+from agentos.files.quota import STORAGE, Amount
 from agentos.kernel.firing import TriggerSpec
 from agentos.kernel.standing import StandingSpec
 from agentos.sandbox.profile import Profile
@@ -72,6 +75,15 @@ class HarnessSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class GatewaySpec:
+    """Who may drive an agent from outside (`kernel.served`), beside operators."""
+
+    principals: frozenset[str] = frozenset()
+    idle_ms: int = 3_600_000
+    """How long a session that a client drives is kept when nobody asks anything of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class AgentSpec:
     """An Agent declaration as the kernel needs it."""
 
@@ -98,6 +110,8 @@ class AgentSpec:
     """The Sandbox of processes of its tools that name none."""
     harness: HarnessSpec | None = None
     """What drives its sessions; None: the built-in loop."""
+    gateway: GatewaySpec = GatewaySpec()
+    """Who may drive sessions of it from outside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +143,10 @@ class Configuration:
     """The names of its shared spaces."""
     lock_victim: str = "requester"
     """Who of those that wait for each other over locks is told so: one of `kernel.waiting.Victim`."""
+    storage: Amount = STORAGE
+    """How much its files may take up: workspaces, spaces, and what is kept of versions."""
+    requests_per_second: int = 500
+    """How often its principals together may ask."""
 
 
 class ConfigurationSource(Protocol):
@@ -138,12 +156,63 @@ class ConfigurationSource(Protocol):
         """The newest configuration of `tenant`. Raises NotFound for a tenant that is not declared."""
 
 
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """What a harness process is wanted for."""
+
+    tenant: str
+    session: str
+    labels: frozenset[str] = frozenset()
+    """The labels that the session carries: a process is shared only by sessions of one tenant with the same ones."""
+    harness: HarnessSpec | None = None
+    """The program; None: the built-in loop."""
+    profile: Profile | None = None
+    """The place that it was declared to work in; None: that of harnesses."""
+
+
+class Misdeed(StrEnum):
+    """What a harness must never do; it is stopped at once, and so is its session."""
+
+    NETWORK = "network"
+    """It made a socket that leads somewhere."""
+    HOME = "home"
+    """It opened a file where homes are."""
+    AFTER_FINISH = "after-finish"
+    """It went on after it had finished its session."""
+
+    @property
+    def words(self) -> str:
+        """The same for people: `it tried to …`."""
+        return _MISDEEDS[self]
+
+
+_MISDEEDS: Final = {
+    Misdeed.NETWORK: "it tried to open a socket that leads out of its sandbox",
+    Misdeed.HOME: "it tried to read where homes are",
+    Misdeed.AFTER_FINISH: "it went on after it had finished its session",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """How a harness process was left. `code` is None while it lives on, for other sessions."""
+
+    code: int | None
+    misdeed: Misdeed | None = None
+
+
 class HarnessSilent(Exception):
     """A harness that neither speaks nor listens; its words say which. It holds a place that others wait for."""
 
 
 class HarnessProcess(Protocol):
-    """A started harness: a pipe that carries frames of the ABI."""
+    """A started harness: a pipe that carries frames of the ABI. It drives one session at a time."""
+
+    def rest(self) -> asyncio.Future[None]:
+        """All that it has asked for is under way: done once another session waits for it. Ended by `rise`."""
+
+    def rise(self) -> None:
+        """It has something to do again."""
 
     async def read_frame(self) -> bytes:
         """The next line without its newline; empty when the harness closed its end.
@@ -157,18 +226,23 @@ class HarnessProcess(Protocol):
         Raises HarnessSilent if the harness does not read.
         """
 
-    async def stop(self) -> int | None:
-        """End the process (it gets a moment to leave by itself) and return its exit code. Never waits for long."""
+    def hint(self, frame: bytes) -> None:
+        """Send one frame, if that takes no time."""
+
+    async def stop(self, *, reuse: frozenset[str] | None = None, finished: bool = False) -> Left:
+        """Let go of it. Never waits for long.
+
+        `reuse`: it was told to leave the session, has said that it can be used again, and has seen these labels; None: the
+        process ends (it gets a moment to leave by itself). `finished`: it has finished its session, and may not say another word.
+        """
 
 
 class Spawner(Protocol):
-    """How harness processes are started."""
+    """How sessions come by harness processes."""
 
-    async def spawn(self, session: str) -> HarnessProcess:
-        """Start a fresh harness for `session`: the built-in loop. Raises Unavailable when it cannot be started."""
+    async def spawn(self, brief: Brief) -> HarnessProcess:
+        """A harness that awaits its `initialize`: a fresh one, or one that sessions of the same kind have left.
 
-    async def spawn_declared(self, tenant: str, session: str, harness: HarnessSpec, profile: Profile | None) -> HarnessProcess:
-        """The same with a declared program, in a place of `profile` (None: that of harnesses).
-
-        Raises Unavailable, and DriverError when the place cannot be had, or the program is not there.
+        Waits while as many as there may be are in use. Raises Unavailable when none can be started, and DriverError when the
+        place of a declared program cannot be had, or the program is not there.
         """

@@ -24,9 +24,9 @@ from agentos.abi.decision import Verdict
 from agentos.abi.errors import ChainBroken, Conflict, PayloadErased
 from agentos.abi.event import Event
 from agentos.abi.syscall import MODEL_CALL, NET_REQUEST
-from agentos.kernel.port import HarnessSilent, Spawner
+from agentos.kernel.port import Brief, HarnessSilent, Spawner
 from agentos.kernel.serving import Leave, serve
-from agentos.kernel.turn import view
+from agentos.kernel.view import view
 from agentos.projections import context
 from agentos.projections.session import OPEN, SessionState, State, Step, fold, fold_all
 from agentos.projections.state_document import digest_of_state
@@ -128,10 +128,10 @@ async def replay(events: Sequence[Event], spawner: Spawner) -> Replayed:
     while again.goes_on():
         before = again.at
         again.begin()
-        process = await spawner.spawn(again.session)
+        process = await spawner.spawn(Brief("", again.session))
         harnesses += 1
         try:
-            problem = await serve(process, again)
+            problem = (await serve(process, again)).why
         except HarnessSilent as silent:
             problem = str(silent)
         finally:
@@ -206,6 +206,12 @@ class _Again:
             except Leave as leave:
                 self._goes(leave)
         return self._told(params["call"])
+
+    def rest(self) -> None:
+        """Nobody else needs its process."""
+
+    def rise(self, *, gone: bool) -> None:
+        """Nothing to do."""
 
     def no_more(self) -> None:
         """Whatever the log has between a call and its outcome is proposed by now."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agentos.kernel.admission import Admissions, Request, Ticket, Waiting
+from agentos.kernel.adrift import Adrift
 from agentos.kernel.batched import Carried
 
 
@@ -36,11 +37,19 @@ class Seat:
         """The same, where it is in no queue here."""
         self.carried: Carried | None = None
         """A call that goes on while it has no place, or did until now."""
+        self.adrift: Adrift | None = None
+        """What its harness has asked for, and goes on without harness and place."""
+        self._resting: asyncio.Future[None] | None = None
 
     @property
     def idle(self) -> bool:
-        """Whether it waits with a place that it could do without."""
-        return self._evicted is not None and not self.leaving and not self._acting
+        """Whether it has a place that it could do without."""
+        return not self.leaving and (self.waits or self._resting is not None)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for something that others bring, and does nothing beside."""
+        return self._evicted is not None and not self._acting and not self.leaving
 
     def acts(self, calls: int) -> None:
         """So many calls act beside what it waits for: it keeps its place as long as there are any."""
@@ -50,9 +59,24 @@ class Seat:
 
     def evict(self) -> None:
         """Have an idle one give its place up."""
-        if self._evicted is not None and not self._evicted.done():
+        told = self._resting if self._evicted is None or self._acting else self._evicted
+        if told is not None and not told.done():
             self.leaving = True
-            self._evicted.set_result(None)
+            told.set_result(None)
+
+    def rest(self) -> asyncio.Future[None]:
+        """All that its harness has asked for goes on by itself: done once its place is needed. Ended by `rise`."""
+        self._resting = asyncio.get_running_loop().create_future()
+        self._make_room()
+        return self._resting
+
+    def rise(self, *, gone: bool) -> None:
+        """Its harness has something to do again, or is `gone`."""
+        told, self._resting = self._resting, None
+        if told is not None and told.done() and not gone:
+            # What it waited for came at the same moment, so it stays; others may need another one's place.
+            self.leaving = False
+            self._make_room()
 
     async def admit(self, request: Request) -> Ticket:
         """Wait to be let in. Raises Displaced when the place is needed meanwhile; the request stays in its queue then.

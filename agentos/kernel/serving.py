@@ -4,12 +4,16 @@ The harness is untrusted: every frame is checked, a flood or a malformed frame e
 believed except as a proposal. Requests are served in the order in which they come, each when the one before has its answer. Those
 that `Answers.at_once` takes are served beside each other, up to `MAX_AT_ONCE` of them; each is answered as soon as it is done.
 Whatever else comes waits until they have ended. What is not taken yet stays in the pipe.
+
+A harness that can be used again is told to leave also while everything that it has asked for is under way, once its process
+or its place is needed: that goes on without it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from agentos.abi import rpc
@@ -22,6 +26,9 @@ MAX_FAULTS: Final = 100
 
 MAX_AT_ONCE: Final = 16
 """Requests of one harness that are served beside each other."""
+
+_SHORT: Final = frozenset({"session.view", "finish"})
+"""Requests that wait for nothing that another session could use the process for."""
 
 
 class Leave(Exception):
@@ -49,15 +56,37 @@ class Answers(Protocol):
     def no_more(self) -> None:
         """Nothing is asked any more until those that are served beside each other have ended."""
 
+    def rest(self) -> asyncio.Future[None] | None:
+        """Everything that was asked for is under way: done once the place is needed; None: it never is. Ended by `rise`."""
 
-async def serve(process: HarnessProcess, turn: Answers) -> str:
-    """Answer the harness's requests until it closes its end or must leave; return why it ended.
+    def rise(self, *, gone: bool) -> None:
+        """Something has ended, or was asked for, or its harness is `gone`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """How serving a harness ended. `why` says it in words of ours."""
+
+    why: str
+    reuse: bool = False
+    """Whether it was told to leave the session, and has said that it can be used again."""
+    finished: bool = False
+    """Whether it has finished its session."""
+    adrift: tuple[asyncio.Task[Any], ...] = ()
+    """What it has asked for, and goes on without it."""
+
+
+async def serve(process: HarnessProcess, turn: Answers) -> Served:
+    """Answer the harness's requests until it closes its end or must leave.
 
     Raises HarnessSilent, and what serving a request raises; then everything that was begun has ended.
     """
     pipe = _Pipe(process, turn)
     try:
         return await pipe.serve()
+    except asyncio.CancelledError:
+        process.hint(rpc.notification("cancel", {}))
+        raise
     finally:
         await pipe.stop()
 
@@ -71,6 +100,10 @@ class _Ended(Exception):
         self.answer = answer
 
 
+class _Needed(Exception):
+    """Its process, or its place, is needed by another session, and all that it has asked for is under way."""
+
+
 class _Pipe:
     def __init__(self, process: HarnessProcess, turn: Answers) -> None:
         self._process = process
@@ -82,17 +115,26 @@ class _Pipe:
         self._leave: tuple[int, Leave] | None = None
         """Who was told first to go."""
         self._error: BaseException | None = None
+        self._reuse = False
+        """Whether the harness can be used again."""
+        self._finished = False
 
-    async def serve(self) -> str:
-        await self._write(rpc.request(0, "initialize", {"abi": rpc.ABI, "session": self._turn.session, "concurrent": True}))
+    async def serve(self) -> Served:
+        told: dict[str, Json] = {"abi": rpc.ABI, "session": self._turn.session, "concurrent": True, "reuse": True}
+        await self._write(rpc.request(0, "initialize", told))
         try:
-            _check_greeting(await self._frame())
+            self._reuse = _greeted(await self._frame())
             while self._faults < MAX_FAULTS:
                 await self._serve_next(await self._frame())
             end = _Ended(f"it made {MAX_FAULTS} requests that make no sense")
         except _Ended as ended:
             end = ended
-        await self._all_ended()
+        except _Needed:
+            return await self._let_go()
+        try:
+            await self._all_ended()
+        except _Needed:
+            return await self._let_go()
         if self._leave is not None:
             number, leave = self._leave
             end = _Ended(leave.message, rpc.error(number, leave.code, leave.message))
@@ -100,7 +142,17 @@ class _Pipe:
             await self._write(end.answer)
         if self._error is not None:
             raise self._error
-        return end.why
+        return Served(end.why, self._reuse and self._leave is not None, self._finished)
+
+    async def _let_go(self) -> Served:
+        """Have the harness leave while what it has asked for goes on."""
+        number = self._leave[0] if self._leave is not None else next(iter(self._under_way.values()))
+        await self._write(rpc.error(number, rpc.PARKED, "its process is needed: what it has asked for goes on"))
+        if self._error is not None:
+            raise self._error
+        adrift = tuple(self._under_way)
+        self._under_way.clear()
+        return Served("its process was needed", reuse=True, adrift=adrift)
 
     async def stop(self) -> None:
         """Stop whatever is under way; return once it has ended."""
@@ -131,8 +183,14 @@ class _Pipe:
             self._under_way[asyncio.create_task(work, name=f"a call of session {self._turn.session}")] = number
             return
         await self._all_ended()
-        if not self._stops:
-            await self._answer(number, self._turn.handle(method, params))
+        if self._stops:
+            return
+        if not self._reuse or method in _SHORT:
+            await self._answer(number, method, self._turn.handle(method, params))
+            return
+        self._under_way[asyncio.create_task(self._turn.handle(method, params), name=f"{method} of {self._turn.session}")] = number
+        await self._something()
+        await self._answer_done(method)
 
     @property
     def _stops(self) -> bool:
@@ -161,8 +219,7 @@ class _Pipe:
                 return await self._process.read_frame()
             if self._reading is None and len(self._under_way) < MAX_AT_ONCE:
                 self._reading = asyncio.create_task(self._process.read_frame(), name=f"harness of {self._turn.session}")
-            waited: list[asyncio.Task[Any]] = [*self._under_way]
-            await asyncio.wait(waited if self._reading is None else [*waited, self._reading], return_when=asyncio.FIRST_COMPLETED)
+            await self._something()
             await self._answer_done()
             if self._reading is not None and self._reading.done():
                 reading, self._reading = self._reading, None
@@ -175,23 +232,43 @@ class _Pipe:
         """Wait until nothing is under way; answer what was."""
         while self._under_way:
             self._turn.no_more()
-            await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+            await self._something()
             await self._answer_done()
 
-    async def _answer_done(self) -> None:
+    async def _something(self) -> None:
+        """Wait until something has ended, or was read. Raises _Needed once the harness has to go meanwhile, and can."""
+        waited: list[asyncio.Future[Any]] = [*self._under_way]
+        if self._reading is not None:
+            waited.append(self._reading)
+        if not self._reuse or self._error is not None:
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            return
+        gone, process, place = False, self._process.rest(), self._turn.rest()
+        try:
+            needed = [process] if place is None else [process, place]
+            done, _ = await asyncio.wait([*waited, *needed], return_when=asyncio.FIRST_COMPLETED)
+            gone = done.isdisjoint(waited)
+        finally:
+            self._process.rise()
+            self._turn.rise(gone=gone)
+        if gone:
+            raise _Needed
+
+    async def _answer_done(self, method: str = "") -> None:
         for task in [task for task in self._under_way if task.done()]:
             number, error = self._under_way.pop(task), task.exception()
             if error is None or _is_answer(error):
-                await self._answer(number, task)
+                await self._answer(number, method, task)
             elif self._error is None or isinstance(self._error, HarnessSilent):
                 self._error = error
 
-    async def _answer(self, number: int, work: Awaitable[dict[str, Json]]) -> None:
+    async def _answer(self, number: int, method: str, work: Awaitable[dict[str, Json]]) -> None:
         """Send what comes of `work`, or note that the harness has to go."""
         try:
             answer = rpc.response(number, await work)
         except Leave as leave:
             self._leave = self._leave or (number, leave)
+            self._finished = self._finished or (method == "finish" and leave.code == rpc.ENDED)
             return
         except SequenceConflict:
             raise
@@ -210,13 +287,14 @@ class _Pipe:
             self._error = silent
 
 
-def _check_greeting(frame: dict[str, Json]) -> None:
-    """Raises _Ended unless it is the answer to `initialize`."""
+def _greeted(frame: dict[str, Json]) -> bool:
+    """Whether the harness can be used again, by its answer to `initialize`. Raises _Ended for any other frame."""
     told = frame.get("result")
     if frame.get("id") != 0 or not isinstance(told, dict):
         raise _Ended("it did not answer initialize")
     if told.get("abi") != rpc.ABI:
         raise _Ended(f"it speaks another ABI than {rpc.ABI}")
+    return told.get("reuse") is True
 
 
 def _is_answer(error: BaseException) -> bool:

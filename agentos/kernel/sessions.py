@@ -85,6 +85,8 @@ class Sessions:
         self._closed = False
         self._places = Places(runner, source, runner.admissions, timer)
         self.idle, self.rests = self._places.idle, self._places.rests
+        self.windows, self.windows.idle = runner.windows, self.idle
+        self.at_end(self.windows.ended)
         self.deferrals = Deferrals(self, logs, source, timer, waits or Waits(runner.admissions))
         self.at_end(self.deferrals.ended)
         answers = Answers(self, source, timer)
@@ -112,7 +114,8 @@ class Sessions:
         `prepare` is told the session's id before anything is stored.
 
         `session` is the id that it is to have: one that is in the log already is returned as it stands, and nothing is begun, so
-        that whatever has an id of its own is begun once. `origin` says where it comes from (`delegated`, `firing`, `standing`).
+        that whatever has an id of its own is begun once. `origin` says where it comes from (`delegated`, `firing`, `standing`,
+        `served`).
 
         `priority` and `due_in_ms` are the run's own class, and when it is due; before `begin` holds the session does not begin.
         `labels` are on it from its first event, `file_labels` on input files, by the folder or file below `input/` that they
@@ -233,9 +236,17 @@ class Sessions:
         elif state is State.RUNNING and key not in self._tasks:
             self._start(journal)
 
+    async def attend(self, journal: Journal) -> None:
+        """Have a session run that its client has something for; one that a runtime before us left is taken over first."""
+        if self.runs(journal.tenant, journal.session):
+            self.wake(journal)
+        else:
+            await self._take_over(journal)
+
     def runs(self, tenant: str, session: str) -> bool:
-        """Whether a session runs or is about to, or begins by itself once it may."""
-        return (tenant, session) in self._tasks or self.deferrals.holds(tenant, session)
+        """Whether a session runs or is about to, or begins by itself once it may, or rests until its client wants something."""
+        key = (tenant, session)
+        return key in self._tasks or self.deferrals.holds(tenant, session) or self.windows.rests(key)
 
     async def cancel(self, tenant: str, session: str, *, reason: str, actor: str) -> SessionState:
         """Stop a session for good. Raises Conflict when it is already over."""
@@ -274,9 +285,9 @@ class Sessions:
             elif await journal.wait_beyond(seq):
                 return
 
-    def running(self) -> int:
-        """How many sessions run or wait for a place to run."""
-        return len(self._tasks)
+    def running(self, tenant: str | None = None) -> int:
+        """How many sessions run or wait for a place to run: those of all tenants, or of one."""
+        return sum(tenant in (None, of) for of, _ in self._tasks)
 
     async def close(self) -> None:
         """Stop running; every session can be resumed from the log."""
@@ -322,6 +333,10 @@ class Sessions:
     def _start(self, journal: Journal) -> None:
         key = (journal.tenant, journal.session)
         self._live.add(key)
+        if not self.windows.has_work(journal.state):
+            self.windows.rest(key)
+            return
+        self.windows.wake(key)
         self._hold(journal)
         if not self._closed:
             self._tasks[key] = asyncio.create_task(self._run(journal), name=f"session {journal.session}")

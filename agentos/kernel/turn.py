@@ -20,19 +20,23 @@ from agentos.abi.errors import Conflict, DriverError, Frozen
 from agentos.abi.syscall import Syscall
 from agentos.drivers.port import ModelUnavailable
 from agentos.kernel.admission import Admissions, PoolKey, Request, Ticket
+from agentos.kernel.adrift import Adrift
 from agentos.kernel.asking import PREEMPTED, asking_as, endpoint_of, plan, used_by
 from agentos.kernel.batched import Carried, batches_of, in_batch
 from agentos.kernel.budgets import RULE_HELD
 from agentos.kernel.gate import MAX_OUTCOME, SYSTEM, Gate
 from agentos.kernel.journal import Journal
 from agentos.kernel.line import Closed, Line, Place
-from agentos.kernel.port import Configuration, ConfigurationSource, HarnessProcess, HarnessSilent, Spawner, Timer
+from agentos.kernel.methods import METHODS, called
+from agentos.kernel.port import Brief, Configuration, ConfigurationSource, HarnessProcess, HarnessSilent, Misdeed, Spawner, Timer
 from agentos.kernel.reply import is_call_id, is_counted
 from agentos.kernel.seat import Displaced, Seat
-from agentos.kernel.serving import Leave, serve
-from agentos.kernel.tools import commutes
+from agentos.kernel.served import Windows
+from agentos.kernel.serving import Leave, Served, serve
+from agentos.kernel.tools import commutes, require_unchanged
+from agentos.kernel.view import view
 from agentos.projections import context
-from agentos.projections.session import Call, SessionState, State, Step
+from agentos.projections.session import Call, State, Step
 from agentos.sandbox.profile import DEFAULT
 from agentos.scheduler.estimate import Expected
 
@@ -69,6 +73,8 @@ class Runner:
     ) -> None:
         self.admissions = admissions or Admissions(timer)
         """Who may ask which endpoint when; places to run in are among what is arbitrated."""
+        self.windows = Windows()
+        """Where clients outside propose for the sessions that they drive."""
         self._gate = gate
         self._source = source
         self._spawner = spawner
@@ -86,43 +92,58 @@ class Runner:
             before = journal.head.seq
             turns = _Turns(self._gate, self._source, self._timer, journal, seat)
             try:
-                process = await self._spawn(journal)
+                process = await self._harness(journal)
             except DriverError as error:
                 await turns.fail("harness", f"the harness could not be started: {error.message}")
                 continue
+            served, problem = Served(""), ""
             try:
-                problem = await serve(process, turns)
+                served = await serve(process, turns)
+                problem = served.why
+                seat.adrift = Adrift(served.adrift) if served.adrift else None
             except HarnessSilent as silent:
                 problem = str(silent)
             finally:
-                code = await process.stop()
-            if self._pause(journal) is None and turns.displaced:
+                reuse = frozenset(journal.state.labels) if served.reuse else None
+                left = await process.stop(reuse=reuse, finished=served.finished)
+            if left.misdeed is not None:
+                await turns.stopped(left.misdeed)
+            if seat.adrift is not None:
+                return Pause.DISPLACED
+            if self._pause(journal) is None and (turns.displaced or self.windows.gave_way(journal.state, seat)):
                 return Pause.DISPLACED
             if self._pause(journal) is None and turns.frozen:
                 return Pause.FROZEN
-            if self._pause(journal) is None:
-                log.warning("session %s: harness left early (%s, exit %s)", journal.session, problem, code)
+            if self._pause(journal) is None and journal.state.served is None:
+                log.warning("session %s: harness left early (%s, exit %s)", journal.session, problem, left.code)
                 lost = 1 if journal.head.seq > before else lost + 1
                 if lost == HARNESS_TRIES:
                     await turns.fail("harness", f"the harness ended without finishing the session: {problem}")
         return pause
 
-    async def _spawn(self, journal: Journal) -> HarnessProcess:
-        """A fresh harness, as the agent declares it now. Raises Unavailable, DriverError."""
+    async def _harness(self, journal: Journal) -> HarnessProcess:
+        """What drives the session now. Raises Unavailable, DriverError."""
+        if journal.state.served is not None:
+            return self.windows.harness(journal.state)
+        return await self._spawner.spawn(self._brief(journal))
+
+    def _brief(self, journal: Journal) -> Brief:
+        """What harness the session needs, as the agent declares it now. Raises DriverError."""
         configuration = self._source.current(journal.tenant)
         agent = configuration.agents.get(journal.state.agent)
-        if agent is None or agent.harness is None:
-            return await self._spawner.spawn(journal.session)
-        wanted = agent.harness.sandbox
-        profile = configuration.sandboxes.get(wanted) if wanted is not None else None
+        harness = None if agent is None else agent.harness
+        wanted = None if harness is None else harness.sandbox
+        profile = None if wanted is None else configuration.sandboxes.get(wanted)
         if wanted not in {None, DEFAULT} and profile is None:
             raise DriverError(f"its sandbox {wanted} is not declared")
-        return await self._spawner.spawn_declared(journal.tenant, journal.session, agent.harness, profile)
+        return Brief(journal.tenant, journal.session, frozenset(journal.state.labels), harness, profile)
 
     def _pause(self, journal: Journal) -> Pause | None:
         if journal.state.over:
             return Pause.ENDED
         if journal.state.state is not State.RUNNING:
+            return Pause.WAITING
+        if not self.windows.has_work(journal.state):
             return Pause.WAITING
         held = self._gate.freezes.of(journal.state, self._source.current(journal.tenant))
         return None if held is None else Pause.FROZEN
@@ -150,6 +171,10 @@ class _Turns:
 
     async def handle(self, method: str, params: dict[str, Json]) -> dict[str, Json]:
         """Serve one request. Raises Leave when the harness must go, Conflict for a request that is off."""
+        if method in METHODS:
+            configuration = self._source.current(self.journal.tenant)
+            params = called(method, params, configuration.agents.get(self.journal.state.agent), configuration.tools)
+            method = "tool.call"
         match method:
             case "session.view":
                 return self._view(params)
@@ -175,6 +200,22 @@ class _Turns:
 
     def no_more(self) -> None:
         """Nothing to do: what was begun ends by itself."""
+
+    def rest(self) -> asyncio.Future[None]:
+        """See `serving.Answers`."""
+        return self._seat.rest()
+
+    def rise(self, *, gone: bool) -> None:
+        """See `serving.Answers`."""
+        self._seat.rise(gone=gone)
+
+    async def stopped(self, misdeed: Misdeed) -> None:
+        """Record what the harness has done that it must not, and end the session unless it is over."""
+        await self._line.quiet()
+        ended = {"after": str(self.journal.state.state)} if self.journal.state.over else {}
+        await self._record(ev.HARNESS_STOPPED, {"reason": str(misdeed), "message": misdeed.words, **ended})
+        if not self.journal.state.over:
+            await self.fail("harness", f"the harness was stopped: {misdeed.words}")
 
     async def fail(self, code: str, message: str) -> None:
         """End the session with an error, once nothing acts for it any more."""
@@ -309,22 +350,23 @@ class _Turns:
             key, now = ("tool", self.journal.tenant, name), self._timer.now_ms()
             request = asking_as(self.journal.state, configuration, call_id, (key,), now)
             with await self._admitted(request) as ticket:
-                call = await self._perform(place, syscall)
+                call = await self._perform(place, syscall, params.get("digest"))
                 ticket.release(1)
         else:
-            call = await self._perform(place, syscall)
+            call = await self._perform(place, syscall, params.get("digest"))
         self._leave_if_stopped(call)
         if call.step in {Step.REFUSED, Step.DENIED}:
             await self._bound()
         text, is_error = context.outcome(call)
         return {"call": call_id, "content": text, "is_error": is_error}
 
-    async def _perform(self, place: Place, syscall: Syscall) -> Call:
-        """Take a call through the gate once others leave room for it under what is in force then."""
+    async def _perform(self, place: Place, syscall: Syscall, seen: Json) -> Call:
+        """Take a call through the gate once others leave room for it under what is in force then. `seen`: see `tools`."""
         configuration = await self._in_force()
         while not self._has_room(syscall):
             await place.until(lambda: self._has_room(syscall))
             configuration = await self._in_force()
+        require_unchanged(self.journal.state, configuration, syscall, seen)
         together = place if commutes(configuration.tools.get(syscall.tool)) else None
         return await self._gate.perform(self.journal, configuration, syscall, together)
 
@@ -397,28 +439,6 @@ class _Turns:
     async def _record(self, kind: str, data: dict[str, Json]) -> None:
         configuration = self._latest()
         await self.journal.record(kind, data, actor=SYSTEM, revision=configuration.revision, policy=configuration.policy_digest)
-
-
-def view(state: SessionState, *, messages: bool = False) -> dict[str, Json]:
-    """What a harness is told of a session: what is still to do, and with `messages` the whole conversation."""
-    told: dict[str, Json] = {
-        "session": state.id,
-        "agent": state.agent,
-        "goal": state.goal,
-        "pending": context.pending(state),
-        "final": _final_text(state),
-    }
-    if messages:
-        told["messages"] = context.messages(state)
-    return told
-
-
-def _final_text(state: SessionState) -> str | None:
-    """The model's closing words if its last reply called no tool, and it was told nothing since; else None."""
-    reply = context.last_reply(state)
-    if reply is None or any(block.get("type") == "tool_use" for block in reply["content"]) or context.unseen(state):
-        return None
-    return "\n".join(str(block["text"]) for block in reply["content"] if block.get("type") == "text")
 
 
 def _undecided(call: Call) -> bool:

@@ -14,18 +14,29 @@ import shutil
 import stat
 import tarfile
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, UsageError
+from agentos.files.quota import NOTHING, Amount, Quotas
 
 MAX_FILES: Final = 10_000
 MAX_BYTES: Final = 256 * 1024 * 1024
 
 _MAX_UNPACKED: Final = MAX_BYTES + MAX_FILES * 4096
 """Most bytes of the unpacked archive: its files and what stands between them. Headers are no way around the bounds."""
+
+
+Take = Callable[[Amount], None]
+"""Asks for room for so much. Raises QuotaExceeded."""
+
+
+def unbounded(_amount: Amount) -> None:
+    """There is room for everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +54,30 @@ class InputFile:
 class Workspaces:
     """Where the sessions' folders are: `<root>/<tenant>/<session>/`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, quotas: Quotas | None = None) -> None:
+        """`quotas` is asked before anything is put into a workspace; without it there is room for everything."""
         self._root = root
+        self._quotas = quotas
+
+    @contextmanager
+    def room(self, tenant: str, session: str) -> Iterator[Take]:
+        """Room for what is put into a workspace in the block: it is asked for as it comes, and counts if the block ends well.
+
+        What is given raises QuotaExceeded.
+        """
+        if self._quotas is None:
+            yield unbounded
+            return
+        taken = NOTHING
+        with self._quotas.room(tenant) as room:
+
+            def take(amount: Amount) -> None:
+                nonlocal taken
+                room(amount)
+                taken = taken + amount
+
+            yield take
+            self._quotas.grew(tenant, f"session/{session}", taken)
 
     def path(self, tenant: str, session: str) -> Path:
         """The session's workspace (absolute; exists once `create` has run)."""
@@ -53,8 +86,8 @@ class Workspaces:
     def create(self, tenant: str, session: str, archive: bytes | None) -> tuple[InputFile, ...]:
         """Make the workspace and unpack the input; return what was unpacked, sorted by path.
 
-        Raises UsageError for an archive with links, devices, absolute or climbing names, or too much in it, AgentOSError when the
-        disk does not take it; then nothing is left.
+        Raises UsageError for an archive with links, devices, absolute or climbing names, or too much in it, QuotaExceeded where
+        the tenant has no room for it, AgentOSError when the disk does not take it; then nothing is left.
         """
         folder = self.path(tenant, session)
         try:
@@ -64,7 +97,8 @@ class Workspaces:
         if archive is None:
             return ()
         try:
-            return _unpack(archive, folder)
+            with self.room(tenant, session) as take:
+                return _unpack(archive, folder, take)
         except OSError as error:
             self.remove(tenant, session)
             raise AgentOSError(f"the input cannot be stored: {error.strerror or error}") from error
@@ -75,6 +109,11 @@ class Workspaces:
     def remove(self, tenant: str, session: str) -> None:
         """Remove the workspace of a session that never began."""
         shutil.rmtree(self.path(tenant, session), ignore_errors=True)
+        self._gone(tenant, session)
+
+    def _gone(self, tenant: str, session: str) -> None:
+        if self._quotas is not None:
+            self._quotas.holds(tenant, f"session/{session}", NOTHING)
 
     def sessions(self, tenant: str) -> frozenset[str]:
         """The sessions that have a workspace."""
@@ -89,8 +128,9 @@ class Workspaces:
         try:
             _let_in(folder)
             shutil.rmtree(folder)
+            self._gone(tenant, session)
         except FileNotFoundError:
-            return
+            self._gone(tenant, session)
         except OSError as error:
             raise AgentOSError(
                 f"the workspace of session {session} cannot be removed: {error.strerror}",
@@ -125,7 +165,7 @@ class _Bounded(io.RawIOBase):
         return data
 
 
-def _unpack(archive: bytes, folder: Path) -> tuple[InputFile, ...]:
+def _unpack(archive: bytes, folder: Path, take: Take) -> tuple[InputFile, ...]:
     files: dict[str, InputFile] = {}
     total = 0
     try:
@@ -144,6 +184,7 @@ def _unpack(archive: bytes, folder: Path) -> tuple[InputFile, ...]:
                 total += member.size
                 if len(files) >= MAX_FILES or total > MAX_BYTES:
                     raise _too_large()
+                take(Amount(member.size, 1))
                 source = tar.extractfile(member)
                 if source is None:
                     raise UsageError(f"the input's file {member.name!r} has no content")

@@ -17,7 +17,8 @@ from typing import Final
 from agentos.abi.errors import AgentOSError, DriverError, UsageError
 from agentos.files import confine
 from agentos.files.guard import Guard
-from agentos.kernel.workspace import MAX_FILES, InputFile
+from agentos.files.quota import Amount
+from agentos.kernel.workspace import MAX_FILES, InputFile, Take, unbounded
 
 MAX_COPIED: Final = 4 * 1024**3
 """Most bytes of one copy."""
@@ -33,14 +34,14 @@ class Copied:
     left: int
 
 
-def copy_workspace(source: Path, target: Path, guard: Guard) -> Copied:
+def copy_workspace(source: Path, target: Path, guard: Guard, take: Take = unbounded) -> Copied:
     """Copy the files below `source` into the folder `target`, which exists and is empty. A source that is gone has none.
 
     Raises UsageError for more than MAX_FILES or MAX_COPIED, AgentOSError when the disk does not take it, Stopped when the caller
-    gave up; `target` is gone then.
+    gave up, and what `take` raises, which is asked for room; `target` is gone then.
     """
     try:
-        return _Copy(target, guard).take(source) if source.exists() else Copied((), 0)
+        return _Copy(target, guard, take).take(source) if source.exists() else Copied((), 0)
     except OSError as error:
         shutil.rmtree(target, ignore_errors=True)
         raise AgentOSError(f"the workspace cannot be copied: {error.strerror or error}") from error
@@ -50,7 +51,8 @@ def copy_workspace(source: Path, target: Path, guard: Guard) -> Copied:
 
 
 class _Copy:
-    def __init__(self, target: Path, guard: Guard) -> None:
+    def __init__(self, target: Path, guard: Guard, room: Take) -> None:
+        self._room = room
         self._target = target
         self._guard = guard
         self._files: list[InputFile] = []
@@ -99,6 +101,7 @@ class _Copy:
             raise UsageError(f"the workspace has more than {MAX_FILES} files, which is more than a fork takes over")
         place = self._target.joinpath(*names)
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._room(Amount(0, 1))
         size, hashed = 0, hashlib.sha256()
         with place.open("xb") as copy:
             os.fchmod(copy.fileno(), os.fstat(descriptor).st_mode & 0o700 | 0o600)
@@ -107,6 +110,7 @@ class _Copy:
                 self._bytes += len(block)
                 if self._bytes > MAX_COPIED:
                     raise UsageError(f"the workspace has more than {MAX_COPIED} bytes, which is more than a fork takes over")
+                self._room(Amount(len(block)))
                 copy.write(block)
                 hashed.update(block)
                 size += len(block)

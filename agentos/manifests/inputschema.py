@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from agentos.abi.canonical import Json
+from agentos.abi.canonical import Json, canonical
 from agentos.drivers.openapi import arguments as operation_arguments
+from agentos.drivers.bounded import matcher
 from agentos.manifests.fault import Path, Problem, shown
 
 _TYPES: Final = frozenset({"object", "array", "string", "integer", "number", "boolean", "null"})
@@ -98,6 +98,9 @@ def _walk(schema: Json, root: Mapping[str, Json], path: Path) -> Iterator[Proble
             yield from _check_reference(value, root, here)
         elif key == "pattern":
             yield from _check_expression(value, here)
+        elif key == "unevaluatedProperties" and "patternProperties" in canonical(root).decode():
+            message = "unevaluatedProperties beside patternProperties is not known here"
+            yield Problem("tool.schema", here, message, "write additionalProperties")
         elif key in _SCHEMA:
             yield from _walk(value, root, here)
         elif key in _SCHEMAS_IN_MAP and isinstance(value, dict):
@@ -135,13 +138,13 @@ def _check_reference(target: Json, root: Mapping[str, Json], path: Path) -> Iter
 
 def _check_expression(pattern: Json, path: Path) -> Iterator[Problem]:
     try:
-        re.compile(str(pattern))
-    except (re.error, RecursionError, OverflowError) as error:
+        matcher(str(pattern))
+    except ValueError as error:
         yield Problem(
             "tool.schema",
             path,
             f"{shown(pattern)} is not a regular expression: {error}",
-            "escape what is meant literally with \\",
+            "escape what is meant literally with \\; look-around and references back are not known here",
         )
 
 

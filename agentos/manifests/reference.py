@@ -177,17 +177,17 @@ def _dangling(
 ) -> Problem:
     """`here` are the names that would do, `names` all of them by kind and tenant."""
     meant = closest(name, here)
-    elsewhere = sorted(other for (of, other), found in names.items() if of == kind and name in found)
     if name in names.get(("ModelClass", tenant), ()):
         mend = "that is a model class, and a Model is named here: name those of its routes"
     elif meant:
         mend = f"did you mean {meant}?"
-    elif kind == "Model" and DEFAULT_TENANT in elsewhere:
-        mend = f"tenant {DEFAULT_TENANT} has one: write `models: [{name}]` in the Tenant {tenant}, or declare it in {tenant} too"
-    elif elsewhere:
-        mend = f"tenant {elsewhere[0]} has one, but references stay within a tenant: declare it in {tenant} too"
+    elif kind == "Model" and tenant != DEFAULT_TENANT:
+        mend = f"declare one in tenant {tenant}, or have it lent one of tenant {DEFAULT_TENANT}: `models` in its Tenant"
     else:
-        mend = f"declare {'an' if kind == 'Agent' else 'a'} {kind} of that name"
+        # Whether another tenant has one is not said: it is not for everybody to know what others have.
+        mend = f"declare {'an' if kind == 'Agent' else 'a'} {kind} of that name" + (
+            "" if is_fleet_kind(kind) else " in this tenant"
+        )
     return Problem(
         "reference.unknown",
         path,

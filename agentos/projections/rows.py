@@ -416,6 +416,7 @@ _STEPS: Final[Mapping[str, Callable[[Rows, Row, Header], None]]] = {
     ev.SESSION_WAITING: _waiting,
     ev.SESSION_SIGNALLED: _nothing,
     ev.SESSION_FROZEN: _nothing,
+    ev.HARNESS_STOPPED: _nothing,
     ev.DELEGATION_REFUSED: _nothing,
     ev.SESSION_PAUSED: _paused,
     ev.SESSION_RESUMED: _paused,

@@ -82,6 +82,8 @@ def _changes(state: SessionState, event: Event) -> Changes:
             return _running(state) | _approved(state, event)
         case ev.APPROVAL_DENIED | ev.APPROVAL_EXPIRED:
             return _running(state) | _step(state, data["call"], Step.REJECTED, error=_no(event))
+        case ev.HARNESS_STOPPED:
+            return {"stopped": _stopped(event)}
         case _:
             return _NONE
 
@@ -104,6 +106,7 @@ def _created(event: Event) -> Changes:
         "delegated": data.get("delegated"),
         "firing": data.get("firing"),
         "standing": data.get("standing"),
+        "served": data.get("served"),
         "state": State.DEFERRED if "deferred" in data else State.RUNNING,
     }
     if "forked" not in data:
@@ -144,6 +147,13 @@ def _ended(event: Event) -> Changes:
             return {"state": State.CANCELLED, "error": {"code": "cancelled", "message": data["reason"]}}
         case _:
             return {"state": State.HALTED, "error": {"code": "halted", "message": "; ".join(data["reasons"])}}
+
+
+def _stopped(event: Event) -> dict[str, Json]:
+    """How the session's harness was stopped. That says nothing of where the session stands: its end is an event of its own."""
+    data = event.data
+    told = {"reason": data["reason"], "message": data["message"], "at": event.time_ms, "seq": event.seq}
+    return told | {name: data[name] for name in ("code", "after") if name in data}
 
 
 _STEP_AFTER: Final = {"allow": Step.ALLOWED, "ask": Step.ASKED, "deny": Step.DENIED, "halt": Step.DENIED}

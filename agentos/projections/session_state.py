@@ -145,6 +145,8 @@ class SessionState:
     """What began it, `{trigger, id, at_ms}`, if a trigger did."""
     standing: Mapping[str, Json] | None = None
     """`{agent, number}` of the session of a standing agent: the number of its start."""
+    served: Mapping[str, Json] | None = None
+    """`{by, client: {name, version}}` of a session that a client outside drives (`kernel.served`); None: a harness does."""
     delegations: Mapping[str, Json] = field(default_factory=dict)
     """By the call of a delegation that was allowed: the list of the sessions that it begins."""
     signals: tuple[Mapping[str, Json], ...] = ()
@@ -156,6 +158,8 @@ class SessionState:
     """The freezes that it has come to, over or not."""
     held: frozenset[str] = frozenset()
     """Calls that were allowed and surely not begun: a freeze came in between. They are decided again."""
+    stopped: Mapping[str, Json] | None = None
+    """`{reason, message, code?, after?, at, seq}` once its harness was stopped for what it did. The session's end is told apart."""
 
     @property
     def children(self) -> int:

@@ -28,8 +28,8 @@ _COUNTED: Final = frozenset(counts(()))
 _MARKS: Final = ("since", "frozen", "held")
 """What waits and freezes leave in a session."""
 
-_ORIGIN: Final = ("delegated", "firing", "standing")
-_GIVEN: Final = frozenset({"priority", "deadline_ms", "deferred", *_ORIGIN, "delegations", "signals", *_MARKS})
+_ORIGIN: Final = ("delegated", "firing", "standing", "served")
+_GIVEN: Final = frozenset({"priority", "deadline_ms", "deferred", *_ORIGIN, "delegations", "signals", "stopped", *_MARKS})
 """Fields that stand in it only where a session has them, so that a document of one without them never changes."""
 
 _SESSION: Final = tuple(field.name for field in fields(SessionState) if field.name not in _COUNTED | _GIVEN)

@@ -84,7 +84,7 @@ def write_state(state: SessionState) -> Iterator[bytes]:
 
 
 def read_state_lines(lines: Iterable[bytes]) -> SessionState:
-    """The state that `write_state` has written. Raises KeyError, TypeError or ValueError for anything else."""
+    """The state that `write_state` has written. Raises LookupError, TypeError or ValueError for anything else."""
     first, *rest = lines
     body = json.loads(first)
     if not isinstance(body, dict) or body.keys() != set(_SESSION):

@@ -161,6 +161,13 @@ def of_harness(before: Spec, after: Spec) -> Iterator[str]:
         yield from in_sandbox("its harness works", "that of harnesses", old, new)
 
 
+def of_gateway(before: Spec, after: Spec) -> Iterator[str]:
+    """Who else may drive the sessions of an Agent from outside."""
+    old, new = (side.get("gateway", {}).get("principals", ()) for side in (before, after))
+    for name in sorted(set(new) - set(old)):
+        yield f"may be driven from outside by principal {name}"
+
+
 def driver_text(driver: Spec) -> str:
     """A driver in few words."""
     if "delegate" in driver:

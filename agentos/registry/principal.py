@@ -1,7 +1,7 @@
-"""Principals: who may knock at all. Created and revoked as events of one chain, `reg.principal`.
+"""Principals: who may knock at all. Created, given another key, and revoked as events of one chain, `reg.principal`.
 
-A name and a key are unique for ever: a revoked one is never given out again, so an actor in the log is one person or program. At
-least one operator of the whole fleet always remains.
+A name and a key are unique for ever: one that was in use is never given out again, so an actor in the log is one person or
+program. At least one operator of the whole fleet always remains.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 from agentos.abi.canonical import Json
 from agentos.abi.errors import ChainBroken, Conflict, NotFound, SequenceConflict, UsageError
-from agentos.abi.event import PRINCIPAL_CREATED, PRINCIPAL_REVOKED, Event, rfc3339
+from agentos.abi.event import PRINCIPAL_CREATED, PRINCIPAL_REVOKED, PRINCIPAL_ROTATED, Event, rfc3339
 from agentos.abi.ids import FLEET, Clock, Random, is_name
 from agentos.eventlog.port import EventLog
 from agentos.eventlog.subject import PRINCIPALS
@@ -38,7 +38,10 @@ _TRIES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """One principal. `tenant` is `*` for one that acts on the whole fleet; the `revoked_…` fields are None while it is valid."""
+    """One principal. `tenant` is `*` for one that acts on the whole fleet; the `revoked_…` fields are None while it is valid.
+
+    `public_key` is the key it has now, `past_keys` those it had before, oldest first, with the time when each was replaced (ms).
+    """
 
     name: str
     tenant: str
@@ -49,6 +52,7 @@ class Principal:
     revoked_ms: int | None = None
     revoked_by: str | None = None
     revoked_reason: str | None = None
+    past_keys: tuple[tuple[str, int], ...] = ()
 
     @property
     def fleet(self) -> bool:
@@ -61,7 +65,10 @@ class Principal:
         return self.revoked_ms is None
 
     def to_dict(self) -> dict[str, Json]:
-        """The JSON shape that `agentos principal list -o json` prints; `revoked` is null while it is valid."""
+        """The JSON shape that `agentos principal list -o json` prints.
+
+        `revoked` is null while it is valid, `rotated` (when its key was last replaced) while it has its first one.
+        """
         revoked = None
         if self.revoked_ms is not None:
             revoked = {"time": rfc3339(self.revoked_ms), "by": self.revoked_by, "reason": self.revoked_reason}
@@ -72,6 +79,8 @@ class Principal:
             "public_key": self.public_key,
             "created": {"time": rfc3339(self.created_ms), "by": self.created_by},
             "revoked": revoked,
+            "rotated": rfc3339(self.past_keys[-1][1]) if self.past_keys else None,
+            "past_keys": [key for key, _ in self.past_keys],
         }
 
 
@@ -113,6 +122,10 @@ class Principals:
                     revoked_reason=data["reason"],
                 )
                 return {**known, gone.name: gone}
+            if event.type == PRINCIPAL_ROTATED and known[data["name"]].valid:
+                before = known[data["name"]]
+                past = (*before.past_keys, (before.public_key, event.time_ms))
+                return {**known, before.name: replace(before, public_key=data["public_key"], past_keys=past)}
         except (KeyError, TypeError) as error:
             raise ChainBroken(f"is no event of a principal: {error}", where=where) from error
         raise ChainBroken(f"the event {event.type} cannot follow", where=where)
@@ -147,15 +160,13 @@ class Principals:
             raise UsageError(f"unknown role {odd[0]!r}" if odd else "no role", mend=f"roles are {', '.join(ROLES)}")
         if PUBLISHER in roles and tenant == FLEET:
             raise UsageError("a publisher belongs to a tenant: its events do", mend="give the tenant's name")
-        if not _PUBLIC_KEY.fullmatch(public_key):
-            raise UsageError("the public key is no NKey of a user", mend="it starts with U and has 56 characters")
+        _require_key(public_key)
 
         def check() -> dict[str, Json]:
             if name in self._known:
                 state = "exists" if self._known[name].valid else "was revoked, and names are never given out again"
                 raise Conflict(f"principal {name} {state}", mend="choose another name")
-            if any(public_key == known.public_key for known in self._known.values()):
-                raise Conflict("this key belongs to another principal", mend="make a new key")
+            self._require_unused(public_key)
             listed = [role for role in ROLES if role in roles]
             return {"name": name, "tenant": tenant, "roles": listed, "public_key": public_key}
 
@@ -177,6 +188,22 @@ class Principals:
             return {"name": name, "reason": reason}
 
         return await self._append(name, PRINCIPAL_REVOKED, check, actor)
+
+    async def rotate(self, name: str, *, public_key: str, reason: str, actor: str) -> Principal:
+        """Give a principal another key; the one before is nobody's from then on.
+
+        Raises NotFound, UsageError for what is no key, Conflict for a key that was ever in use or a principal that is revoked.
+        """
+        _require_key(public_key)
+
+        def check() -> dict[str, Json]:
+            one = self._get(name)
+            if not one.valid:
+                raise Conflict(f"principal {name} was revoked by {one.revoked_by}", mend="create another one, under another name")
+            self._require_unused(public_key)
+            return {"name": name, "public_key": public_key, "reason": reason}
+
+        return await self._append(name, PRINCIPAL_ROTATED, check, actor)
 
     async def _append(self, name: str, type_: str, check: _Check, actor: str) -> Principal:
         async with self._lock:
@@ -201,7 +228,18 @@ class Principals:
             known = self.fold(known, event)
         self._known, self._tip = known, tip
 
+    def _require_unused(self, public_key: str) -> None:
+        """Whether nobody has, or ever had, this key. Raises Conflict."""
+        for known in self._known.values():
+            if public_key == known.public_key or any(public_key == past for past, _ in known.past_keys):
+                raise Conflict("this key belongs to another principal, or did", mend="make a new key")
+
     def _get(self, name: str) -> Principal:
         if name not in self._known:
             raise NotFound(f"there is no principal {name}", mend="agentos principal list shows them")
         return self._known[name]
+
+
+def _require_key(public_key: str) -> None:
+    if not _PUBLIC_KEY.fullmatch(public_key):
+        raise UsageError("the public key is no NKey of a user", mend="it starts with U and has 56 characters")

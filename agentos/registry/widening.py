@@ -2,9 +2,9 @@
 
 What cannot be told apart for certain (another glob, another pattern, another Rego module, another command) counts as wider: the
 question is asked once too often rather than once too seldom. What never counts: anything that only asks for more where a grant
-is still needed (a new Agent, Tool, Secret, Model, ModelClass or Tenant, but not the models that it is lent), and whatever binds
-nothing (a Policy in `warn` or `dryrun`). Not judged are labels and annotations of `metadata`: only the policies of the
-operator's own give them a meaning. Shares, limits and budgets are judged in `registry.shares`, sandboxes and secrets in
+is still needed (a new Agent but for its harness, Tool, Secret, Model, ModelClass, or Tenant but for models that it is lent),
+and whatever binds nothing (a Policy in `warn` or `dryrun`). Not judged are labels and annotations of `metadata`: only policies of
+the operator's own give them a meaning. Shares, limits and budgets are judged in `registry.shares`, sandboxes and secrets in
 `registry.hands`.
 
 A Policy that stays enforced is wider when one of its modules is removed or changed, or when a module is added to a package that
@@ -119,6 +119,9 @@ def _allowed(constraint: Mapping[str, Json]) -> list[Json] | None:
 
 
 def _agent(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) -> Iterator[str]:
+    yield from hands.of_gateway(before or {}, after or {})
+    if before is None and after is not None:
+        yield from hands.of_harness({}, after)
     if before is None or after is None:
         return
     tools = _gained(before, after, "tools")

@@ -55,6 +55,9 @@ class Launch:
     door: Door | None = None
     secrets: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
     """Files below `/run/secrets`, by name: their content."""
+    guard: Callable[[str], None] | None = field(default=None, repr=False, compare=False)
+    """For a process that is to have its pipe and nothing else, where namespaces set it apart: who makes a socket in it is killed,
+    there are traps where homes are, and this is called with the path of what it opens of them, at the latest when it is left."""
     decision: str = ""
     """The hash of the event that decided the call which it is started for."""
 

@@ -32,6 +32,30 @@ def test_a_revoked_principal_is_cut_off(up: Cli) -> None:
     assert up("principal", "create", "ann", "--role", "operator", "--out", str(up.home / "x.json"), expect=4).code == 4
 
 
+def test_a_rotated_key_is_dead_and_the_new_one_is_in_place(up: Cli, tmp_path: Path) -> None:
+    """Somebody else's, one's own, and one whose rotation was interrupted after the runtime had the key: none is ever lost."""
+    up("principal", "create", "ann", "--role", "auditor")
+    path, old = up.home / "identities" / "ann.json", tmp_path / "old.json"
+    old.write_bytes(path.read_bytes())
+    old.chmod(0o600)
+    up("principal", "rotate", "ann", "--reason", "laptop lost")
+    assert "refuses the credentials" in up("--identity", str(old), "status", expect=1).err
+    up("--as", "ann", "status")
+    assert path.stat().st_mode & 0o777 == 0o600
+    up("principal", "rotate", "operator", "--reason", "yearly")
+    up("principal", "rotate", "operator", "--reason", "yearly")
+    waits = path.with_name("ann.json.new")
+    up("principal", "rotate", "ann", "--reason", "again", "--out", str(waits))
+    assert "refuses the credentials" in up("--as", "ann", "status", expect=1).err
+    up("principal", "rotate", "ann", "--reason", "go on")
+    up("--as", "ann", "status")
+    assert not waits.exists()
+    rows = {row["name"]: row for row in up("principal", "list", "-o", "json").json}
+    assert (len(rows["ann"]["past_keys"]), len(rows["operator"]["past_keys"])) == (2, 2)
+    assert "there is no principal bob" in up("principal", "rotate", "bob", "--reason", "x", expect=1).err
+    assert "may not principal.list" in up("--as", "ann", "principal", "rotate", "ann", "--reason", "x", expect=3).err
+
+
 def test_the_last_operator_cannot_be_revoked(up: Cli) -> None:
     """Somebody must be left who can create others."""
     assert "last operator" in up("principal", "revoke", "operator", "--reason", "oops", expect=4).err

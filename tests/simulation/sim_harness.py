@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from agentos.abi import rpc
+from agentos.kernel.port import Left
 
 if TYPE_CHECKING:
     from sim_runtime import Runtime
@@ -47,11 +48,24 @@ class SimulatedHarness:
         await self._runtime.step("reply")
         self._to_harness.put_nowait(frame)
 
-    async def stop(self) -> int:
+    def rest(self) -> asyncio.Future[None]:
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._world.dice("needed").random() < 0.05:
+            # Another session wants the process, now or in a while.
+            asyncio.get_running_loop().call_later(self._world.dice("needed").choice((0, 0.001, 0.1)), _tell, told)
+        return told
+
+    def rise(self) -> None:
+        pass
+
+    def hint(self, frame: bytes) -> None:
+        self._to_harness.put_nowait(frame)
+
+    async def stop(self, *, reuse: frozenset[str] | None = None, finished: bool = False) -> Left:
         self._task.cancel()
         await asyncio.wait([self._task])
         await self._runtime.step("stopped")
-        return 0
+        return Left(0)
 
     async def _main(self) -> None:
         try:
@@ -63,7 +77,8 @@ class SimulatedHarness:
 
     async def _run(self) -> None:
         hello = json.loads(await self._to_harness.get())
-        answer = {"abi": "elsewhere/v9" if self._world.fault("harness", 0.01) else rpc.ABI, "name": "simulated"}
+        answer: dict[str, Any] = {"abi": "elsewhere/v9" if self._world.fault("harness", 0.01) else rpc.ABI, "name": "simulated"}
+        answer["reuse"] = self._world.dice("needed").random() < 0.5
         self._say(rpc.response(hello["id"], answer))
         self._at_once = hello["params"]["concurrent"] and self._world.dice("harness").random() < 0.7
         view = await self._call("session.view", {"messages": True})
@@ -144,3 +159,8 @@ class SimulatedHarness:
 
     def _say(self, frame: bytes) -> None:
         self._to_kernel.put_nowait(frame.rstrip(b"\n"))
+
+
+def _tell(told: asyncio.Future[None]) -> None:
+    if not told.done():
+        told.set_result(None)

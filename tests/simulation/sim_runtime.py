@@ -22,6 +22,7 @@ from agentos.eventlog.port import Message, Stored
 from agentos.eventlog.snapshots import Snapshot
 from agentos.kernel.charges import Charges
 from agentos.kernel.gate import Gate
+from agentos.kernel.port import Brief
 from agentos.kernel.sessions import Sessions
 from agentos.kernel.snapshot import Snapshots
 from agentos.kernel.tenure import Watched
@@ -125,7 +126,8 @@ class Runtime:
         await asyncio.sleep(seconds)
         await self.step("slept")
 
-    async def spawn(self, session: str) -> SimulatedHarness:
+    async def spawn(self, brief: Brief) -> SimulatedHarness:
+        session = brief.session
         await self.step(f"spawn {self.world.short(session)}")
         if self.world.fault("spawn", 0.03):
             raise Unavailable("no process can be started")

@@ -1,45 +1,58 @@
 """The client of the control service over NATS request/reply.
 
 A principal may publish only below `ctl.<its name>.` and receive only below `_INBOX.<its name>.`; the server enforces both, so the
-subject says who asks.
+subject says who asks. Whoever is told to ask less often waits as long as he is told, and asks again: nothing was done yet.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import Self
+from itertools import count
+from typing import Final, Self
 
 import nats.errors
 from nats.aio.client import Client as Nats
 from nats.aio.subscription import Subscription
 
 from agentos.abi.canonical import Json
-from agentos.abi.errors import AgentOSError, Unavailable, UsageError, error_from_dict
+from agentos.abi.errors import AgentOSError, Denied, Unavailable, UsageError, error_from_dict
 from agentos.control import wire
 from agentos.control.identity import Identity
+from agentos.control.rate import TooOften
 from agentos.eventlog.adapters.connection import connect
 from agentos.eventlog.adapters.credentials import parse_seed
+
+MAX_RETRY_MS: Final = 10_000
+"""Longest time that a runtime is waited for because it says so."""
 
 
 class NatsClient:
     """A connection as one principal."""
 
-    def __init__(self, nc: Nats, principal: str, tenant: str | None) -> None:
+    def __init__(self, nc: Nats, principal: str, tenant: str | None, barred: dict[str, asyncio.Event]) -> None:
+        """`barred`: set, for a subject, once the server has said that this principal may not publish to it."""
         self._nc = nc
+        self._barred = barred
         self._principal = principal
         self._tenant = tenant
 
     @classmethod
     async def connect(cls, url: str, identity: Identity, tenant: str | None) -> Self:
         """Connect. Raises Unavailable, or IdentityError when the server refuses the identity."""
+        barred: dict[str, asyncio.Event] = {}
+
+        def refused(subject: str) -> None:
+            barred.setdefault(subject, asyncio.Event()).set()
+
         nc = await connect(
             url,
             parse_seed(identity.seed),
             name=f"principal {identity.principal}",
             inbox_prefix=f"_INBOX.{identity.principal}",
+            refused=refused,
         )
-        return cls(nc, identity.principal, tenant)
+        return cls(nc, identity.principal, tenant, barred)
 
     async def call(self, verb: str, params: dict[str, Json], *, within: float = 30.0) -> Json:
         body: dict[str, Json] = {"params": params}
@@ -52,12 +65,24 @@ class NatsClient:
                 mend="apply in smaller sets, or raise the server's max_payload",
             )
         inbox = f"_INBOX.{self._principal}.{secrets.token_hex(12)}"
-        subscription = await self._nc.subscribe(inbox)
         try:
-            await self._nc.publish(f"ctl.{self._principal}.{verb}", data, reply=inbox, headers=headers or None)
+            subscription = await self._nc.subscribe(inbox)
+        except nats.errors.ConnectionClosedError as error:
+            raise Unavailable("the connection to the runtime was lost", mend="agentos status") from error
+        refused: TooOften | None = None
+        try:
             async with asyncio.timeout(within):
-                return await self._receive(subscription)
+                for again in count(1):
+                    await self._nc.publish(f"ctl.{self._principal}.{verb}", data, reply=inbox, headers=headers or None)
+                    try:
+                        return await self._answer(subscription, verb)
+                    except TooOften as error:
+                        refused = error
+                    # Those who were told the same time do not all come back at the same moment, and each time later.
+                    await asyncio.sleep(again * refused.retry_after_ms / 1000 * (1 + secrets.randbelow(1000) / 1000))
         except TimeoutError as error:
+            if refused is not None:
+                raise refused from error
             raise Unavailable(
                 f"the runtime did not answer {verb} within {within:g} s", mend="agentos status; agentos doctor"
             ) from error
@@ -66,6 +91,24 @@ class NatsClient:
         finally:
             if not self._nc.is_closed:
                 await subscription.unsubscribe()
+
+    async def _answer(self, subscription: Subscription, verb: str) -> Json:
+        """The answer. Raises Denied where the server does not even let the request through: then nobody answers."""
+        barred = self._barred.setdefault(f"ctl.{self._principal}.{verb}", asyncio.Event())
+        answer, no = asyncio.create_task(self._receive(subscription)), asyncio.create_task(barred.wait())
+        try:
+            await asyncio.wait((answer, no), return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                return answer.result()
+        finally:
+            answer.cancel()
+            no.cancel()
+        raise Denied(
+            f"{self._principal} may not {verb}",
+            rules=("server.permission",),
+            reasons=("no role of this principal has any such verb",),
+            mend="act as a principal that may (--as, --identity), or ask an operator for the role",
+        )
 
     async def _receive(self, subscription: Subscription) -> Json:
         parts: list[bytes] = []
@@ -84,7 +127,11 @@ class NatsClient:
         if not isinstance(answer, dict) or ("result" in answer) == ("error" in answer):
             raise AgentOSError("the runtime answered with something that is not an answer")
         if "error" in answer:
-            raise error_from_dict(answer["error"])
+            error = error_from_dict(answer["error"])
+            after = answer["error"].get("retry_after_ms")
+            if isinstance(error, TooOften) and type(after) is int:
+                error.retry_after_ms = min(max(after, 1), MAX_RETRY_MS)
+            raise error
         return answer["result"]
 
     async def close(self) -> None:

@@ -3,6 +3,9 @@
 Who asks is the second token of the subject: the NATS server lets a principal publish below its own name only. The reply must go
 to the principal's own inbox: otherwise a principal could make the runtime publish into a subject that only the runtime may
 write, the event log among them.
+
+Who asks more often than `control.rate` allows is told so before anything of his request is looked at. Where even that is too much
+work, because nobody takes the answers, requests are dropped, and the runtime's log counts them.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from time import monotonic_ns
 from typing import Final
 
 import nats.micro
@@ -24,12 +28,17 @@ from agentos.abi.ids import FLEET
 from agentos.control import wire
 from agentos.control.authorize import Authorize
 from agentos.control.principal import Caller, Handlers
+from agentos.control.rate import REQUESTS_PER_SECOND, Knocks, too_often
 from agentos.registry.principal import Principal, Principals
 
 log = logging.getLogger(__name__)
 
 MAX_OPEN: Final = 256
-"""Requests under way at one time; more are refused at once, so that a flood cannot hold memory."""
+"""Requests under way at one time in one account; more are refused at once, so that a flood cannot hold memory. Each account has
+its own: requests of one tenant that wait for something keep no other tenant out."""
+
+MAX_OPEN_ALL: Final = 4096
+"""Those of all tenants together. The fleet's own do not count: its operators get in whatever the tenants do."""
 
 MAX_OPEN_EACH: Final = 64
 """Requests of one principal under way at one time, so that none keeps the others out."""
@@ -40,6 +49,12 @@ URGENT: Final = frozenset({"freeze.set"})
 RESERVED: Final = 16
 """Requests for what is urgent that are taken beyond `MAX_OPEN`, whoever asks."""
 
+MAX_REFUSING: Final = 256
+"""Refusals under way at one time; who asks beyond it gets no answer."""
+
+TOLD_S: Final = 60.0
+"""Seconds between two lines of the log about requests that came too often."""
+
 MAX_HELD: Final = 64 * 1024 * 1024
 """Bytes of requests, unpacked, that one principal may have under way at one time."""
 
@@ -47,13 +62,19 @@ MAX_HELD: Final = 64 * 1024 * 1024
 class ControlService:
     """Serves the verbs in the accounts that it is given."""
 
-    def __init__(self, handlers: Handlers, principals: Principals, authorize: Authorize) -> None:
+    def __init__(self, handlers: Handlers, principals: Principals, authorize: Authorize, knocks: Knocks | None = None) -> None:
+        """`knocks`: how often who may ask; as often as by default where it is left out."""
+        self._knocks = knocks or Knocks(lambda: monotonic_ns() // 1000, lambda _tenant: REQUESTS_PER_SECOND)
+        self._refusing: set[asyncio.Task[None]] = set()
+        self._refused: Counter[str] = Counter()
+        self._told_s = 0.0
         self._handlers = handlers
         self._principals = principals
         self._authorize = authorize
         self._services: list[Service] = []
         self._open: set[asyncio.Task[None]] = set()
         self._open_of: Counter[str] = Counter()
+        self._open_in: Counter[str] = Counter()
         self._held_by: Counter[str] = Counter()
 
     async def serve(self, nc: Nats, tenant: str) -> None:
@@ -73,10 +94,11 @@ class ControlService:
         """Take no more requests and end those under way."""
         for service in self._services:
             await service.stop()
-        for task in tuple(self._open):
+        under_way = (*self._open, *self._refusing)
+        for task in under_way:
             task.cancel()
-        if self._open:
-            await asyncio.wait(self._open)
+        if under_way:
+            await asyncio.wait(under_way)
 
     def _accept(self, nc: Nats, request: Request, verb: str, account: str) -> None:
         # nats-py gives the reply subject of a service request only through its message.
@@ -85,17 +107,41 @@ class ControlService:
         if not reply.startswith(f"_INBOX.{name}."):
             log.warning("principal %s asked for a reply to %s, which is not its inbox: dropped", name, reply[:80])
             return
-        room = len(self._open) < MAX_OPEN and self._open_of[name] < MAX_OPEN_EACH
-        room = room or (verb in URGENT and len(self._open) < MAX_OPEN + RESERVED)
+        urgent = verb in URGENT
+        wait = self._knocks.take(account, name, urgent=urgent)
+        if wait:
+            self._refuse(nc, reply, name, wait)
+            return
+        here = self._open_in[account]
+        all_full = account != FLEET and self._open_in.total() - self._open_in[FLEET] >= MAX_OPEN_ALL
+        room = here < MAX_OPEN and self._open_of[name] < MAX_OPEN_EACH and not all_full
+        room = room or (urgent and here < MAX_OPEN + RESERVED)
         task = asyncio.create_task(self._answer(nc, request, reply, verb, account, name, room), name=f"{name} {verb}")
         self._open.add(task)
         self._open_of[name] += 1
+        self._open_in[account] += 1
 
         def leave(task: asyncio.Task[None]) -> None:
             self._open.discard(task)
             self._open_of[name] -= 1
+            self._open_in[account] -= 1
 
         task.add_done_callback(leave)
+
+    def _refuse(self, nc: Nats, reply: str, name: str, wait: float) -> None:
+        """Tell who asks too often when to come again, and the log now and then how often that was."""
+        self._refused[name] += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._told_s >= TOLD_S or not self._told_s:
+            told = ", ".join(f"{who} {count}" for who, count in self._refused.most_common(10))
+            log.warning("requests refused, as they came too often: %s", told)
+            self._refused.clear()
+            self._told_s = now
+        if len(self._refusing) >= MAX_REFUSING:
+            return
+        task = asyncio.create_task(self._reply(nc, reply, {"error": too_often(name, wait).to_dict()}), name=f"{name} refused")
+        self._refusing.add(task)
+        task.add_done_callback(self._refusing.discard)
 
     async def _answer(self, nc: Nats, request: Request, reply: str, verb: str, account: str, name: str, room: bool) -> None:
         try:

@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from nats.aio.client import Client
@@ -26,6 +27,8 @@ _LOGGER = logging.getLogger(__name__)
 _OPEN = 5.0  # seconds for the whole of getting in
 _RETRY = 0.05  # seconds between two tries to get back in
 _PORT = 4222
+_LIMITS: Final = ("maximum payload", "maximum subscriptions", "maximum account active connections", "maximum connections")
+_REFUSED: Final = re.compile(r'permissions violation for publish to "([^"]*)"', re.IGNORECASE)
 
 # As the server reads its lines: between words are blanks and tabs. The library takes any other white space for such a gap, too,
 # and ends the connection over a reply that has some in it.
@@ -40,12 +43,14 @@ async def connect(
     name: str,
     inbox_prefix: str = "_INBOX",
     reconnect: bool = False,
+    refused: Callable[[str], None] | None = None,
 ) -> Client:
     """An open connection to the server at `url` (`nats://host:port`).
 
     `credentials` is a key, or a file with a seed or a JWT and seed (`nats` creds format). `name` shows in the server's list
     of connections. `inbox_prefix` is where answers come in: a user restricted to `_INBOX.<name>.>` passes `_INBOX.<name>`.
-    With `reconnect` a lost connection is retried for ever; without it is closed.
+    With `reconnect` a lost connection is retried for ever; without it is closed. `refused` is told the subject of each message
+    that the server does not let its user publish.
     Raises IdentityError when the server refuses the credentials, Unavailable when there is no server.
     """
     key, jwt = _read(credentials)
@@ -55,7 +60,9 @@ async def connect(
 
     async def on_error(error: Exception) -> None:
         told.append(error)
-        if opened:
+        if refused is not None and (found := _REFUSED.search(str(error))) is not None:
+            refused(found[1])
+        elif opened:
             _LOGGER.warning("%s: %s", name, _sentence(error))
         del told[:-8]
 
@@ -123,6 +130,21 @@ class _Steady(Client):
         except UnicodeDecodeError:
             self._count_odd("a subject or a reply that is no text, and is dropped")
             return None
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        await super()._process_info(info, initial_connection)
+        # What the account allows is said after the handshake, and the library listens to the server's own limit alone.
+        if not initial_connection and isinstance(info.get("max_payload"), int):
+            self._max_payload = info["max_payload"]
+
+    async def _process_err(self, err_msg: str) -> None:
+        # A limit that was lowered, or full for the moment, is no reason for the runtime never to come back.
+        if self.options["allow_reconnect"] and any(limit in err_msg.lower() for limit in _LIMITS):
+            self._err = Error(f"nats: {err_msg.strip(chr(39))}")
+            await self._error_cb(self._err)
+            await self._process_op_err(self._err)
+            return
+        await super()._process_err(err_msg)
 
     async def _read_loop(self) -> None:
         await super()._read_loop()

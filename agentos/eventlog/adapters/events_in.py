@@ -7,6 +7,9 @@ hide other publishers' messages, too. So the runtime takes it from `evt.` and wr
 write, and only then answers, into the publisher's own inbox and nowhere else: `{"sequence": 7}` once it is on disk, and
 `{"error": …}` where it is not. Who gets no answer sends again, with the same `Nats-Msg-Id`.
 
+A publisher may send so many events per second. What comes beyond is not stored, and nothing is asked about it: the answer says
+when to come again.
+
 What is in the stream `INBOUND` stays there until it was acted on: a durable consumer hands out one message at a time.
 """
 
@@ -26,7 +29,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from agentos.abi.errors import AgentOSError, LogUnavailable
+from agentos.abi.errors import AgentOSError, LogUnavailable, Unavailable
 from agentos.abi.ids import is_name
 from agentos.eventlog.adapters.refusal import MISSING, OTHER_CONFIG, explain
 from agentos.eventlog.adapters.stream_reading import Link
@@ -41,7 +44,8 @@ MAX_EVENT: Final = 1024 * 1024
 """Most bytes of an event."""
 
 MAX_STREAM: Final = 1024 * 1024 * 1024
-"""Most bytes of events that wait to be acted on; whoever sends beyond is told to come again."""
+"""Most bytes of events that wait to be acted on, of a tenant whose log has room for that; whoever sends beyond is told to come
+again."""
 
 MAX_SUBJECT: Final = 256
 """Most characters of a subject."""
@@ -54,6 +58,9 @@ AT_ONCE: Final = 64
 
 ACT_S: Final = 60
 """Seconds until a message that was handed out and not answered for is handed out again."""
+
+REFUSALS: Final = 64
+"""Answers to events that came too often, under way at one time; who sends beyond gets none."""
 
 _WAIT_S: Final = 20.0
 """Seconds that one question for the next message waits for there to be one."""
@@ -81,13 +88,30 @@ class EventIn:
 
 
 class EventsIn:
-    """The events that the publishers of one tenant send. `client` is in the tenant's account."""
+    """The events that the publishers of one tenant send. `client` is in the tenant's account, `door` is where they send to."""
 
     def __init__(
-        self, client: Client, *, allowed: Callable[[str], Awaitable[bool]], replicas: Callable[[], int] = lambda: 1
+        self,
+        client: Client,
+        *,
+        allowed: Callable[[str], Awaitable[bool]],
+        replicas: Callable[[], int] = lambda: 1,
+        door: Client | None = None,
+        wait: Callable[[str, int], float] = lambda _publisher, _size: 0.0,
+        room: Callable[[], int] = lambda: MAX_STREAM,
     ) -> None:
-        """`allowed`: whether a principal of that name is a publisher of the tenant now. `replicas`: of the tenant's log."""
+        """`allowed`: whether a principal of that name is a publisher of the tenant now. `replicas`: of the tenant's log.
+
+        `door`: the same connection where it is left out. `wait`: counts an event of so many bytes of a publisher; the seconds
+        until it may send it, 0.0 for now. `room`: most bytes of events that wait to be acted on.
+        """
         self._client = client
+        self._door = door or client
+        self._wait = wait
+        self._room = room
+        self._kept = 0
+        self._refusing: set[asyncio.Task[None]] = set()
+        self._refused = 0
         self._link = Link(client, PATIENCE_S)
         self._allowed = allowed
         self._replicas = replicas
@@ -101,6 +125,11 @@ class EventsIn:
         """Take what publishers send while the block runs. Raises LogUnavailable."""
 
         async def take(message: Msg) -> None:
+            publisher, _ = _sender(message.subject)
+            seconds = 0.0 if publisher is None else self._wait(publisher, len(message.data))
+            if publisher is not None and seconds:
+                self._refuse(publisher, message, seconds)
+                return
             # Not more at once than that: what comes meanwhile waits in the client, which has a bound of its own.
             await self._places.acquire()
             task = asyncio.create_task(self._take(message))
@@ -108,16 +137,16 @@ class EventsIn:
             task.add_done_callback(self._taken)
 
         try:
-            subscription = await self._client.subscribe("evt.*.>", queue="agentos", cb=take)
+            subscription = await self._door.subscribe("evt.*.>", queue="agentos", cb=take)
         except NatsError as error:
             raise LogUnavailable(f"events of publishers cannot be heard: {error}") from error
         try:
             yield
         finally:
-            if not self._client.is_closed:
+            if not self._door.is_closed:
                 await subscription.unsubscribe()
-            if self._taking:
-                await asyncio.wait(self._taking)
+            if under_way := self._taking | self._refusing:
+                await asyncio.wait(under_way)
 
     async def next(self) -> tuple[EventIn, Msg] | None:
         """The next event that nobody has answered for, and what to answer for it with; None when there was none for a while.
@@ -160,6 +189,25 @@ class EventsIn:
         except NatsError as error:
             log.info("an event of a publisher will come again: %s", error)
 
+    def _refuse(self, publisher: str, message: Msg, seconds: float) -> None:
+        """Tell a publisher when to send an event again. Say so in the log now and then: a line for each would fill it."""
+        self._refused += 1
+        if self._refused & (self._refused - 1) == 0:
+            log.warning("%d events of publishers came too often, the last of %s", self._refused, publisher)
+        if not message.reply.startswith(f"_INBOX.{publisher}.") or len(self._refusing) >= REFUSALS:
+            return
+        error = Unavailable("events come too often and are not stored", mend=f"send it again in {seconds:.3g} s")
+        body = {"error": {**error.to_dict(), "retry_after_ms": max(1, round(seconds * 1000))}}
+        task = asyncio.create_task(self._tell(message, body))
+        self._refusing.add(task)
+        task.add_done_callback(self._refusing.discard)
+
+    async def _tell(self, message: Msg, body: dict[str, Any]) -> None:
+        try:
+            await self._door.publish(message.reply, json.dumps(body).encode())
+        except NatsError as error:
+            log.info("the sender of an event on %s got no answer: %s", message.subject[:MAX_SUBJECT], error)
+
     def _taken(self, task: asyncio.Task[None]) -> None:
         self._taking.discard(task)
         self._places.release()
@@ -182,10 +230,7 @@ class EventsIn:
             log.info("an event on %s was refused: %s", message.subject[:MAX_SUBJECT], error.message)
             body = {"error": error.to_dict()}
         if answerable:
-            try:
-                await self._client.publish(message.reply, json.dumps(body).encode())
-            except NatsError as error:
-                log.info("the sender of an event on %s got no answer: %s", message.subject, error)
+            await self._tell(message, body)
 
     async def _store(self, publisher: str | None, name: str, message: Msg) -> dict[str, Any]:
         """Write the message into the stream; what its sender is told. Raises AgentOSError."""
@@ -208,7 +253,7 @@ class EventsIn:
         content = given.get("Content-Type", "")
         if _CONTENT.fullmatch(content):
             headers["Content-Type"] = content
-        if not self._made:
+        if not self._made or self._kept != self._room():
             await self._make()
         try:
             answer = json.loads(
@@ -233,14 +278,15 @@ class EventsIn:
         return True
 
     async def _make(self) -> None:
-        """Make stream and consumer where they are missing. Raises LogUnavailable."""
+        """Make stream and consumer where they are missing; give the stream the room it has now. Raises LogUnavailable."""
+        room = self._room()
         stream: dict[str, Any] = {
             "name": STREAM,
             "subjects": ["inb.>"],
             "storage": "file",
             "retention": "workqueue",
             "discard": "new",
-            "max_bytes": MAX_STREAM,
+            "max_bytes": room,
             "max_msg_size": MAX_EVENT + 4096,
             "duplicate_window": 600 * _SECOND,
             "num_replicas": self._replicas(),
@@ -260,9 +306,18 @@ class EventsIn:
             (f"CONSUMER.CREATE.{STREAM}.{CONSUMER}", {"stream_name": STREAM, "config": consumer}),
         ):
             answer = await self._link.api(name, body)
+            if body is stream and answer.get("error", {}).get("err_code") == OTHER_CONFIG:
+                answer = await self._resize(room)
             if "error" in answer and answer["error"].get("err_code") != OTHER_CONFIG:
                 raise explain(STREAM, answer["error"])
-        self._made = True
+        self._made, self._kept = True, room
+
+    async def _resize(self, room: int) -> dict[str, Any]:
+        """Give the stream, which is there, its room; what the server says."""
+        found = await self._link.api(f"STREAM.INFO.{STREAM}", {})
+        if "error" in found or found["config"].get("max_bytes") == room:
+            return found
+        return await self._link.api(f"STREAM.UPDATE.{STREAM}", found["config"] | {"max_bytes": room})
 
 
 def matches(pattern: str, name: str) -> bool:

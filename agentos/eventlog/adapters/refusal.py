@@ -27,7 +27,10 @@ BATCH_TOO_LARGE: Final = 10199
 LATER: Final = frozenset({10158, 10167, 10176, 10210})
 """The same may succeed in a moment: an id under way, too many requests, a batch that arrived torn, too many open batches."""
 
-FULL: Final = frozenset({10002, 10023, 10028, 10047, 10077})
+ACCOUNT_FULL: Final = 10002
+"""No room in the account: the tenant's own limit, nobody else's."""
+
+FULL: Final = frozenset({ACCOUNT_FULL, 10023, 10028, 10047, 10077})
 """No room: of the account, of the server (resources, memory, storage), or the store failed."""
 
 MISSING: Final = frozenset({10059})
@@ -40,6 +43,12 @@ TOO_FEW_PEERS: Final = frozenset({10005, 10074})
 def explain(where: str, refusal: dict[str, Any]) -> LogUnavailable:
     """A refusal of the JetStream API as an error about `where` (a subject or stream)."""
     code, said = refusal.get("err_code"), str(refusal.get("description", "no reason given"))
+    if code == ACCOUNT_FULL:
+        return LogUnavailable(
+            f"the event log has no space left: {said}",
+            where=where,
+            mend="raise spec.limits.logMiB of the Tenant, or drop months that are over (agentos audit retire)",
+        )
     if code in FULL or "no space left" in said:
         return LogUnavailable(
             f"the event log has no space left: {said}",

@@ -39,12 +39,30 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What the clients of one account may use; None: as much as the server has."""
+
+    connections: int | None = None
+    """At one time, of all users together. What is beyond is refused; where it is lowered, the newest are cut."""
+    subscriptions: int | None = None
+    """Of one connection: the server counts no others. Whoever makes more is cut."""
+    payload: int | None = None
+    """Bytes of a message. Whoever sends more is cut."""
+    store: int | None = None
+    """Bytes of all streams. What is beyond is refused, and nothing of it is stored; where it is lowered, what is there stays."""
+
+
+NO_LIMITS: Final = Limits()
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """A wall: subjects and streams of one account cannot be seen from another."""
 
     name: str
     users: tuple[User, ...]
     jetstream: bool = True
+    limits: Limits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +123,20 @@ def _account(account: Account) -> list[str]:
     if not _ACCOUNT.fullmatch(account.name):
         raise ValueError(f"{account.name!r} cannot name an account")
     lines = [f'  "{account.name}" {{']
+    given = account.limits
     if account.jetstream:
-        lines.append("    jetstream: enabled")
+        lines.append("    jetstream: enabled" if given.store is None else f"    jetstream {{ max_file: {_count(given.store)} }}")
+    bounds = (("connections", given.connections), ("subscriptions", given.subscriptions), ("payload", given.payload))
+    if any(most is not None for _, most in bounds):
+        lines += ["    limits {", *(f"      max_{what}: {_count(most)}" for what, most in bounds if most is not None), "    }"]
     return [*lines, "    users [", *(f"      {_user(user)}" for user in account.users), "    ]", "  }"]
+
+
+def _count(most: int) -> int:
+    # The server takes 0 and less for "no limit".
+    if most < 1:
+        raise ValueError(f"{most} is no limit")
+    return int(most)
 
 
 def _user(user: User) -> str:

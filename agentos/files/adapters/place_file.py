@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agentos.abi.canonical import digest as digest_of
+from agentos.abi.errors import NotFound
 from agentos.files.capture import Row
 from agentos.files.versions import MAX_SHOWN, Author, Change, Entry, NotKept, Op, Place, State, VersionsUnavailable
 
@@ -259,6 +260,22 @@ class PlaceFile:
     def saw(self, path: str, digest: str) -> None:
         """Note a digest of a path; within a transaction."""
         self._write("INSERT OR REPLACE INTO seen VALUES (?, ?)", (path, digest))
+
+    def note(self, path: str, digest: str, session: str) -> None:
+        """Note what `session` has read, unless it is what is known, of the session's own making: that needs no note."""
+        row, last = self.known(path).get(path), self.last_of(path)
+        known = "" if row is None else row.digest
+        if (known == digest and (not last or self.head(last).author.session == session)) or self.seen(path) == digest:
+            return
+        with self.transaction():
+            self.saw(path, digest)
+
+    def number(self, at: int | None) -> int:
+        """The number of a change that is there; None: of the last one. Raises NotFound."""
+        last = self.last()
+        if last is None or (at is not None and not 0 <= at <= last):
+            raise NotFound(f"there is no change {at or 0}", where=str(self.place))
+        return last if at is None else at
 
     def _change(self, number: int, path: str | None, most: int | None) -> Change:
         row = self._connection.execute("SELECT * FROM changes WHERE number = ?", (number,)).fetchone()

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Final, TypeVar
 from weakref import WeakValueDictionary
@@ -22,11 +22,12 @@ from agentos.files import confine, undo
 from agentos.files.adapters.place_file import PlaceFile
 from agentos.files.capture import Capture, state_at
 from agentos.files.guard import Guard
+from agentos.files.measure import weigh_versions
+from agentos.files.quota import Amount, Quotas
 from agentos.files.told import blamed, difference
 from agentos.files.versions import (
     ANY,
     FILE,
-    FOLDER,
     FOUND,
     MAX_KEPT,
     QUOTA,
@@ -71,8 +72,12 @@ class _Turn:
 class SqliteVersions:
     """See the module."""
 
-    def __init__(self, root: Path, clock: Clock, quota: int = QUOTA, masks: Masks | None = None) -> None:
-        """`masks` gives the mask of a place, for all captures that bring none of their own."""
+    def __init__(
+        self, root: Path, clock: Clock, quota: int = QUOTA, masks: Masks | None = None, quotas: Quotas | None = None
+    ) -> None:
+        """`quota`: most bytes of contents kept of one place; `masks` gives the mask of a place, for captures that bring none;
+        `quotas` is told what the places take up, and asked before that grows."""
+        self._quotas = quotas
         self._masks = masks
         self._root = root
         self._clock = clock
@@ -95,6 +100,17 @@ class SqliteVersions:
             yield
         finally:
             turn.lock.release()
+
+    @contextmanager
+    def room(self, place: Place, more: Amount) -> Iterator[None]:
+        """See `Versions.room`."""
+        with nullcontext() if self._quotas is None else self._quotas.room(place.tenant, more):
+            yield
+
+    def require(self, place: Place) -> None:
+        """See `Versions.require`."""
+        if self._quotas is not None:
+            self._quotas.require(place.tenant, _quota_name(place))
 
     def begin(self, place: Place, root: Path, guard: Guard) -> Change:
         """See `Versions.begin`."""
@@ -133,7 +149,7 @@ class SqliteVersions:
     def saw(self, place: Place, path: str, digest: str, session: str) -> None:
         """See `Versions.saw`."""
         name = "/".join(confine.split(path))
-        self._read(place, lambda file: _note(file, name, digest, session), None)
+        self._read(place, lambda file: file.note(name, digest, session), None)
 
     def log(self, place: Place, path: str | None = None, before: int | None = None, limit: int = 50) -> tuple[Change, ...]:
         """See `Versions.log`."""
@@ -149,7 +165,7 @@ class SqliteVersions:
 
     def tree(self, place: Place, at: int | None = None) -> Mapping[str, State]:
         """See `Versions.tree`."""
-        return self._read(place, lambda file: file.tree(_number(file, place, at)), {})
+        return self._read(place, lambda file: file.tree(file.number(at)), {})
 
     def content(self, place: Place, digest: str) -> bytes:
         """See `Versions.content`."""
@@ -163,7 +179,7 @@ class SqliteVersions:
         place, digest = Place(tenant, "session", session), digest_of(data)
         if len(data) > MAX_KEPT:
             raise NotKept(f"{len(data)} bytes are not kept: {MAX_KEPT} are the most", where=str(place))
-        with self._at(place, Guard()) as file, file.transaction():
+        with self.room(place, Amount(len(data))), self._at(place, Guard()) as file, file.transaction():
             if not file.hold(digest, data):
                 raise NotKept("it is not kept, as the place is full", where=str(place))
         return digest
@@ -173,7 +189,7 @@ class SqliteVersions:
         name = "/".join(confine.split(path)) or None if path is not None else None
 
         def between(file: PlaceFile) -> tuple[Difference, ...]:
-            old, new = (file.tree(_number(file, place, at), name) for at in (start, end))
+            old, new = (file.tree(file.number(at), name) for at in (start, end))
             changed = sorted(path for path in old.keys() | new.keys() if old.get(path) != new.get(path))
             return tuple(difference(file.content, path, old.get(path), new.get(path)) for path in changed)
 
@@ -203,8 +219,8 @@ class SqliteVersions:
         name = "/".join(confine.split(path))
         with self._at(place, guard) as file:
             self._settle(file, root, guard)
-            then = file.tree(_number(file, place, at), name or None)
-            now = file.tree(_number(file, place, None))
+            then = file.tree(file.number(at), name or None)
+            now = file.tree(file.number(None))
             here = {one: state for one, state in now.items() if not name or one == name or one.startswith(f"{name}/")}
             if name and not then and not here:
                 raise NotFound(f"there is nothing at this path, and was nothing after change {at}", where=printable(name)[:200])
@@ -220,7 +236,7 @@ class SqliteVersions:
         """See `Versions.undo`."""
         with self._at(place, guard) as file:
             self._settle(file, root, guard)
-            last = _number(file, place, None)
+            last = file.number(None)
             now = file.tree(last)
             if numbers is None:
                 first = file.tree(0)
@@ -237,7 +253,7 @@ class SqliteVersions:
                 paths |= {entry.path: file.history(entry.path) for entry in change.entries if entry.path not in paths}
             wanted, refused = undo.targets(paths, chosen)
             if refused:
-                raise _refusal(refused)
+                raise undo.refusal(refused)
             then = file.tree(chosen[0] - 1) if chosen else {}
             return self._put(file, root, wanted, now, author, "undo", chosen, guard, then, lose)
 
@@ -251,6 +267,7 @@ class SqliteVersions:
                     path.with_name(path.name + suffix).unlink(missing_ok=True)
             except OSError as error:
                 raise VersionsUnavailable(f"the versions of {place} cannot be destroyed: {error.strerror}") from error
+            self._weigh(place)
 
     def release(self, place: Place) -> None:
         """See `Versions.release`. Waits for nobody: a file that is in use stays open."""
@@ -258,6 +275,7 @@ class SqliteVersions:
             file = None if self._used.get(place) else self._open.pop(place, None)
         if file is not None:
             file.close()
+            self._weigh(place)
 
     def close(self) -> None:
         """See `Versions.close`."""
@@ -276,7 +294,23 @@ class SqliteVersions:
             captured = Capture(file, guard, mask or self._mask(file))
             captured.run(root, None)
             file.add(self._clock.now_ms(), _BEGAN, "begin", captured.entries, (), tuple(captured.notes))
+        self._tell(file.place, captured)
         return True
+
+    def _tell(self, place: Place, captured: Capture) -> None:
+        """Have it known what the place takes up now."""
+        if self._quotas is None:
+            return
+        name = _quota_name(place)
+        if captured.amount is not None:
+            self._quotas.holds(place.tenant, name, captured.amount, hidden=captured.hidden)
+        elif captured.grew != Amount():
+            self._quotas.grew(place.tenant, name, captured.grew)
+
+    def _weigh(self, place: Place) -> None:
+        """Have it known what is kept of the place."""
+        if self._quotas is not None:
+            self._quotas.holds(place.tenant, f"versions/{_quota_name(place)}", weigh_versions(self._path(place)))
 
     def _mask(self, file: PlaceFile) -> Mask | None:
         return None if self._masks is None else self._masks(file.place)
@@ -304,6 +338,8 @@ class SqliteVersions:
         with file.transaction():
             captured = Capture(file, guard, mask or self._mask(file))
             captured.run(root, paths)
+            # Before it is known whether it can be recorded: it is there.
+            self._tell(file.place, captured)
             if not captured.entries:
                 return None
             if op == "write" and all(entry.after is None for entry in captured.entries.values()):
@@ -328,12 +364,13 @@ class SqliteVersions:
         wanted = {path: state for path, state in wanted.items() if now.get(path) != state}
         if not wanted:
             return None
-        _with_folders(wanted, now, then)
+        undo.with_folders(wanted, now, then)
         undo.refuse_unkept(wanted, now, file.holds, lose=lose)
-        guard.commit()
-        notes = undo.put(root, wanted, now, file.content)
-        told = tuple(notes[:_MOST_NOTES])
-        return self._capture(file, root, author, Guard(), op, tuple(wanted), None, undoes, told, bounded=False)
+        with self.room(file.place, undo.more(wanted, now)):
+            guard.commit()
+            notes = undo.put(root, wanted, now, file.content)
+            told = tuple(notes[:_MOST_NOTES])
+            return self._capture(file, root, author, Guard(), op, tuple(wanted), None, undoes, told, bounded=False)
 
     # --- files
 
@@ -341,12 +378,16 @@ class SqliteVersions:
     def _at(self, place: Place, guard: Guard) -> Iterator[PlaceFile]:
         """The file of a place, made if it is missing, for whoever has it alone. Raises VersionsUnavailable, Stopped."""
         with self.turn(place, guard):
+            if self._quotas is not None:
+                # What the tenant takes up is measured before anything is changed, if it never was.
+                self._quotas.used(place.tenant)
             try:
                 file = self._file(place)
                 try:
                     yield file
                 finally:
                     self._done(place)
+                    self._weigh(place)
             except sqlite3.Error as error:
                 raise _unavailable(place, error) from error
 
@@ -376,6 +417,7 @@ class SqliteVersions:
             closing = [self._open.pop(one) for one in idle]
         for one in closing:
             one.close()
+            self._weigh(one.place)
         return file
 
     def _done(self, place: Place) -> None:
@@ -398,49 +440,11 @@ def _unavailable(place: Place, error: Exception) -> VersionsUnavailable:
     )
 
 
-def _note(file: PlaceFile, path: str, digest: str, session: str) -> None:
-    """Note what was read, unless it is what is known, of the session's own making: that needs no note."""
-    row, last = file.known(path).get(path), file.last_of(path)
-    known = "" if row is None else row.digest
-    if (known == digest and (not last or file.head(last).author.session == session)) or file.seen(path) == digest:
-        return
-    with file.transaction():
-        file.saw(path, digest)
+def _quota_name(place: Place) -> str:
+    return f"{place.kind}/{place.name}"
 
 
 def _there(file: PlaceFile, number: int) -> Change:
     change = file.change(number)
     assert change is not None  # noqa: S101 - it was just added
     return change
-
-
-def _number(file: PlaceFile, place: Place, at: int | None) -> int:
-    last = file.last()
-    if last is None or (at is not None and not 0 <= at <= last):
-        raise NotFound(f"there is no change {at or 0}", where=str(place))
-    return last if at is None else at
-
-
-def _with_folders(wanted: dict[str, State | None], now: Mapping[str, State], then: Mapping[str, State]) -> None:
-    """Add missing folders that something is to stand in. Raises ChangedMeanwhile where something else stands."""
-    for path in [path for path, state in wanted.items() if state is not None]:
-        names = path.split("/")
-        for depth in range(1, len(names)):
-            above = "/".join(names[:depth])
-            state = wanted[above] if above in wanted else now.get(above)
-            if state is None:
-                known = then.get(above)
-                wanted[above] = known if known is not None and known.kind == FOLDER else State(FOLDER, 0o755)
-            elif state.kind != FOLDER:
-                where = printable(above)[:200]
-                raise ChangedMeanwhile("stands where a folder has to be", paths=(above,), where=where)
-
-
-def _refusal(refused: Mapping[str, int]) -> ChangedMeanwhile:
-    shown = ", ".join(f"{printable(path)[:200]} (change {number})" for path, number in sorted(refused.items())[:5])
-    more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
-    return ChangedMeanwhile(
-        f"changed again since by others: {shown}{more}",
-        paths=sorted(refused),
-        mend="take those changes back too, or restore single paths",
-    )

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from agentos.abi.canonical import Json
+from agentos.abi.canonical import Json, NotCanonical, parse_strict
 from agentos.abi.errors import EngineUnavailable
 from agentos.policy.adapters.opa_bundle import Bundle, Names
 from agentos.policy.port import DECISION_SECONDS
@@ -152,8 +152,8 @@ class ServerEngine:
     async def _answer(self, path: str, body: bytes) -> tuple[int, Mapping[str, Any]]:
         status, raw = await self._connection.post(path, body)
         try:
-            answer: Any = json.loads(raw)
-        except ValueError as error:
+            answer: Any = parse_strict(raw)
+        except NotCanonical as error:
             raise EngineUnavailable(f"the policy server answered {status} with something that is not JSON") from error
         if not isinstance(answer, dict):
             raise EngineUnavailable(f"the policy server answered {status} with something that is not an answer")
@@ -167,7 +167,7 @@ class ServerEngine:
             if not isinstance(answer.get("errors"), list):
                 raise EngineUnavailable(self._told("", status, answer))
             return
-        self.server_version = str(answer.get("provenance", {}).get("version", "")) or None
+        self.server_version = str(_object(answer.get("provenance")).get("version", "")) or None
         in_force = revisions(answer)
         if self.revision not in in_force:
             raise EngineUnavailable(
@@ -181,16 +181,21 @@ class ServerEngine:
         if not isinstance(errors, list) or not errors:
             return f"the policy server answered {status}: {answer.get('message', 'no reason given')}"
         lines = []
-        for error in errors:
-            place = error.get("location") or {}
+        for error in map(_object, errors):
+            place = _object(error.get("location"))
             lines.append(f"{place.get('file', '')}:{place.get('row', 0)}: {error.get('code', '')}: {error.get('message', '')}")
         return f"policy failed to evaluate data.{path}: {self._names.restore('; '.join(lines))}"
 
 
 def revisions(answer: Mapping[str, Any]) -> set[str]:
     """The revisions of the bundles that an answer comes from."""
-    bundles = answer.get("provenance", {}).get("bundles", {})
-    return {str(bundle.get("revision", "")) for bundle in bundles.values()}
+    bundles = _object(_object(answer.get("provenance")).get("bundles"))
+    return {str(_object(bundle).get("revision", "")) for bundle in bundles.values()}
+
+
+def _object(value: Json) -> Mapping[str, Any]:
+    """An object of the answer; an empty one where it is something else."""
+    return value if isinstance(value, dict) else {}
 
 
 def _encoded(document: Mapping[str, Json]) -> bytes:

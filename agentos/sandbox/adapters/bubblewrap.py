@@ -18,7 +18,7 @@ import stat
 import sys
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from agentos.sandbox.adapters.bubblewrap_place import BubblewrapPlace, Held
 from agentos.sandbox.adapters.cgroups import Groups, groups
 from agentos.sandbox.adapters.mounts import declared, held, is_link, system_trees
 from agentos.sandbox.adapters.seccomp import filter_program
+from agentos.sandbox.adapters.traps import HOME, Trap, Traps, places, user_home
 from agentos.sandbox.adapters.users import Users, give_tree, users
 from agentos.sandbox.inside import (
     AUTHORITY,
@@ -81,8 +82,13 @@ class Host:
     trees: tuple[Tree, ...]
     filter: int
     """Memory that holds the system call filter."""
+    strict: int
+    """And the one of processes that are to have their pipe alone."""
+    traps: Traps
     root: Path
-    """The root folder of all sandboxes."""
+    """The root folder of all sandboxes,"""
+    trapped: Path
+    """and the one of those that have traps."""
     mounts: bytes
     """The arguments that are the same for all, each with a NUL behind it."""
     chroot: str
@@ -118,8 +124,8 @@ class Bubblewrap:
         uid = host.users.of(launch.owner)
         if host.users.root and launch.profile.workspace is not Access.NONE:
             await _own(launch.workspace, uid)
-        with contextlib.ExitStack() as files:
-            prepared = self._prepared(host, launch, uid, files)
+        with contextlib.ExitStack() as files, _trapped(host, launch) as trap:
+            prepared = self._prepared(host, launch, uid, files, trap)
             processes = launch.profile.limits.processes
             self._live[uid] += processes
             place = BubblewrapPlace(prepared, launch.profile, host.groups, self._live[uid], root=host.users.root)
@@ -131,7 +137,7 @@ class Bubblewrap:
                 finally:
                     self._live[uid] -= processes
 
-    def _prepared(self, host: Host, launch: Launch, uid: int, files: contextlib.ExitStack) -> Held:
+    def _prepared(self, host: Host, launch: Launch, uid: int, files: contextlib.ExitStack, trap: Trap | None = None) -> Held:
         """The words, the environment and the descriptors of one start."""
         profile = launch.profile
         passed: list[int] = []
@@ -145,14 +151,15 @@ class Bubblewrap:
             return ("--perms", "0444", "--file", given(_memory(content)), at)
 
         mounts = [declared(mount, self._home, host.trees) for mount in profile.mounts]
+        traps, late_traps = _split(() if trap is None else trap.mounts)
+        home, root = (workspace_at(profile), host.root) if trap is None else (HOME, host.trapped)
         size = str(profile.limits.tmp_mib * _MIB)
         words: list[str] = []
         for at in ("/tmp", "/dev/shm"):  # noqa: S108 - the sandbox's own
             words += ("--size", size, "--perms", "1777", "--tmpfs", at)
-        for tree in host.trees:
-            if tree.at.startswith(skeleton.MADE_LATER):
-                words += (*_parents(tree.at), "--ro-bind", tree.source, tree.at)
-        words += text(f"{USER}:x:{uid}:{uid}::{workspace_at(profile)}:/bin/sh\n".encode(), f"{RUN}/passwd")
+        for tree in (*late_traps, *_split(host.trees)[1]):
+            words += (*_parents(tree.at), "--ro-bind", tree.source, tree.at)
+        words += text(f"{USER}:x:{uid}:{uid}::{home}:/bin/sh\n".encode(), f"{RUN}/passwd")
         words += text(f"{USER}:x:{uid}:\n".encode(), f"{RUN}/group")
         workspace: tuple[Tree, ...] = ()
         if profile.workspace is not Access.NONE:
@@ -161,7 +168,12 @@ class Bubblewrap:
             workspace = (Tree(os.fspath(launch.workspace), WORKSPACE, write),)
         for mount in mounts:
             source = held(mount.source)
-            words += (*_ready(host.root, mount, source), "--bind-fd" if mount.write else "--ro-bind-fd", given(source), mount.at)
+            words += (
+                *_ready(root, mount, source, trap),
+                "--bind-fd" if mount.write else "--ro-bind-fd",
+                given(source),
+                mount.at,
+            )
         for name, content in launch.secrets.items():
             if "/" in name or name in {"", ".", ".."}:
                 raise DriverError(f"{name!r} is not the name of a file below {SECRETS}", mend="write a name without slashes")
@@ -178,7 +190,7 @@ class Bubblewrap:
                 host.path,
                 proxy=f"http://127.0.0.1:{PORT}" if launch.door is not None else None,
                 authority=AUTHORITY if authority is not None else None,
-                home=workspace_at(profile),
+                home=home,
             )
         )
         first = self._program(launch.command[0], env["PATH"], host.trees, (*workspace, *mounts))
@@ -199,10 +211,11 @@ class Bubblewrap:
             words += ("--remount-ro", "/dev", "--remount-ro", "/run")
         words += ("--chdir", folder_of(launch))
 
-        filtered = given(os.open(f"/proc/self/fd/{host.filter}", os.O_RDONLY | os.O_CLOEXEC))
+        wanted = host.filter if launch.guard is None else host.strict
+        filtered = given(os.open(f"/proc/self/fd/{wanted}", os.O_RDONLY | os.O_CLOEXEC))
         return Held(
             bwrap=(host.bwrap, *_ALWAYS, *_rights(host.users), "--seccomp", filtered),
-            mounts=host.mounts + b"".join([os.fsencode(word) + b"\0" for word in words]),
+            mounts=_ended(_below(root, traps)) + host.mounts + _ended(words),
             command=command,
             env=env,
             passed=passed,
@@ -234,8 +247,15 @@ class Bubblewrap:
         trees = system_trees()
         root = skeleton.build(trees)
         weakref.finalize(self, skeleton.remove, root)
-        stored = _memory(filter_program())
+        stored, strict = _memory(filter_program()), _memory(filter_program(sockets=False))
         weakref.finalize(self, os.close, stored)
+        weakref.finalize(self, os.close, strict)
+        traps = Traps(places(self._home, trees, user_home()))
+        trapped = skeleton.twin(root)
+        weakref.finalize(self, skeleton.remove, trapped)
+        for place in traps.places:
+            if not place.at.startswith(skeleton.MADE_LATER):
+                skeleton.point(trapped, place.at, folder=bool(place.files))
         chroot = shutil.which("chroot", path="/usr/sbin:/usr/bin:/sbin:/bin") or ""
         if able.root and become(0) is None and not chroot:
             raise SandboxUnavailable("there is no program `chroot` to become another user with", mend="install coreutils")
@@ -246,8 +266,11 @@ class Bubblewrap:
             groups=groups(os.getpid()),
             trees=trees,
             filter=stored,
+            strict=strict,
+            traps=traps,
             root=root,
-            mounts=b"".join([os.fsencode(word) + b"\0" for word in _system_mounts(root, trees, self._home)]),
+            trapped=trapped,
+            mounts=_ended(_system_mounts(trees, self._home)),
             chroot=chroot,
             path=_path(self._path, trees),
             python=python,
@@ -305,10 +328,16 @@ def _rights(able: Users) -> tuple[str, ...]:
     return ("--unshare-user", "--disable-userns", "--uid", inside, "--gid", inside, "--cap-drop", "ALL")
 
 
-def _system_mounts(root: Path, trees: Sequence[Tree], home: Path | None) -> Iterator[str]:
-    """The arguments for what all sandboxes of this host have."""
+def _below(root: Path, traps: Sequence[Tree]) -> Iterator[str]:
+    """The arguments for what is there before all else, and may have the host's programs in it."""
     # The folder is covered by the root at once: it is there for the words that wait for a first argument.
     yield from ("--dir", "/arguments", "--ro-bind", os.fspath(root), "/")
+    for tree in traps:
+        yield from ("--ro-bind", tree.source, tree.at)
+
+
+def _system_mounts(trees: Sequence[Tree], home: Path | None) -> Iterator[str]:
+    """The arguments for what all sandboxes of this host have."""
     for tree in trees:
         if not is_link(tree) and not tree.at.startswith(skeleton.MADE_LATER):
             yield from ("--ro-bind", tree.source, tree.at)
@@ -319,17 +348,49 @@ def _system_mounts(root: Path, trees: Sequence[Tree], home: Path | None) -> Iter
     yield from ("--tmpfs", "/run", "--dir", RUN, "--dir", SECRETS, "--proc", "/proc", "--dev", "/dev")
 
 
+@contextlib.contextmanager
+def _trapped(host: Host, launch: Launch) -> Iterator[Trap | None]:
+    """The traps of a guarded process. Raises SandboxUnavailable."""
+    if launch.guard is None:
+        yield None
+        return
+    try:
+        trap = host.traps.lay(launch.guard)
+    except OSError as error:
+        raise SandboxUnavailable(
+            f"homes cannot be watched: {error.strerror}", mend="raise fs.inotify.max_user_watches"
+        ) from error
+    try:
+        yield trap
+    finally:
+        host.traps.take_up(trap)
+
+
+def _split(trees: Sequence[Tree]) -> tuple[list[Tree], list[Tree]]:
+    """What stands in the root folder, and what in folders that are made for each sandbox."""
+    late = [tree for tree in trees if tree.at.startswith(skeleton.MADE_LATER)]
+    return [tree for tree in trees if tree not in late], late
+
+
+def _ended(words: Iterable[str]) -> bytes:
+    """Arguments as bubblewrap reads them, each with a NUL behind it."""
+    return b"".join([os.fsencode(word) + b"\0" for word in words])
+
+
 def _parents(at: str) -> tuple[str, ...]:
     """Arguments that make the folders above `at` for everybody to pass through, but for the first, which is there."""
     return tuple(word for parent in reversed(Path(at).parents[:-2]) for word in ("--dir", os.fspath(parent)))
 
 
-def _ready(root: Path, mount: Tree, source: int) -> tuple[str, ...]:
-    """Arguments that make the place to mount at, where it is not made in the root folder."""
-    if mount.at.startswith(skeleton.MADE_LATER):
-        return _parents(mount.at)
+def _ready(root: Path, mount: Tree, source: int, trap: Trap | None) -> tuple[str, ...]:
+    """Arguments that make the place to mount at, where it is not made in the root folder, or in a trap that stands there."""
+    folder = stat.S_ISDIR(os.fstat(source).st_mode)
     try:
-        skeleton.point(root, mount.at, folder=stat.S_ISDIR(os.fstat(source).st_mode))
+        if trap is not None:
+            trap.point(mount.at, folder=folder)
+        if mount.at.startswith(skeleton.MADE_LATER):
+            return _parents(mount.at)
+        skeleton.point(root, mount.at, folder=folder)
     except OSError as error:
         raise SandboxUnavailable(
             f"nothing can be mounted at {mount.at}: {error.strerror}", mend="set `at` to another path"

@@ -4,6 +4,10 @@ It refuses what ordinary programs do not need and what leads, or led, out of nam
 mounts, new namespaces, keys, BPF, modules, clocks, old and odd address families, asynchronous submission queues that a filter
 cannot see into, pushing characters into a terminal. The rest is let through: interpreters, compilers, browsers and version
 control must work. Whoever speaks another architecture's system calls is killed.
+
+The filter of a process that is to have its pipe and nothing else goes further: who makes a socket is killed, with all of its
+threads. Unix sockets are refused instead (the C library tries one when it looks for the name of a user), and pairs of them stay:
+event loops wake themselves with one, and without `connect` and addresses it leads nowhere.
 """
 
 from __future__ import annotations
@@ -12,9 +16,12 @@ import contextlib
 import errno
 import functools
 import tempfile
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agentos.sandbox.port import SandboxUnavailable
+
+if TYPE_CHECKING:
+    from pyseccomp import SyscallFilter
 
 _MEND: Final = "install libseccomp (Debian: libseccomp2) and the Python package pyseccomp"
 
@@ -116,9 +123,19 @@ _MISSING: Final[dict[str, int | None]] = {
 }
 
 
+_UNIX: Final = 1
+_DATAGRAMS: Final = 2
+"""SOCK_DGRAM: one of a pair of them can send to any other."""
+
+_ADDRESSING: Final = ("accept", "accept4", "bind", "connect", "listen")
+
+
 @functools.cache
-def filter_program() -> bytes:
-    """The filter as `--seccomp` of bubblewrap reads it, for this machine's architecture. Raises SandboxUnavailable."""
+def filter_program(*, sockets: bool = True) -> bytes:
+    """The filter as `--seccomp` of bubblewrap reads it, for this machine's architecture. Raises SandboxUnavailable.
+
+    `sockets`: whether ordinary ones may be made; else who makes one is killed.
+    """
     try:
         import pyseccomp
     except (ImportError, RuntimeError, OSError) as error:
@@ -143,14 +160,10 @@ def filter_program() -> bytes:
         for request in (_TIOCSTI, _TIOCLINUX):
             # The kernel looks at the low 32 bits only, so the filter must too.
             rules.add_rule(refuse, "ioctl", arg(1, masked, _LOW, request))
-        # One comparison for each family: a rule cannot look at the same argument twice. Above 16 all are refused, and so is what
-        # has bits above the lowest 32, which the kernel would not look at.
-        for call in ("socket", "socketpair"):
-            for family in range(17):
-                if family not in _FAMILIES:
-                    rules.add_rule(refuse, call, arg(0, pyseccomp.EQ, family))
-            rules.add_rule(refuse, call, arg(0, pyseccomp.GT, 16))
-            rules.add_rule(refuse, call, arg(0, masked, _LOW, 16), arg(2, pyseccomp.NE, 0))
+        if sockets:
+            _refuse_odd_sockets(rules)
+        else:
+            _kill_for_sockets(rules)
         top = 1 << 31
         for bit in range(31):
             if bit not in _PERSONALITIES:
@@ -163,3 +176,30 @@ def filter_program() -> bytes:
             return memory.read()
     except OSError as error:
         raise SandboxUnavailable(f"the system call filter cannot be built: {error.strerror}", mend=_MEND) from error
+
+
+def _refuse_odd_sockets(rules: SyscallFilter) -> None:
+    import pyseccomp
+
+    arg, refuse = pyseccomp.Arg, pyseccomp.ERRNO(errno.EPERM)
+    # One comparison for each family: a rule cannot look at the same argument twice. Above 16 all are refused, and so is what
+    # has bits above the lowest 32, which the kernel would not look at.
+    for call in ("socket", "socketpair"):
+        for family in range(17):
+            if family not in _FAMILIES:
+                rules.add_rule(refuse, call, arg(0, pyseccomp.EQ, family))
+        rules.add_rule(refuse, call, arg(0, pyseccomp.GT, 16))
+        rules.add_rule(refuse, call, arg(0, pyseccomp.MASKED_EQ, _LOW, 16), arg(2, pyseccomp.NE, 0))
+
+
+def _kill_for_sockets(rules: SyscallFilter) -> None:
+    import pyseccomp
+
+    arg, refuse = pyseccomp.Arg, pyseccomp.ERRNO(errno.EACCES)
+    for call in ("socket", "socketpair"):
+        rules.add_rule(pyseccomp.KILL_PROCESS, call, arg(0, pyseccomp.NE, _UNIX))
+    rules.add_rule(refuse, "socket", arg(0, pyseccomp.EQ, _UNIX))
+    rules.add_rule(refuse, "socketpair", arg(0, pyseccomp.EQ, _UNIX), arg(1, pyseccomp.MASKED_EQ, 0xF, _DATAGRAMS))
+    for call in _ADDRESSING:
+        rules.add_rule(refuse, call)
+    rules.add_rule(refuse, "sendto", arg(4, pyseccomp.NE, 0))

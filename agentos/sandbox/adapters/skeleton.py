@@ -95,6 +95,13 @@ def build(trees: Iterable[Tree], etc: Path = Path("/etc")) -> Path:
     return root
 
 
+def twin(root: Path) -> Path:
+    """Another root folder with the same in it, in which other places can be made. Raises OSError."""
+    found = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}-{os.getpid()}-", dir=root.parent))
+    shutil.copytree(root, found, symlinks=True, copy_function=os.link, dirs_exist_ok=True)
+    return found
+
+
 def point(root: Path, at: str, *, folder: bool) -> None:
     """Make a place to mount something at, below `root`. Raises OSError."""
     path = root / at.lstrip("/")

@@ -50,6 +50,22 @@ test_who_steers_a_session if {
 	}
 }
 
+test_who_drives_a_session_from_outside if {
+	every verb in ["open", "tools", "call", "result", "cancel", "close"] {
+		asked(["agent"], "default", sprintf("gateway.%s", [verb]), "default").effect == "allow"
+		asked(["operator"], "*", sprintf("gateway.%s", [verb]), "default").effect == "allow"
+		asked(["agent"], "other", sprintf("gateway.%s", [verb]), "default").effect == "deny"
+		asked(["approver", "auditor", "compliance", "worker"], "*", sprintf("gateway.%s", [verb]), "default") == {
+			"effect": "deny",
+			"rules": ["roles.missing"],
+			"reasons": [sprintf("principal al may not use gateway.%s; role agent or operator can", [verb])],
+		}
+	}
+	every verb in ["approval.approve", "session.get", "session.list", "registry.get"] {
+		asked(["agent"], "default", verb, "default").effect == "deny"
+	}
+}
+
 test_who_sees_locks_and_who_breaks_one if {
 	every role in ["operator", "approver", "auditor", "compliance"] {
 		asked([role], "*", "lock.list", "default").effect == "allow"

@@ -35,7 +35,7 @@ BREAKS = {
     "spins": {"apart.idle"},
     "stays": {"eof.before-greeting", "eof.terminated", "finish.alone", "parked.tool.call"},
     "stops_early": {"turn.several-calls", "turn.blocks-decide", "turn.many-calls"},
-    "takes_any_answer": {"passes.foreign-answer", "passes.unknown-notification", "passes.cancel"},
+    "takes_any_answer": {"passes.foreign-answer", "passes.unknown-notification"},
     "talks_on_stderr": {"apart.standard-error"},
     "talks_on_stdout": {"greeting.answers", "view.empty"},
     "writes_behind_finish": {"finish.once", "slow.finish"},

@@ -14,9 +14,10 @@ from house import WORKER, Door, House, documents, policy
 
 from agentos.abi.errors import Conflict, NotFound
 from agentos.audit.verify import verify_pack
-from agentos.boot import system
+from agentos.boot.harness_pool import HarnessPool, Pooled
 from agentos.drivers.port import ToolSpec
 from agentos.eventlog.port import Message
+from agentos.kernel.port import Brief, HarnessProcess, Left
 
 
 def asking(text: str = WORKER) -> list[dict[str, Any]]:
@@ -106,14 +107,14 @@ async def test_a_running_session_is_resumed_after_a_restart(house: House) -> Non
 async def test_a_harness_that_is_killed_is_replaced(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL of the brain in the middle of a call: the call completes once, a fresh brain goes on from the log."""
     spawned: list[int] = []
-    spawn = system.LoopSpawner.spawn
+    start = door.runtime.harnesses._start
 
-    async def watched(self: system.LoopSpawner, session: str) -> system.ProcessHarness:
-        process = await spawn(self, session)
+    async def watched(*what: Any) -> Any:
+        process: Any = await start(*what)
         spawned.append(process._process.pid)
         return process
 
-    monkeypatch.setattr(system.LoopSpawner, "spawn", watched)
+    monkeypatch.setattr(door.runtime.harnesses, "_start", watched)
     await door.apply(*documents(WORKER))
     gate = door.hold(lambda _tool, args: args["path"] == "n1.txt")
     session = await door.run()
@@ -132,23 +133,23 @@ async def test_an_answer_while_the_brain_is_leaving_wakes_the_session_once(door:
     spawned: list[str] = []
     performed: list[str] = []
     leaving, leave = asyncio.Event(), asyncio.Event()
-    spawn, stop = system.LoopSpawner.spawn, system.ProcessHarness.stop
+    spawn, stop = HarnessPool.spawn, Pooled.stop
 
-    async def watched(self: system.LoopSpawner, session: str) -> system.ProcessHarness:
-        spawned.append(session)
-        return await spawn(self, session)
+    async def watched(self: HarnessPool, brief: Brief) -> HarnessProcess:
+        spawned.append(brief.session)
+        return await spawn(self, brief)
 
-    async def slow(self: system.ProcessHarness) -> int | None:
+    async def slow(self: Pooled, **how: Any) -> Left:
         leaving.set()
         await leave.wait()
-        return await stop(self)
+        return await stop(self, **how)
 
     def seen(_tool: ToolSpec, args: Mapping[str, Any]) -> bool:
         performed.append(args["path"])
         return False
 
-    monkeypatch.setattr(system.LoopSpawner, "spawn", watched)
-    monkeypatch.setattr(system.ProcessHarness, "stop", slow)
+    monkeypatch.setattr(HarnessPool, "spawn", watched)
+    monkeypatch.setattr(Pooled, "stop", slow)
     await door.apply(*asking())
     door.hold(seen)
     session = await door.run()

@@ -20,7 +20,7 @@ from agentos.boot.system import SystemRandom, SystemTimer
 from agentos.boot.webhooks import Webhooks
 from agentos.control.adapters import webhook_server
 from agentos.control.adapters.webhook_server import WebhookServer
-from agentos.control.webhook import BURST, MAX_BODY
+from agentos.control.webhook import MAX_BODY, OFTEN
 from agentos.kernel.firing import Webhook
 
 RAW = b"a secret of 24 bytes, ok"
@@ -167,9 +167,9 @@ async def test_too_often() -> None:
             await post(server, "/hooks/default/shop/orders", b"x", **signed(b"y"))
         statuses = [
             (await post(server, "/hooks/default/shop/orders", b"x", **signed(b"x", name=f"m-{number}")))[0]
-            for number in range(BURST + 60)
+            for number in range(int(OFTEN.burst) + 60)
         ]
-    assert statuses[:BURST] == [202] * BURST
+    assert statuses[: int(OFTEN.burst)] == [202] * int(OFTEN.burst)
     assert 429 in statuses
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agentos.abi.errors import UsageError
-from agentos.boot.backend import user_of
+from agentos.boot.backend import PUBLIC, user_of
 from agentos.boot.doors import Listen
 from agentos.registry.principal import Principal
 
@@ -39,6 +39,6 @@ def test_what_a_publisher_may_send() -> None:
     def subjects(tenant: str, *roles: str) -> tuple[str, ...]:
         return user_of(Principal("shop", tenant, roles, "U" + "A" * 55, 0, "principal/op")).publish or ()
 
-    assert subjects("default", "publisher") == ("ctl.shop.>", "evt.shop.>")
+    assert subjects("default", "publisher") == (*(f"ctl.shop.{verb}" for verb in PUBLIC), "evt.shop.>")
     assert subjects("default", "operator", "approver") == ("ctl.shop.>",)
-    assert subjects("*", "publisher") == ("ctl.shop.>",)
+    assert subjects("*", "publisher") == tuple(f"ctl.shop.{verb}" for verb in PUBLIC)

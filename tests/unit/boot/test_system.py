@@ -12,6 +12,7 @@ from agentos.abi import rpc
 from agentos.abi.canonical import parse_strict
 from agentos.boot import system
 from agentos.boot.system import LoopSpawner, SystemRandom, SystemTimer
+from agentos.kernel.port import Brief, Left
 
 
 def spawner(monkeypatch: pytest.MonkeyPatch, script: str) -> LoopSpawner:
@@ -21,10 +22,10 @@ def spawner(monkeypatch: pytest.MonkeyPatch, script: str) -> LoopSpawner:
 
 async def test_the_built_in_loop_greets() -> None:
     """Started, greeted, told to go by a closed pipe: exit 0."""
-    process = await LoopSpawner().spawn("s-1")
+    process = await LoopSpawner().spawn(Brief("default", "s-1"))
     await process.write_frame(rpc.request(0, "initialize", {"abi": rpc.ABI, "session": "s-1"}))
     assert parse_strict(await process.read_frame())["result"]["abi"] == rpc.ABI
-    assert await process.stop() == 0
+    assert await process.stop() == Left(0)
 
 
 async def test_a_harness_inherits_no_secret_and_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +37,7 @@ async def test_a_harness_inherits_no_secret_and_no_descriptor(monkeypatch: pytes
     )
     with open(os.devnull) as extra:  # noqa: PTH123 - a descriptor that must not travel
         os.set_inheritable(extra.fileno(), True)
-        process = await spawner(monkeypatch, script).spawn("s-1")
+        process = await spawner(monkeypatch, script).spawn(Brief("default", "s-1"))
         names, descriptors, leader = parse_strict(await process.read_frame())
         await process.stop()
     assert set(names) <= {"PATH", "LANG", "LC_CTYPE"}
@@ -48,24 +49,24 @@ async def test_a_harness_that_does_not_leave_is_killed(monkeypatch: pytest.Monke
     """It ignores the end of its input and the term signal: after the grace it is gone."""
     monkeypatch.setattr(system, "GRACE", 0.05)
     script = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True)\nwhile True: signal.pause()"
-    process = await spawner(monkeypatch, script).spawn("s-1")
+    process = await spawner(monkeypatch, script).spawn(Brief("default", "s-1"))
     assert await process.read_frame() == b"up"
-    assert await process.stop() == -9
+    assert await process.stop() == Left(-9)
 
 
 async def test_writing_to_a_harness_that_has_left_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its end shows when its next frame is read."""
-    process = await spawner(monkeypatch, "pass").spawn("s-1")
+    process = await spawner(monkeypatch, "pass").spawn(Brief("default", "s-1"))
     assert await process.read_frame() == b""
     for _ in range(3):
         await process.write_frame(b"x" * 100_000 + b"\n")
-    assert await process.stop() == 0
+    assert await process.stop() == Left(0)
 
 
 async def test_a_frame_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line beyond the bound is a ValueError and does not fill memory."""
     monkeypatch.setattr(rpc, "MAX_FRAME", 1000)
-    process = await spawner(monkeypatch, "print('x' * 100_000, flush=True)").spawn("s-1")
+    process = await spawner(monkeypatch, "print('x' * 100_000, flush=True)").spawn(Brief("default", "s-1"))
     with pytest.raises(ValueError):
         await process.read_frame()
     await process.stop()
@@ -78,7 +79,7 @@ async def test_what_a_harness_complains_of_is_drained_and_bounded(
     """A chatty harness does not block. The log says how much it wrote; its words, which may be erased later, only to debug."""
     script = "import sys; sys.stderr.write('first words\\nours' + 'x' * 1_000_000); sys.stderr.close(); print('done', flush=True)"
     with caplog.at_level(level, "agentos.boot.system"):
-        process = await spawner(monkeypatch, script).spawn("s-1")
+        process = await spawner(monkeypatch, script).spawn(Brief("default", "s-1"))
         assert await process.read_frame() == b"done"
         await process.stop()
     assert ("first words" in caplog.text) is (level == logging.DEBUG)

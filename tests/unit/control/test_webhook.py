@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentos.control.webhook import BURST, PER_SECOND, WINDOW_S, Delivery, OddSecret, Rate, genuine, secrets_of
+from agentos.control.webhook import WINDOW_S, Delivery, OddSecret, genuine, secrets_of
 
 NOW = 1_614_265_330
 RAW = b"\x01" * 24
@@ -106,13 +106,3 @@ def test_odd_secrets(text: str, scheme: str) -> None:
     with pytest.raises(OddSecret) as caught:
         secrets_of(text, scheme)
     assert not text or text not in str(caught.value)
-
-
-def test_rate() -> None:
-    """A path takes a burst, then as many as its rate; another path is not touched by that."""
-    rate = Rate()
-    assert [rate.take("a", 0) for _ in range(BURST)] == [0.0] * BURST
-    assert rate.take("a", 0) == pytest.approx(1 / PER_SECOND)
-    assert rate.take("b", 0) == 0.0
-    assert rate.take("a", 1_000_000 // PER_SECOND) == 0.0
-    assert rate.take("a", 1_000_000 // PER_SECOND) > 0

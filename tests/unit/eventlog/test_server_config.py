@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agentos.eventlog.adapters.server_config import Account, ServerConfig, User, render
+from agentos.eventlog.adapters.server_config import Account, Limits, ServerConfig, User, render
 
 SYSTEM, ONE, TWO = (f"U{letter * 55}" for letter in "SAB")
 HOME = Path("/srv/agent os/nats")
@@ -62,6 +62,19 @@ def test_what_cannot_be_written_safely_is_refused(account):
     """Names, keys and subjects that could end a string, and names and keys that stand twice, raise ValueError."""
     with pytest.raises(ValueError, match=r"cannot name an account|no public key|is no subject|stands twice"):
         rendered(account)
+
+
+def test_limits_are_printed_where_they_are_given():
+    """Those of the clients and that of the store; 0, which the server takes for none, is refused."""
+    text = rendered(
+        Account("D", (User(ONE),), jetstream=False, limits=Limits(5, 64, 65536)), Account("T", (), limits=Limits(store=9))
+    )
+    assert "limits {\n      max_connections: 5\n      max_subscriptions: 64\n      max_payload: 65536\n    }" in text
+    assert "jetstream { max_file: 9 }" in text
+    assert text.count("limits {") == 1
+    for limits in (Limits(0), Limits(subscriptions=-1), Limits(payload=0), Limits(store=0)):
+        with pytest.raises(ValueError, match="is no limit"):
+            rendered(Account("A", (), limits=limits))
 
 
 def test_an_account_stands_once():

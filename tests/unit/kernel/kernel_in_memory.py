@@ -30,7 +30,7 @@ from agentos.kernel.arguments import compile_check
 from agentos.kernel.charges import Charges
 from agentos.kernel.gate import Gate
 from agentos.kernel.journal import Journal
-from agentos.kernel.port import AgentSpec, Configuration
+from agentos.kernel.port import AgentSpec, Brief, Configuration, Left
 from agentos.kernel.sessions import Sessions
 from agentos.kernel.snapshot import Snapshots
 from agentos.kernel.turn import Runner
@@ -74,7 +74,8 @@ class InlineSpawner:
     def __init__(self) -> None:
         self.spawned = 0
 
-    async def spawn(self, session: str) -> InlineHarness:
+    async def spawn(self, brief: Brief) -> InlineHarness:
+        del brief
         self.spawned += 1
         ours, theirs = socket.socketpair()
         thread = threading.Thread(target=_loop, args=(theirs,), daemon=True)
@@ -89,7 +90,20 @@ def _loop(end: socket.socket) -> None:
         harness.main(reader, writer)
 
 
-class InlineHarness:
+class Alone:
+    """Parts of a `HarnessProcess` that drives one session."""
+
+    def rest(self) -> asyncio.Future[None]:
+        return asyncio.get_running_loop().create_future()
+
+    def rise(self) -> None:
+        pass
+
+    def hint(self, frame: bytes) -> None:
+        pass
+
+
+class InlineHarness(Alone):
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, thread: threading.Thread) -> None:
         self._reader, self._writer, self._thread = reader, writer, thread
 
@@ -100,11 +114,11 @@ class InlineHarness:
         self._writer.write(frame)
         await self._writer.drain()
 
-    async def stop(self) -> int:
+    async def stop(self, *, reuse: frozenset[str] | None = None, finished: bool = False) -> Left:
         self._writer.close()
         await self._writer.wait_closed()
         await asyncio.to_thread(self._thread.join)
-        return 0
+        return Left(0)
 
 
 class PolicyByFunction:

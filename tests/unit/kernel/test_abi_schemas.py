@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from kernel_in_memory import ALLOW, InlineHarness, InlineSpawner, Kernel, calls, settled, text
+from kernel_in_memory import ALLOW, Alone, InlineHarness, InlineSpawner, Kernel, calls, settled, text
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 from test_hostile_harness import run
@@ -22,6 +22,7 @@ from agentos.abi.decision import Decision, Verdict, deny
 from agentos.abi.errors import DriverError
 from agentos.abi.syscall import Result
 from agentos.boot.system import ProcessHarness
+from agentos.kernel.port import Brief, Left
 
 FOLDER = asset("schemas") / "v1" / "abi"
 BODIES = {path.name: json.loads(path.read_text("utf-8")) for path in sorted(FOLDER.glob("*.json"))}
@@ -45,11 +46,11 @@ class Overheard:
         self.frames: list[tuple[str, dict[str, Any]]] = []
         self._spawner = spawner
 
-    async def spawn(self, session: str) -> Any:
-        return Tapped(await self._spawner.spawn(session), self.frames)
+    async def spawn(self, brief: Brief) -> Any:
+        return Tapped(await self._spawner.spawn(brief), self.frames)
 
 
-class Tapped:
+class Tapped(Alone):
     def __init__(self, harness: InlineHarness | ProcessHarness, frames: list[tuple[str, dict[str, Any]]]) -> None:
         self._harness, self._frames = harness, frames
 
@@ -65,8 +66,8 @@ class Tapped:
         self._frames.append(("kernel", json.loads(frame)))
         await self._harness.write_frame(frame)
 
-    async def stop(self) -> int | None:
-        return await self._harness.stop()
+    async def stop(self, *, reuse: frozenset[str] | None = None, finished: bool = False) -> Left:
+        return await self._harness.stop(reuse=reuse, finished=finished)
 
 
 def schemas_of(frames: list[tuple[str, dict[str, Any]]]) -> set[str]:
@@ -105,7 +106,9 @@ async def test_every_frame_of_real_runs_fits_its_schema(kernel: Kernel) -> None:
     await sessions.create("default", "worker", "work", None, "principal/op")
     await settled(sessions)
     assert overheard.frames[-1][1]["error"]["code"] == rpc.ENDED
-    expected = {name for name in FRAMES if name not in {"notification.json", "refusal.json"}}
+    expected = {
+        name for name in FRAMES if name not in {"notification.json", "refusal.json", "left.json", "primitive.call.request.json"}
+    }
     assert schemas_of(overheard.frames) == expected
 
 
@@ -135,7 +138,7 @@ async def test_what_a_broken_frame_is_answered_with_fits(kernel: Kernel, said: s
     from test_hostile_harness import hostile
 
     overheard = Overheard(hostile(f"send({said}); receive()"))
-    process = await overheard.spawn("s-1")
+    process = await overheard.spawn(Brief("default", "s-1"))
     from agentos.kernel.serving import serve
 
     class Nobody:
@@ -185,7 +188,7 @@ def test_nothing_else_fits(name: str) -> None:
         SAID_BY[who[0]].validate(example)
         accepted = [odd for odd in broken(example) if check.is_valid(odd)]
         # What may be left out may be; an error may have no number, and a notification no parameters.
-        allowed = {"error.json": 1, "notification.json": 2}.get(name, 0)
+        allowed = {"error.json": 1, "notification.json": 2, "left.json": 1}.get(name, 0)
         assert len(accepted) <= allowed, accepted
 
 

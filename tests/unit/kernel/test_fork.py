@@ -418,7 +418,7 @@ async def test_a_caller_that_gives_up_leaves_no_copy(kernel: Many, monkeypatch: 
     begun, ended = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def slow(source: Path, target: Path, guard: Guard) -> Copied:
+    def slow(source: Path, target: Path, guard: Guard, _take: object) -> Copied:
         loop.call_soon_threadsafe(begun.set)
         try:
             while True:

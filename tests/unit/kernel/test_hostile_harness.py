@@ -10,7 +10,7 @@ import pytest
 from kernel_in_memory import Kernel, settled
 
 from agentos.boot.system import LoopSpawner, ProcessHarness
-from agentos.kernel.port import HarnessSilent
+from agentos.kernel.port import Brief, HarnessSilent
 from agentos.kernel.turn import MAX_REFUSED
 
 SPEAKS = """
@@ -120,7 +120,7 @@ async def talk_for_ever(process: ProcessHarness) -> None:
 @pytest.mark.parametrize("code", ["time.sleep(60)", "while True: send({'id': 1, 'method': 'session.view', 'params': {}})"])
 async def test_a_harness_that_does_not_speak_or_listen_is_noticed(code: str) -> None:
     """Neither silence nor a full pipe holds a place for ever."""
-    started = await hostile(code).spawn("s")
+    started = await hostile(code).spawn(Brief("default", "s"))
     process = ProcessHarness("s", started._process, silence_s=0.5)
 
     async def talk() -> None:

@@ -8,16 +8,17 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from kernel_in_memory import Alone
 
 from agentos.abi import rpc
 from agentos.abi.errors import LogUnavailable
-from agentos.kernel.port import HarnessSilent
-from agentos.kernel.serving import Leave, serve
+from agentos.kernel.port import HarnessSilent, Left
+from agentos.kernel.serving import Leave, Served, serve
 
 GREETING = rpc.response(0, {"abi": rpc.ABI}).rstrip()
 
 
-class Harness:
+class Harness(Alone):
     """Says `frames`, then what `silence` says: an error of the pipe, once, and after that the end."""
 
     def __init__(self, *frames: bytes, silences: int = 0, deaf_after: int = 1000) -> None:
@@ -40,8 +41,8 @@ class Harness:
             raise HarnessSilent("it did not read")
         self.told.append(json.loads(frame))
 
-    async def stop(self) -> int:
-        return 0
+    async def stop(self, *, reuse: frozenset[str] | None = None, finished: bool = False) -> Left:
+        return Left(0)
 
 
 class Calls:
@@ -65,6 +66,12 @@ class Calls:
     def no_more(self) -> None:
         return
 
+    def rest(self) -> None:
+        return
+
+    def rise(self, *, gone: bool) -> None:
+        return
+
     async def _serve(self, name: str) -> dict[str, Any]:
         self.begun.append(name)
         if name in self.ends:
@@ -78,7 +85,7 @@ def ask(number: int, name: str) -> bytes:
     return rpc.request(number, "at-once", {"name": name}).rstrip()
 
 
-async def served(harness: Harness, calls: Calls, begun: int) -> asyncio.Task[str]:
+async def served(harness: Harness, calls: Calls, begun: int) -> asyncio.Task[Served]:
     task = asyncio.create_task(serve(harness, calls))
     while len(calls.begun) < begun:
         await asyncio.sleep(0)
@@ -93,7 +100,7 @@ async def test_who_waits_for_our_answers_may_be_silent() -> None:
         await asyncio.sleep(0)
     assert not task.done()
     calls.go.set()
-    assert await task == "it closed its end"
+    assert await task == Served("it closed its end")
     assert [frame["id"] for frame in harness.told] == [0, 1, 2]
 
 
@@ -119,7 +126,7 @@ async def test_one_that_has_to_leave_waits_for_the_others() -> None:
     harness, calls = Harness(ask(1, "a"), ask(2, "b"), ask(3, "c"), alone), Calls(b=Leave(rpc.PARKED, "the session waits"))
     task = await served(harness, calls, 2)
     calls.go.set()
-    assert await task == "the session waits"
+    assert await task == Served("the session waits")
     assert harness.told[1]["result"] == {"name": "a"}
     assert not any("error" in frame for frame in harness.told[:-1])
     assert (harness.told[-1]["id"], harness.told[-1]["error"]["code"]) == (2, rpc.PARKED)
@@ -150,4 +157,86 @@ async def test_why_it_ended_quotes_no_word_of_a_frame() -> None:
     """What a harness says of itself does not come into the runtime's log."""
     harness = Harness()
     harness._frames = [rpc.response(0, {"abi": "my password is hunter2"}).rstrip()]
-    assert await serve(harness, Calls()) == f"it speaks another ABI than {rpc.ABI}"
+    assert (await serve(harness, Calls())).why == f"it speaks another ABI than {rpc.ABI}"
+
+
+class Reusable(Harness):
+    """One that can be used again; `needed` is when another session waits for it."""
+
+    def __init__(self, *frames: bytes) -> None:
+        super().__init__(*frames, silences=10**6)
+        self._frames[0] = rpc.response(0, {"abi": rpc.ABI, "reuse": True}).rstrip()
+        self.needed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.rests = 0
+
+    async def read_frame(self) -> bytes:
+        if not self._frames:
+            await asyncio.get_running_loop().create_future()
+        return await super().read_frame()
+
+    def rest(self) -> asyncio.Future[None]:
+        self.rests += 1
+        return self.needed
+
+    def rise(self) -> None:
+        self.rests -= 1
+
+
+async def test_a_harness_is_let_go_while_its_calls_go_on() -> None:
+    """It is told to leave by one code; what it has asked for ends without it, and nobody is told."""
+    harness, calls = Reusable(ask(1, "a"), ask(2, "b")), Calls()
+    task = await served(harness, calls, 2)
+    assert not task.done()
+    harness.needed.set_result(None)
+    done = await task
+    assert (done.reuse, done.finished, len(done.adrift)) == (True, False, 2)
+    assert [(frame["id"], frame["error"]["code"]) for frame in harness.told[1:]] == [(1, rpc.PARKED)]
+    assert (calls.done, harness.rests) == ([], 0)
+    calls.go.set()
+    assert [one["name"] for one in await asyncio.gather(*done.adrift)] == ["a", "b"]
+
+
+async def test_only_who_can_be_used_again_is_let_go() -> None:
+    """Another one keeps its process to the end of its calls, whoever waits."""
+
+    class Kept(Reusable):
+        def __init__(self, *frames: bytes) -> None:
+            super().__init__(*frames)
+            self._frames[0] = GREETING
+
+    harness, calls = Kept(ask(1, "a")), Calls()
+    harness.needed.set_result(None)
+    task = await served(harness, calls, 1)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_what_is_done_is_answered_before_it_is_let_go() -> None:
+    """A call that ends at the moment in which the process is needed has its answer."""
+    harness, calls = Reusable(ask(1, "a")), Calls()
+    task = await served(harness, calls, 1)
+    calls.go.set()
+    while not calls.done:
+        await asyncio.sleep(0)
+    harness.needed.set_result(None)
+    while len(harness.told) < 2:
+        await asyncio.sleep(0)
+    assert harness.told[1]["result"] == {"name": "a"}
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_cancelled_session_tells_its_harness() -> None:
+    """By a notification, if it takes no time."""
+    harness, calls, hints = Reusable(ask(1, "a")), Calls(), []
+    harness.hint = hints.append  # type: ignore[method-assign]
+    task = await served(harness, calls, 1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [json.loads(frame)["method"] for frame in hints] == ["cancel"]

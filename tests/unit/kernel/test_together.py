@@ -24,6 +24,7 @@ from agentos.abi.syscall import Result, ToolEffect
 from agentos.drivers.port import CallContext, ToolSpec
 from agentos.eventlog.adapters.memory import MemoryLog
 from agentos.kernel.life import Life
+from agentos.kernel.port import Brief
 from agentos.kernel.replay import replay
 from agentos.kernel.serving import MAX_AT_ONCE
 from agentos.kernel.sessions import Sessions
@@ -323,9 +324,9 @@ for name in ("step-1", "step-2"):
     class Both:
         spawned = 0
 
-        async def spawn(self, session: str) -> Any:
+        async def spawn(self, brief: Brief) -> Any:
             self.spawned += 1
-            return await (first if self.spawned == 1 else second).spawn(session)
+            return await (first if self.spawned == 1 else second).spawn(brief)
 
     driver = met(kernel)
     driver.hold("step-1", "step-2")

@@ -39,6 +39,10 @@ def to(*allow: dict[str, Any], **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("kind", "before", "after", "said"),
     [
+        ("Agent", None, {**AGENT, "gateway": {"principals": ["bo"]}}, "may be driven from outside by principal bo"),
+        ("Agent", AGENT, {**AGENT, "gateway": {"principals": ["bo"]}}, "may be driven from outside by principal bo"),
+        ("Agent", {**AGENT, "gateway": {"principals": ["bo"]}}, AGENT, None),
+        ("Agent", AGENT, {**AGENT, "gateway": {"idleSeconds": 9}}, None),
         ("Sandbox", None, {}, None),
         ("Sandbox", None, {"isolation": "unsafe-none"}, "sets its processes apart from nothing"),
         ("Sandbox", {}, None, None),

@@ -62,6 +62,30 @@ async def test_names_and_keys_are_never_given_out_again(principals: Principals) 
         await add(principals, "carol", letter="B")
 
 
+async def test_a_key_is_replaced_and_never_comes_back(principals: Principals, log: MemoryLog, ticks: SimpleNamespace) -> None:
+    """The new one opens, the old one is nobody's for ever; name, roles and history stay; what is revoked gets no other key."""
+    await add(principals, "alice")
+    await add(principals, "bob", roles=("auditor",))
+    made = await principals.rotate("bob", public_key=key("C"), reason="lost", actor="principal/alice")
+    assert (made.public_key, [past for past, _ in made.past_keys], made.roles) == (key("C"), [key("B")], ("auditor",))
+    other = Principals(log, ticks, ticks)
+    assert await other.get("bob") == made
+    assert await other.by_key(key("B")) is None
+    assert await other.by_key(key("C")) == made
+    for used in ("A", "B", "C"):
+        with pytest.raises(Conflict, match="belongs to another principal, or did"):
+            await principals.rotate("bob", public_key=key(used), reason="", actor="principal/alice")
+    with pytest.raises(Conflict, match="belongs to another principal, or did"):
+        await add(principals, "carol", letter="B")
+    with pytest.raises(UsageError, match="no NKey"):
+        await principals.rotate("bob", public_key="U", reason="", actor="principal/alice")
+    with pytest.raises(NotFound):
+        await principals.rotate("nobody", public_key=key("D"), reason="", actor="principal/alice")
+    await principals.revoke("bob", reason="", actor="principal/alice")
+    with pytest.raises(Conflict, match="was revoked by principal/alice"):
+        await principals.rotate("bob", public_key=key("D"), reason="", actor="principal/alice")
+
+
 async def test_the_last_operator_stays(principals: Principals) -> None:
     """The fleet's last operator cannot be revoked; a tenant's operator does not count."""
     await add(principals, "alice")

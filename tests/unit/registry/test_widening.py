@@ -154,6 +154,7 @@ D = {"perDay": {"dollars": "20.00"}, "total": {"tokens": 9}}
         ("Agent", A, {**A, "governance": {**A["governance"], "risk": "minimal"}}, "declared as risk minimal"),
         ("Agent", A, {**A, "instructions": "other"}, None),
         ("Agent", None, A, None),
+        ("Agent", None, {**A, "harness": {"command": ["sh", "x"]}}, 'is driven by the program ["sh", "x"]'),
         ("Agent", A, None, None),
         ("Tool", T, {**T, "effect": "read"}, "declared as effect read (was write)"),
         ("Tool", T, {**T, "effect": "external"}, None),

@@ -47,6 +47,15 @@ results contains {"rule": "host.secret", "effect": "deny", "reason": reason} if 
 	reason := told(secret, "a place where secrets are kept")
 }
 
+# METADATA
+# title: model
+# description: a Model, which the runtime itself asks, with a key of its environment, or plays in its own process
+results contains {"rule": "host.model", "effect": "deny", "reason": reason} if {
+	some model in changed
+	model.kind == "Model"
+	reason := told(model, sprintf("provider %s, which the runtime itself asks,", [model.spec.provider]))
+}
+
 # Where networks are named.
 places := [["network", "private"], ["driver", "http", "private"], ["driver", "mcp", "server", "private"]]
 

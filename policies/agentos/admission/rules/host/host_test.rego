@@ -22,6 +22,9 @@ shared := [
 	["Secret", {"file": "/run/secrets/x"}, "host.secret"],
 	["Secret", {"keyring": {"service": "x", "username": "y"}}, "host.secret"],
 	["Secret", {"vault": {"address": "https://x", "path": "p", "field": "f"}}, "host.secret"],
+	["Model", {"provider": "anthropic", "anthropic": {"model": "m"}}, "host.model"],
+	["Model", {"provider": "anthropic", "anthropic": {"baseUrl": "http://10.1.0.1", "apiKeyEnv": "AGENTOS_MODEL_X"}}, "host.model"],
+	["Model", {"provider": "scripted", "scripted": {"play": {}}}, "host.model"],
 ]
 
 test_a_principal_of_one_tenant_does_not_open_the_machine if {
@@ -43,6 +46,7 @@ test_what_a_tenant_may_declare_by_itself if {
 		["Tool", {"driver": {"exec": {"command": ["sort"]}}, "sandbox": "x"}],
 		["Tool", {"driver": {"http": {"url": "https://x"}}}],
 		["Tool", {"driver": {"exec": {"command": ["sort"]}}, "credentials": [{"secret": "github", "env": "TOKEN"}]}],
+		["ModelClass", {"routes": [{"model": "lent"}]}],
 		["Agent", {"isolation": "unsafe-none", "mounts": [1], "env": "X", "network": {"private": ["10.1.0.0/16"]}}],
 	] {
 		ids("acme-eu", one[0], one[1]) == set()

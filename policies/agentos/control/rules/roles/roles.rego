@@ -65,6 +65,14 @@ able contains role if {
 everyone := {"audit.keys", "evidence.key", "runtime.status"}
 
 verbs := {
+	"agent": {
+		"gateway.call",
+		"gateway.cancel",
+		"gateway.close",
+		"gateway.open",
+		"gateway.result",
+		"gateway.tools",
+	},
 	"operator": {
 		"approval.list",
 		"audit.checkpoint",
@@ -86,6 +94,12 @@ verbs := {
 		"fs.restore",
 		"fs.undo",
 		"fs.write",
+		"gateway.call",
+		"gateway.cancel",
+		"gateway.close",
+		"gateway.open",
+		"gateway.result",
+		"gateway.tools",
 		"lock.break",
 		"lock.list",
 		"policy.facts",
@@ -94,6 +108,7 @@ verbs := {
 		"principal.create",
 		"principal.list",
 		"principal.revoke",
+		"principal.rotate",
 		"registry.apply",
 		"registry.delete",
 		"registry.get",

@@ -44,6 +44,7 @@ fleet_verbs := {
 	"principal.create",
 	"principal.list",
 	"principal.revoke",
+	"principal.rotate",
 	"runtime.doctor",
 	"runtime.shutdown",
 }
