@@ -9,12 +9,13 @@
     ├── EvidenceError            evidence             1    a pack that does not prove what it claims
     ├── Unavailable              unavailable          1    the runtime or its log cannot be reached (retry may help)
     │   ├── LogUnavailable       log.unavailable      1    the event log did not store an event
-    │   └── TooOften             rate.limited         1    (`control.rate`) asked more often than is allowed; nothing was done
+    │   └── TooOften             rate.limited         1    asked more often than is allowed; nothing was done
     ├── TooLarge                 log.too-large        1    an event or a blob is larger than the log takes (retry cannot help)
     ├── ChainBroken              log.chain            1    stored events do not form the chain they must form
     ├── PayloadErased            log.erased           1    the header of an event is there, its payload was erased
     ├── NotKept                  files.not-kept       1    (`files.versions`) a content that is asked for was never kept
     ├── SourceFault              credential.source    1    (`credentials.source`) why operators' Secret cannot be fetched
+    ├── Crowded                  gateway.crowded      1    (`gateway.seat`) more clients or calls than there may be at a time
     ├── DriverError              driver               1    a tool failed in a way its caller should read
     │   ├── OutcomeUnknown       driver.unknown       1    a tool may or may not have acted
     │   ├── ModelUnavailable     driver.model         1    (`drivers.port`) a model that may answer if asked again
@@ -140,6 +141,19 @@ class LogUnavailable(Unavailable):
     code = "log.unavailable"
 
 
+class TooOften(Unavailable):
+    """Asked more often than is allowed. Nothing was done: asking again after `retry_after_ms` is safe."""
+
+    code = "rate.limited"
+
+    def __init__(self, message: str, *, retry_after_ms: int = 0, where: str | None = None, mend: str | None = None) -> None:
+        super().__init__(message, where=where, mend=mend)
+        self.retry_after_ms = retry_after_ms
+
+    def details(self) -> dict[str, object]:
+        return {"retry_after_ms": self.retry_after_ms}
+
+
 class TooLarge(AgentOSError):
     code = "log.too-large"
 
@@ -247,6 +261,9 @@ def error_from_dict(body: Mapping[str, object]) -> AgentOSError:
         return kind(message, rules=texts("rules"), reasons=texts("reasons"), where=where, mend=mend)
     if issubclass(kind, ChangedMeanwhile):
         return kind(message, paths=texts("paths"), where=where, mend=mend)
+    if issubclass(kind, TooOften):
+        after = body.get("retry_after_ms")
+        return kind(message, retry_after_ms=after if type(after) is int and after >= 0 else 0, where=where, mend=mend)
     if issubclass(kind, ManifestError):
         faults = body.get("faults")
         listed = [fault for fault in faults if isinstance(fault, dict)] if isinstance(faults, list) else []

@@ -216,7 +216,8 @@ class Consent:
             return list(by_call.values())
         own = call.yeses if claim["call"] == call.name else self._session
         fitting = [one for one in own if (one.call, one.by, one.scope) == (claim["call"], claim["by"], claim["scope"])]
-        under = [one for one in fitting if one.policy_digest == (event.policy_digest or "")]
+        # Of a yes that is withheld it is not told under which policy it was given: it may be this one.
+        under = [one for one in fitting if one.policy_digest in {None, event.policy_digest or ""}]
         return (under or fitting)[-1:]
 
     def _unfit(self, yes: Yes, call: Call, event: Event) -> Iterator[str]:

@@ -1,10 +1,9 @@
-"""`agentos harness check`, put together: the suite, the sandbox of this host, and a home folder to be tempted by."""
+"""`agentos harness check`, put together: the suite, and a place as harnesses have it, with traps where homes are."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +13,6 @@ from typing import Final
 from agentos.abi.errors import Unavailable
 from agentos.boot.harness_place import LOOP, bare, brainly, launch_of, words_and_mounts
 from agentos.conformance import Case, Outcome, Report, Surroundings, check
-from agentos.conformance.home import AT, watched
 from agentos.sandbox.adapters.chooser import HostSandboxes
 from agentos.sandbox.profile import Mount
 
@@ -37,18 +35,15 @@ def check_harness(
     there = [path.resolve() for path in mounts]
     words, own = words_and_mounts(command, Path.cwd(), there) if command else (LOOP, ())
     more = [Mount(str(path), str(path)) for path in there]
+    profile = brainly()
+    profile = replace(profile, mounts=(*profile.mounts, *own, *more)) if apart else bare(profile)
+    opened: list[str] = []
+    # Whoever opens something is not killed for it here: that is one case, and the others can be tried.
+    launch = launch_of(words, profile, OWNER, opened.append if apart else None)
+    surroundings = Surroundings(HostSandboxes(None), launch, patience, opened if apart else None)
     try:
-        with tempfile.TemporaryDirectory(prefix="agentos-home-") as folder, watched(Path(folder).resolve()) as home:
-            profile = brainly()
-            if apart:
-                at_home = Mount(str(Path(folder).resolve()), AT)
-                profile = replace(profile, mounts=(*profile.mounts, *own, *more, at_home), env={"HOME": AT})
-            else:
-                profile = bare(profile)
-            opened = home.opened if apart and home is not None else None
-            surroundings = Surroundings(HostSandboxes(None), launch_of(words, profile, OWNER), patience, opened)
-            with _quiet():
-                return asyncio.run(check(surroundings, cases, told))
+        with _quiet():
+            return asyncio.run(check(surroundings, cases, told))
     except OSError as error:
         raise Unavailable(f"the harness could not be started: {error.strerror or error}", mend="look at the command") from error
 

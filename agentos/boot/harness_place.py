@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 _NOWHERE: Final = Path("/nowhere")
 _LIMITS: Final = Limits(memory_mib=1024, processes=64, file_mib=1, tmp_mib=16, open_files=256)
 
+_NICE: Final = 10
+"""How far harnesses stand back for the runtime and its servers: one that multiplies must not take the processor from them."""
+
 
 def brainly(declared: Profile | None = None) -> Profile:
     """The profile of a harness: as a Sandbox declares it, with no workspace and no network whatever that says.
@@ -92,6 +95,11 @@ class PlacedHarness(ProcessHarness):
         self._opened = ""
 
     @property
+    def alive(self) -> bool:
+        """Whether it has not ended, and is not about to be."""
+        return not self._opened and super().alive
+
+    @property
     def misdeed(self) -> Misdeed | None:
         """What it was killed for, once that is known."""
         return Misdeed.HOME if self._opened else super().misdeed
@@ -104,6 +112,13 @@ class PlacedHarness(ProcessHarness):
         log.warning("the harness of %s has opened %s, and is killed", self._session, path)
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
+
+    async def read_frame(self) -> bytes:
+        """See `HarnessProcess`. What it wrote behind a look at a home is not heard."""
+        frame = await super().read_frame()
+        # By the next round of the loop what it opened before it wrote this has been told.
+        await asyncio.sleep(0)
+        return b"" if self._opened else frame
 
     async def stop(self, *, reuse: frozenset[str] | None = None, finished: bool = False) -> Left:
         """See `HarnessProcess.stop`: the process ends, whatever `reuse` says. Nothing of it is left then."""
@@ -170,11 +185,18 @@ class PlacedSpawner:
             started = PlacedHarness(owner, process, stack.pop_all())
             found.append(started)
         try:
+            _stand_back(process.pid)
             await place.started(process.pid)
         except BaseException:
             await started.stop()
             raise
         return started
+
+
+def _stand_back(pid: int) -> None:
+    """Whatever the process starts inherits it."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.setpriority(os.PRIO_PROCESS, pid, max(_NICE, os.getpriority(os.PRIO_PROCESS, pid)))
 
 
 def _stands(path: str) -> bool:

@@ -60,7 +60,8 @@ class _Kind:
 
     @property
     def ours(self) -> bool:
-        return self.command == LOOP
+        # What a declared place has where ours lies is not ours.
+        return self.command == LOOP and self.profile is None
 
 
 class HarnessPool:
@@ -94,7 +95,8 @@ class HarnessPool:
         kind = _Kind(brief.tenant, brief.labels, command, brief.profile)
         found = self._kept(kind)
         if found is None and kind.ours and self._used.get(kind, 0) >= self._most:
-            found = await self._wait(kind)
+            # One that another session has brought along may be kept meanwhile.
+            found = await self._wait(kind) or self._kept(kind)
         else:
             self._used[kind] = self._used.get(kind, 0) + 1
         if found is not None:
@@ -133,8 +135,8 @@ class HarnessPool:
         finally:
             if turn in waiting:
                 waiting.remove(turn)
-            if not waiting:
-                self._waiting.pop(kind, None)
+            if not waiting and self._waiting.get(kind) is waiting:
+                del self._waiting[kind]
 
     def rests(self, process: Pooled, told: asyncio.Future[None]) -> None:
         """A session could do without its process: `told` is done once another one waits for it."""
@@ -251,12 +253,14 @@ class Pooled:
     async def stop(self, *, reuse: frozenset[str] | None = None, finished: bool = False) -> Left:
         """See `HarnessProcess`."""
         kind = self.kind
+        seen = kind.labels | (reuse or frozenset())
         misdeed: Misdeed | None = None
         try:
-            if reuse is not None and (kind.ours or not reuse):
+            if reuse is not None and (kind.ours or not seen):
                 parted, misdeed = await self._parted(finished=finished)
                 if parted:
-                    self.kind = replace(kind, labels=reuse)
+                    # Taking a label off a session does not take what stood below it from who has seen it.
+                    self.kind = replace(kind, labels=seen)
                     self._pool.back(self, kind)
                     return Left(None)
         except asyncio.CancelledError:

@@ -46,6 +46,7 @@ from agentos.control.adapters.nats_service import ControlService
 from agentos.control.authorize import Authorize
 from agentos.control.backup_verbs import BackupVerbs
 from agentos.control.identity import Identity
+from agentos.control.params import Params
 from agentos.control.principal import Caller
 from agentos.control.rate import Knocks
 from agentos.eventlog.adapters.credentials import create_seed
@@ -282,13 +283,13 @@ class Runtime(Parts):
 
     async def _status(self, caller: Caller, params: dict[str, Json]) -> Json:
         """`{}` → what the runtime is and what its guarantees rest on."""
-        del params
+        Params(params).end()
         self.facts = await self.backend.facts()
         return await status_of(self, caller)
 
     async def _shutdown(self, caller: Caller, params: dict[str, Json]) -> Json:
         """`{}` → stops the runtime once the answer is sent."""
-        del params
+        Params(params).end()
         log.warning("shut down by %s", caller.actor)
         asyncio.get_running_loop().call_later(0.05, self._stop.set)
         return {"stopping": True}

@@ -192,7 +192,8 @@ class ProcessHarness:
         """Wait for the end of the process, but no longer than the grace."""
         if self._process.returncode is None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), GRACE)
+                async with asyncio.timeout(GRACE):
+                    await self._process.wait()
 
     async def _drain_stderr(self) -> None:
         """Read what a harness writes on standard error: told by its size, and in its beginning for whoever debugs.

@@ -40,16 +40,18 @@ async def follow(
     `tell` gets each line; `err` says that it goes to standard error, where colour is another question.
     """
     held: set[str] = set()
+    over = False
     async for events, more in pages(client, session, wait_ms=WAIT_MS):
-        last = ""
         for event in events:
-            last = event["type"]
-            if last in HOLDS:
-                held.add(HOLDS[last])
-            held.discard(FREES.get(last, ""))
+            kind = event["type"]
+            # Its end need not be its last event: a harness may be stopped behind it.
+            over = over or kind in ENDS
+            if kind in HOLDS:
+                held.add(HOLDS[kind])
+            held.discard(FREES.get(kind, ""))
             for text in lines(event, err=err):
                 tell(text)
-        if not more and (last in ENDS or (held and not through_waits)):
+        if not more and (over or (held and not through_waits)):
             return
 
 
@@ -115,14 +117,8 @@ def lines(event: Json, *, err: bool = False) -> list[str]:
             text = _steered(word.removeprefix("session."), event)
         case "harness.stopped":
             text = f"the harness was stopped ({data['reason']}): {data['message']}"
-        case "session.finished":
-            text = f"finished: {data['result']}"
-        case "session.failed":
-            text = f"failed: {data['error']['message']}"
-        case "session.cancelled":
-            text = f"cancelled by {event['actor']}: {data['reason']}"
-        case "session.halted":
-            text = f"halted by policy: {'; '.join(data['reasons'])}"
+        case "session.finished" | "session.failed" | "session.cancelled" | "session.halted" as word:
+            text = _over(word.removeprefix("session."), event)
         case "syscall.decided":
             return [f"{clock} #{event['seq']:<4} {_decided(data, err)}"]
         case syscall if syscall.startswith("syscall."):
@@ -132,6 +128,20 @@ def lines(event: Json, *, err: bool = False) -> list[str]:
         case other:
             text = other
     return [f"{clock} #{event['seq']:<4} {plain(text)}"]
+
+
+def _over(word: str, event: Json) -> str:
+    """How a session came to its end."""
+    data = event["data"]
+    match word:
+        case "finished":
+            return f"finished: {data['result']}"
+        case "failed":
+            return f"failed: {data['error']['message']}"
+        case "cancelled":
+            return f"cancelled by {event['actor']}: {data['reason']}"
+        case _:
+            return f"halted by policy: {'; '.join(data['reasons'])}"
 
 
 def _begun(data: Json, actor: str) -> str:

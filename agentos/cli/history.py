@@ -55,7 +55,7 @@ def _history(
 def _row(row: dict[str, Json], wide: bool) -> list[object]:
     counts = row["counts"]
     changes = f"+{counts['create']} ~{counts['update']} -{counts['delete']}" + (f" !{counts['widen']}" if counts["widen"] else "")
-    more = [row["tree"], row["plan"]] if wide else []
+    more = [row.get("tree", "-"), row["plan"]] if wide else []
     return [row["revision"], clock(row["time"]), row["actor"], changes, row["reason"] or "-", *more]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agentos.abi.errors import UsageError
-from agentos.cli.command import open_client, require_identity, say, settings
+from agentos.cli.command import open_client, paint, require_identity, say, settings
 from agentos.cli.verb import examples
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def serve(
         typer.Option(
             "--approve-as",
             metavar="NAME",
-            help="ask the person at the client (elicitation), and pass on the answer as this principal of the home",
+            help="ask the client (elicitation), and believe its answer: it is said as this principal of the home",
         ),
     ] = None,
     session: Annotated[
@@ -69,7 +69,10 @@ def serve(
     """Offer the tools of an agent to MCP clients. Runs until the client leaves, or until it is stopped.
 
     Every call is decided by policy and recorded. What waits for a person waits in the inbox (agentos approvals list); with
-    --approve-as the person at the client is asked as well. Whoever can answer for the client can then say yes as NAME.
+    --approve-as the client is asked as well.
+
+    WARNING: --approve-as believes the client. The gateway cannot see whether a person has answered: a client that answers by
+    itself approves its own calls as NAME. Let NAME approve no more than you would let that client do alone.
     """
     if http is None and token_file is not None:
         raise UsageError("a token is for HTTP", mend="add --http 127.0.0.1:PORT")
@@ -93,6 +96,8 @@ async def _serve(agent: str, http: str | None, token_file: Path | None, approve_
             approver = await _client_of(approve_as)
             stack.push_async_callback(approver.close)
         upstream = Upstream(client, approver)
+        if approve_as is not None:
+            say(f"{paint('warning', err=True, fg='yellow')}: what the client answers is said as {approve_as}, person or not")
         gateway = Gateway(upstream, agent, session=session)
         server = server_of(gateway)
         if http is None:

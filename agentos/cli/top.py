@@ -74,7 +74,7 @@ def _print(answer: Json) -> None:
 
 
 def _headline(one: Json) -> str:
-    running, waiting = len(one["running"]), sum(queue["waiting"] for queue in one["queues"])
+    running, waiting = len(one["running"]) + one["running_others"], sum(queue["waiting"] for queue in one["queues"])
     slots = "" if one["slots"] is None else f" of {one['slots']}"
     told = [f"{running}{slots} running", f"{waiting} waiting"]
     for name in ("requests", "tokens"):
@@ -114,6 +114,8 @@ def _running(one: Json) -> None:
         emit_table(["  running", "of", "class", "for s", "tokens"][:wide], [row[:wide] for row in rows[:RUNNING]], shrink=["of"])
     if len(rows) > RUNNING:
         emit(f"  and {count(len(rows) - RUNNING, 'more turn')}: -o json")
+    if one["running_others"]:
+        emit(f"  and {count(one['running_others'], 'turn')} of other tenants")
 
 
 def _shares(one: Json, window_ms: int) -> None:

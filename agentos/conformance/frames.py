@@ -16,11 +16,25 @@ CALL_ID: Final = re.compile(r"(?!model-|net-)[A-Za-z0-9_-]{1,64}", re.ASCII)
 COUNTED: Final = re.compile(r"[a-z]{1,8}-?[0-9]{1,9}", re.ASCII)
 """What a harness may name a call that no reply has named."""
 
+_PRIMITIVES: Final = (
+    "delegate",
+    "lock.acquire",
+    "lock.release",
+    "memory.list",
+    "memory.read",
+    "memory.search",
+    "memory.write",
+    "signal",
+    "wait",
+)
+"""Calls of a tool by what is to be done."""
+
 _PARAMS: Final = {
     "session.view": {"messages"},
     "model.call": set[str](),
     "tool.call": {"call", "tool", "args"},
     "finish": {"result"},
+    **{method: {"call", "tool", "args"} for method in _PRIMITIVES},
 }
 
 
@@ -45,7 +59,12 @@ class Reply:
     result: dict[str, Json] | None = field(hash=False)
 
 
-def read(line: bytes) -> Request | Reply:
+@dataclass(frozen=True, slots=True)
+class Parted:
+    """The harness's word that it has left a session."""
+
+
+def read(line: bytes) -> Request | Reply | Parted:
     """What a line says, its newline left out. Raises Failed."""
     if len(line) + 1 > rpc.MAX_FRAME:
         raise Failed(f"it wrote a frame of {len(line) + 1} bytes, at most {rpc.MAX_FRAME} are read")
@@ -57,6 +76,8 @@ def read(line: bytes) -> Request | Reply:
         raise Failed(f"it wrote a line that is no object: {shown(line)}")
     if frame.get("jsonrpc") != "2.0":
         raise Failed(f'a frame does not say "jsonrpc": "2.0": {shown(line)}')
+    if frame.get("method") == "left" and set(frame) - {"params"} == {"jsonrpc", "method"} and frame.get("params", {}) == {}:
+        return Parted()
     number = frame.get("id")
     if type(number) is not int or abs(number) > MAX_INTEGER:
         raise Failed(f"a frame has no integer as its id: {shown(line)}")
@@ -83,12 +104,15 @@ def _request_problem(frame: dict[str, Json]) -> str:
             return "`messages` is true or false"
         case "finish" if not isinstance(params.get("result"), str):
             return "finish without text as its result"
-        case "tool.call":
+        case name if "call" in _PARAMS[name]:
             call = params.get("call")
             if not isinstance(call, str) or not CALL_ID.fullmatch(call):
-                return "tool.call without a call id as calls have it"
-            if not isinstance(params.get("tool"), str) or not isinstance(params.get("args"), dict):
-                return "tool.call without a name as its tool, or an object as its args"
+                return f"{name} without a call id as calls have it"
+            # Only where the method itself says what is to be done the tool need not be named.
+            if not isinstance(params.get("tool", None if name == "tool.call" else ""), str) or not isinstance(
+                params.get("args"), dict
+            ):
+                return f"{name} without a name as its tool, or an object as its args"
     return ""
 
 

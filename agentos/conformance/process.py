@@ -10,10 +10,9 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +27,8 @@ MAX_COMPLAINTS: Final = 64 * 1024
 
 _DEATH_S: Final = 2.0
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
-_COUNTERS: Final = ("TcpActiveOpens", "UdpOutDatagrams", "UdpLiteOutDatagrams", "IpOutNoRoutes", "Ip6OutNoRoutes")
+_KILLED_BY_FILTER: Final = 128 + signal.SIGSYS
+"""Exit code of bubblewrap when its program made a system call that it is killed for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class Surroundings:
     launch: Launch
     patience: float
     """How many seconds it may take for anything that it is waited for."""
-    opened: Callable[[], list[str]] | None = None
-    """What was opened in the home folder so far; None: nobody watches."""
+    opened: Sequence[str] | None = None
+    """What was opened where homes are so far, which grows; None: nobody watches."""
 
 
 class Harness:
@@ -70,7 +70,16 @@ class Harness:
                 raise Failed(f"it wrote a frame of more than {rpc.MAX_FRAME} bytes") from None
         if line and not line.endswith(b"\n"):
             raise Failed("it left in the middle of a frame")
+        if not line and self.isolated and await self._code() == _KILLED_BY_FILTER:
+            raise Failed("it made a socket, and was killed for it")
         return line[:-1] if line else None
+
+    async def _code(self) -> int | None:
+        """How it has ended; None: it is there still, or whoever holds its pipes is."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DEATH_S):
+                await self._process.wait()
+        return self._process.returncode
 
     async def write(self, data: bytes) -> None:
         """Send bytes; one who has left is no error here. Raises Failed when it does not read."""
@@ -129,9 +138,7 @@ class Harness:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         # The end of the pipes, which a grandchild may hold, would be waited for as well.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_DEATH_S):
-                await self._process.wait()
+        await self._code()
         self._process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - else the pipes stay open here
         self._reading.cancel()
         await asyncio.wait([self._reading])
@@ -176,16 +183,6 @@ class Harness:
             return int(found[1]) * 1024 if found else None
         return None
 
-    def attempts(self) -> dict[str, int] | None:
-        """What was tried on the network of the program's namespace, by the kernel's counters; None: it cannot be seen."""
-        counted: dict[str, int] = {}
-        try:
-            for name in ("snmp", "snmp6"):
-                counted |= _counters(Path(f"/proc/{self.program()}/net/{name}").read_text())
-        except OSError:
-            return None
-        return {name: counted[name] for name in _COUNTERS if counted.get(name)}
-
 
 @asynccontextmanager
 async def started(surroundings: Surroundings) -> AsyncIterator[Harness]:
@@ -217,13 +214,3 @@ def _name(pid: int) -> str:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text().strip()
     return ""
-
-
-def _counters(told: str) -> dict[str, int]:
-    """`/proc/net/snmp` (a line of names, a line of numbers) or `snmp6` (name and number), by name."""
-    found: dict[str, int] = {}
-    lines = [line.split() for line in told.splitlines()]
-    for names, numbers in pairwise(lines):
-        if names[0] == numbers[0] and names[0].endswith(":"):
-            found |= {names[0][:-1] + name: int(number) for name, number in zip(names[1:], numbers[1:], strict=False)}
-    return found | {line[0]: int(line[1]) for line in lines if len(line) == 2 and not line[0].endswith(":")}

@@ -16,7 +16,7 @@ from typing import Final
 
 from agentos.abi import rpc
 from agentos.abi.canonical import Json
-from agentos.conformance.frames import Failed, Reply, Request, read
+from agentos.conformance.frames import Failed, Parted, Reply, Request, read
 from agentos.conformance.process import MAX_COMPLAINTS, Harness
 from agentos.conformance.scene import SESSION, Scene
 
@@ -73,6 +73,8 @@ class Stage:
         if line is None:
             return None
         frame = read(line)
+        if isinstance(frame, Parted):
+            raise Failed("it said `left` where nobody had told it to leave")
         if isinstance(frame, Reply):
             self.replies.append(frame)
             return frame

@@ -19,6 +19,7 @@ from agentos.abi.ids import Clock
 from agentos.control.params import Params
 from agentos.control.principal import Caller, Handlers
 from agentos.control.proposals import Proposals
+from agentos.control.registry_verbs import told
 from agentos.control.session_verbs import describe, take_session
 from agentos.drivers.primitives import conditions
 from agentos.kernel.approvals import (
@@ -179,7 +180,7 @@ class ApprovalVerbs:
             "grant": manifest,
             "until_ms": yes.expires,
             "open": list(left),
-            **applied.to_dict(),
+            **told(caller, applied),
         }
 
     async def _require_apply(self, caller: Caller) -> None:

@@ -210,12 +210,11 @@ class PolicyVerbs:
         }
 
     async def _why_admitted(self, caller: Caller, number: int) -> dict[str, Json]:
-        revisions = await self._registry.history()
-        if number > len(revisions):
-            raise NotFound(f"there is no revision {number}: the newest is {len(revisions)}", mend="agentos history lists them")
-        rows = await admissions(self._registry, self._principals, revisions[number - 1], _own_tenants(caller))
+        revisions = (await self._registry.history())[number - 1 : number]
+        rows = [row for one in revisions for row in await admissions(self._registry, self._principals, one, _own_tenants(caller))]
         if not rows:
-            raise NotFound(f"revision {number} changed nothing in tenant {caller.tenant}", mend="agentos history lists them")
+            # The same for one that changed another tenant and for one that never was.
+            raise NotFound(f"no revision {number} changed tenant {caller.tenant}", mend="agentos history lists them")
         told = [await self._admitted(caller, row) for row in rows]
         text = [line for place, row in enumerate(told) for line in ([""] if place else []) + why_lines(row)]
         return {"id": f"revision/{number}", "admissions": told, "text": text}

@@ -33,8 +33,11 @@ from agentos.eventlog.subject import is_session_stream
 WAIT_S: Final = 1.0
 """How long one request waits for a run to end, in seconds."""
 
-KEPT: Final = 64
-"""Runs whose outcome is kept to be asked for."""
+KEPT: Final = 8
+"""Runs of one tenant whose outcome is kept to be asked for."""
+
+AT_ONCE: Final = 4
+"""Logs that are read at one time; whoever comes beyond waits, and is told the same as whoever is read slowly."""
 
 MAX_NOTE: Final = 100_000
 """Longest note taken, in characters."""
@@ -81,6 +84,7 @@ class ProofVerbs:
         self._clock = clock
         self._random = random
         self._runs: dict[str, _Run] = {}
+        self._places = asyncio.Semaphore(AT_ONCE)
 
     def handlers(self) -> Handlers:
         """The verbs by name."""
@@ -197,20 +201,23 @@ class ProofVerbs:
         return {"old": old, "new": self._notaries.ring.current.id, "time": rfc3339(rotation.time_ms), "note": rotation.note}
 
     async def _start(self, tenant: str, since: str | None) -> str:
-        if any(run.tenant == tenant and not run.task.done() for run in self._runs.values()):
-            raise Conflict("the log of this tenant is being verified already", mend="wait until that is done")
         prover = self._notaries.get(tenant).prover
         number, witness = await self._since(prover, since)
-        while len(self._runs) >= KEPT:
-            done = next((name for name, run in self._runs.items() if run.task.done()), None)
-            if done is None:
-                raise Conflict("too many logs are being verified", mend="wait until one is done")
-            del self._runs[done]
+        if any(run.tenant == tenant and not run.task.done() for run in self._runs.values()):
+            raise Conflict("the log of this tenant is being verified already", mend="wait until that is done")
+        # Each tenant has its own: what is kept of others, and how many of them are at it, nobody is told.
+        mine = [name for name, run in self._runs.items() if run.tenant == tenant]
+        for old in mine[: max(0, len(mine) - KEPT + 1)]:
+            del self._runs[old]
         name = new_id("v", self._clock, self._random)
         run = self._runs[name] = _Run(tenant, Progress())
         recheck = Recheck(prover, run.progress, records=self._records(tenant))
-        run.task = asyncio.create_task(recheck.run(number, witness), name=f"verify {tenant}")
+        run.task = asyncio.create_task(self._in_turn(recheck, number, witness), name=f"verify {tenant}")
         return name
+
+    async def _in_turn(self, recheck: Recheck, number: int, witness: Checkpoint | None) -> Rechecked:
+        async with self._places:
+            return await recheck.run(number, witness)
 
     def _records(self, tenant: str) -> EventLog | None:
         """The log with its payloads opened; the registry's has none apart."""

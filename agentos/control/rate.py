@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Final
 
-from agentos.abi.errors import Unavailable
+from agentos.abi.errors import TooOften
 
 MAX_PLACES: Final = 4096
 """Places that are remembered at one time. One that has all its tokens again need not be."""
@@ -34,17 +34,17 @@ class Allowance:
 
 
 URGENT: Final = Allowance(2.0, 20.0)
-"""What is urgent, for each principal and for each tenant: a kill switch is thrown a few times, not hundreds."""
+"""What is urgent, for each principal: a kill switch is thrown a few times, not hundreds."""
+
+URGENT_TOGETHER: Final = Allowance(10.0, 100.0)
+"""What is urgent, of each tenant: more than one principal can use up, or one would keep the others from the kill switch."""
 
 
-class TooOften(Unavailable):
-    """Asked more often than is allowed. Nothing was done: asking again after `retry_after_ms` is safe."""
+URGENT_VERBS: Final = frozenset({"freeze.set"})
+"""What must not wait behind a flood: the kill switch."""
 
-    code: ClassVar[str] = "rate.limited"
-    retry_after_ms: int = 0
-
-    def details(self) -> dict[str, object]:
-        return {"retry_after_ms": self.retry_after_ms}
+BUSY_MS: Final = 250
+"""After how many ms to ask again where too many requests are under way."""
 
 
 class Rate:
@@ -100,7 +100,7 @@ class Knocks:
         now = self._clock()
         who, whole = f"{tenant}/{principal}", f"{tenant}/"
         if urgent:
-            return self._both(self._urgent, who, self._urgent, whole, now, URGENT, URGENT)
+            return self._both(self._urgent, who, self._urgent, whole, now, URGENT, URGENT_TOGETHER)
         most = self._per_second(tenant)
         return self._both(self._principals, who, self._tenants, whole, now, _for(max(1.0, most / 2)), _for(most))
 
@@ -118,9 +118,16 @@ class Knocks:
 
 def too_often(name: str, wait_s: float) -> TooOften:
     """The refusal of a request of principal `name` that may come again in `wait_s` seconds."""
-    error = TooOften(f"{name} asks more often than it may", mend=f"ask again in {wait_s:.3g} s; see Tenant.spec.limits")
-    error.retry_after_ms = max(1, math.ceil(wait_s * 1000))
-    return error
+    return TooOften(
+        f"{name} asks more often than it may",
+        retry_after_ms=max(1, math.ceil(wait_s * 1000)),
+        mend=f"ask again in {wait_s:.3g} s; see Tenant.spec.limits",
+    )
+
+
+def busy() -> TooOften:
+    """The refusal of a request that there is no room for now."""
+    return TooOften("the runtime is busy: too many requests are under way", retry_after_ms=BUSY_MS, mend="ask again later")
 
 
 def _for(per_second: float) -> Allowance:

@@ -16,7 +16,7 @@ from agentos.abi.event import rfc3339
 from agentos.abi.ids import DEFAULT_TENANT, FLEET, is_name
 from agentos.abi.resource import KINDS, Key, is_fleet_kind
 from agentos.control.principal import Caller, Handler
-from agentos.registry.apply import Allow, Applier
+from agentos.registry.apply import Allow, Applied, Applier
 from agentos.registry.plan import Plan
 from agentos.registry.related import related
 from agentos.registry.selector import Selector
@@ -73,7 +73,7 @@ class _Verbs:
             dry_run=given.flag("dry_run"),
             expect=given.text("expect"),
         )
-        return applied.to_dict()
+        return told(caller, applied)
 
     async def delete(self, caller: Caller, params: dict[str, Json]) -> Json:
         """`{keys: [key…]}` and the words of `apply` → what came of it. Raises NotFound for a key that is not there."""
@@ -91,7 +91,7 @@ class _Verbs:
             dry_run=given.flag("dry_run"),
             expect=given.text("expect"),
         )
-        return applied.to_dict()
+        return told(caller, applied)
 
     async def rollback(self, caller: Caller, params: dict[str, Json]) -> Json:
         """`{to: revision}` and the words of `apply` → what came of it: a new revision that equals the old one."""
@@ -105,7 +105,7 @@ class _Verbs:
             dry_run=given.flag("dry_run"),
             expect=given.text("expect"),
         )
-        return applied.to_dict()
+        return told(caller, applied)
 
     async def get(self, caller: Caller, params: dict[str, Json]) -> Json:
         """`{kind, name, tenant?}` → `{key, resource, digest, by, revision, time, related}`. Raises NotFound."""
@@ -249,10 +249,17 @@ def _row(key: Key, entry: Entry) -> dict[str, Json]:
     }
 
 
+def told(caller: Caller, applied: Applied) -> dict[str, Json]:
+    """What came of a change, for who made it."""
+    body = applied.to_dict()
+    return body if body["revision"] is None else body | {"revision": _seen(caller, body["revision"])}
+
+
 def _seen(caller: Caller, row: dict[str, Json]) -> dict[str, Json]:
-    """A revision as a tenant's principal sees it: without the names of other tenants."""
+    """A revision as a tenant's principal sees it: without the names of other tenants, and the digests of what all have."""
     if caller.fleet:
         return row
+    row = {key: value for key, value in row.items() if key not in {"tree", "parent"}}
     row["tenants"] = [caller.tenant]
     if "admission" in row:
         row["admission"] = {tenant: said for tenant, said in row["admission"].items() if tenant == caller.tenant}

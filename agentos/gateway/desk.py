@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+import anyio
+
 from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, Conflict, Denied
 from agentos.gateway.seat import Client, Seat
@@ -23,6 +25,10 @@ SEATS: Final = 64
 
 WATCH_S: Final = 5.0
 """How often it is looked whether the tools are still what clients were shown."""
+
+
+NEWS_S: Final = 1.0
+"""How long a client may take to be told so."""
 
 
 class Gateway:
@@ -99,7 +105,9 @@ class Gateway:
             for key in fresh:
                 news = self._news.get(key)
                 if news is not None:
-                    await news()
+                    # One that does not read must not keep the news from the others.
+                    with anyio.move_on_after(NEWS_S):
+                        await news()
             if fresh:
                 await changed()
 

@@ -39,6 +39,7 @@ CONNECTIONS: Final = 4 * SEATS
 
 TOKEN_BYTES: Final = 32
 _SHORTEST: Final = 32
+_LONGEST: Final = 4096
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 
 
@@ -157,7 +158,7 @@ def listen(address: str) -> socket.socket:
 
 
 def token_of(path: Path) -> str:
-    """The token in `path`, made if it is not there. Raises IdentityError for one that others can read, or that is short."""
+    """The token in `path`, made if it is not there. Raises IdentityError for one that others own or can read, or a short one."""
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -172,13 +173,16 @@ def token_of(path: Path) -> str:
 
 def _read(path: Path) -> str:
     try:
-        mode, text = path.stat().st_mode, path.read_text("ascii").strip()
+        with path.open("rb") as file:
+            told, text = os.fstat(file.fileno()), file.read(_LONGEST).decode("ascii").strip()
     except OSError as error:
         raise IdentityError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise IdentityError(f"{path} holds no token") from error
-    if mode & 0o077:
-        raise IdentityError(f"{path} can be read by others (mode {mode & 0o777:o})", mend=f"chmod 600 {path}")
+    if told.st_uid != os.geteuid():
+        raise IdentityError(f"{path} is somebody else's, who knows what is in it", mend="name a file of your own")
+    if told.st_mode & 0o077:
+        raise IdentityError(f"{path} can be read by others (mode {told.st_mode & 0o777:o})", mend=f"chmod 600 {path}")
     if len(text) < _SHORTEST or not text.isprintable() or " " in text:
         raise IdentityError(f"{path} holds no token of at least {_SHORTEST} characters", mend="remove it: a new one is made")
     return text

@@ -19,7 +19,7 @@ import anyio
 
 from agentos.abi.canonical import Json, digest_of
 from agentos.abi.errors import AgentOSError, Conflict
-from agentos.gateway.upstream import Answer, Running, Tell, Tool, Upstream, Waiting
+from agentos.gateway.upstream import ROUND_MS, Answer, Running, Tell, Tool, Upstream, Waiting
 
 AT_ONCE: Final = 16
 """Calls of one client that may be under way at the runtime at a time; it looks at its tools one look after the other."""
@@ -121,17 +121,12 @@ class Seat:
                     answer = await self._begin(session, tool, args, pin or self._shown.get(tool))
             return await self._settled(session, key, answer, tell)
 
-    async def after(self, call: str, tool: str, args: dict[str, Json], tell: Tell) -> Answer:
-        """How `call`, which waited and has been answered, comes out."""
+    async def after(self, call: str, tool: str, args: dict[str, Json], tell: Tell, *, wait_ms: int = ROUND_MS) -> Answer:
+        """How `call`, which waited, comes out now; `wait_ms` is what a person's answer may take to arrive."""
         async with self._one_more():
             session = await self.opened()
-            answer = await self._upstream.outcome(session, call)
+            answer = await self._upstream.outcome(session, call, wait_ms=wait_ms)
             return await self._settled(session, _key(tool, args), answer, tell)
-
-    async def now(self, call: str) -> Answer | Running:
-        """How `call` stands at this moment."""
-        async with self._one_more():
-            return await self._upstream.outcome(await self.opened(), call, wait_ms=0)
 
     @contextmanager
     def asking(self, call: str) -> Iterator[None]:

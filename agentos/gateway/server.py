@@ -30,7 +30,7 @@ from agentos.gateway.desk import Gateway
 from agentos.gateway.offer import DIGEST, refusal_of, result_of, tool_of
 from agentos.gateway.seat import Client, Seat
 from agentos.gateway.telling import FORM, plain, question, said
-from agentos.gateway.upstream import Answer, Done, Running, Tell, Waiting
+from agentos.gateway.upstream import Answer, Done, Tell, Waiting
 
 NAME: Final = "agentos"
 ARGS: Final = 1024 * 1024
@@ -140,9 +140,7 @@ class _Handlers:
         state = json.loads(params.request_state or "null")
         if state["session"] != await seat.opened():
             raise MCPError(INVALID_PARAMS, "this question was asked in another session")
-        answer = await seat.now(state["call"])
-        if isinstance(answer, Running):
-            answer = await seat.after(answer.call, params.name, args, tell)
+        answer = await seat.after(state["call"], params.name, args, tell, wait_ms=0)
         reply = (params.input_responses or {}).get(_APPROVAL)
         if not isinstance(answer, Waiting):
             return result_of(answer)
@@ -174,10 +172,12 @@ class _Handlers:
         client = (
             Client(_word(known.client_info.name), _word(known.client_info.version)) if known else Client("unknown", "unknown")
         )
-        # Without one there is a pipe, and one client at its end, or a request that stands for itself.
-        mcp_session = ctx.request.headers.get(_SESSION_ID) if ctx.request is not None else None
-        key = f"id {mcp_session}" if mcp_session else f"client {client.name} {client.version}"
-        news = ctx.session.send_tool_list_changed if ctx.protocol_version < _MODERN else None
+        # Without one there is a pipe, and one client at its end, or a request that stands for itself. What that says in the
+        # header is not looked at: in the stateless era nobody has checked it.
+        legacy = ctx.protocol_version < _MODERN
+        mcp_session = ctx.request.headers.get(_SESSION_ID) if legacy and ctx.request is not None else None
+        key = f"id {mcp_session}" if mcp_session else f"client {client.name!r} {client.version!r}"
+        news = ctx.session.send_tool_list_changed if legacy else None
         return await self._gateway.seat(key, client, news)
 
 

@@ -1,7 +1,7 @@
 """The words of the gateway: what a person is asked, what a client is told of a call that waits.
 
-All that comes from a model or a tool is shown with its unprintable characters escaped, and whole or not at all: nobody is asked
-to say yes to what is not shown.
+All that comes from a model or a tool is shown whole or not at all, with what cannot be seen escaped, and in a block that a client
+which reads Markdown shows as it is: nobody is asked to say yes to what is not shown.
 """
 
 from __future__ import annotations
@@ -19,6 +19,13 @@ LONGEST: Final = 6_000
 
 REASON: Final = 500
 """Most characters of a reason."""
+
+_FENCE: Final = "```"
+
+_UNSEEN: Final = frozenset(
+    map(chr, (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), 0x2800, 0x3164, *range(0xFE00, 0xFE10), 0xFFA0))
+) | frozenset(map(chr, range(0xE0100, 0xE01F0)))
+"""Characters that count as printable and show nothing: fillers, blanks, selectors of variants."""
 
 FORM: Final[dict[str, Json]] = {
     "type": "object",
@@ -54,11 +61,14 @@ def question(waiting: Waiting, agent: str) -> str | None:
     if waiting.behind:
         return None
     asked = waiting.question
+    # A line of the block is one of ours or of JSON, so none of them is a fence and ends it.
     lines = [
         f"Agent {plain(agent)} wants to call the tool {plain(str(asked['tool']))}:",
+        _FENCE,
         safe_json(asked["args"]),
         *(f"Why it is asked about: {plain(str(why))}" for why in asked["reasons"]),
         f"Session {plain(str(asked['session']))}, call {plain(waiting.call)}.",
+        _FENCE,
     ]
     text = "\n".join(lines)
     return text if len(text) <= LONGEST else None
@@ -68,7 +78,7 @@ def said(content: Mapping[str, Json] | None, client: str) -> Said:
     """The answer in a form that was sent back; anything but a plain yes is a no."""
     body = content or {}
     given = body.get("reason")
-    reason = given.strip()[:REASON] if isinstance(given, str) else ""
+    reason = plain(given.strip()[:REASON]) if isinstance(given, str) else ""
     return Said(body.get("approve") is True, f"{reason or 'no reason given'} (asked through MCP client {plain(client)})")
 
 
@@ -105,13 +115,15 @@ def text_of(done: Done) -> str:
 
 
 def plain(text: str) -> str:
-    """`text` on one line, its unprintable characters escaped."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+    """`text` on one line, its characters that cannot be seen escaped."""
+    return "".join(char if _seen(char) else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def safe_json(value: Json) -> str:
-    """`value` as indented JSON, its unprintable characters escaped."""
+    """`value` as indented JSON, its characters that cannot be seen escaped."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    return "".join(char if char == "\n" or char.isprintable() else json.dumps(char)[1:-1] for char in text)
+    return "".join(char if char == "\n" or _seen(char) else json.dumps(char)[1:-1] for char in text)
+
+
+def _seen(char: str) -> bool:
+    return char.isprintable() and char not in _UNSEEN

@@ -42,14 +42,12 @@ class Kernel:
     def greet(self) -> bool:
         """Answer the kernel's `initialize`. Returns whether more sessions may come after this one."""
         frame = self._read()
-        while frame.get("method") == "cancel":
-            frame = self._read()  # of a session that is left already
         if frame.get("method") != "initialize":
             raise _Over
         params = frame.get("params", {})
         self._number, self._concurrent, reuse = 0, params.get("concurrent") is True, params.get("reuse") is True
-        told: dict[str, Json] = {"abi": rpc.ABI, "name": "agentos-loop", "version": "1", "reuse": reuse}
-        self._write(rpc.response(frame.get("id"), told))
+        told: dict[str, Json] = {"abi": rpc.ABI, "name": "agentos-loop", "version": "1"}
+        self._write(rpc.response(frame.get("id"), told | {"reuse": True} if reuse else told))
         return reuse
 
     def leave(self) -> None:
@@ -85,7 +83,7 @@ class Kernel:
         """The next answer to one of the requests `waiting`, with its number."""
         while True:
             frame = self._read()
-            if frame.get("method") == "cancel":
+            if frame.get("method") == "cancel" and "id" not in frame:
                 raise _Gone
             number: int = frame.get("id", 0)
             if number not in waiting or "method" in frame:

@@ -1,7 +1,7 @@
 """Calls that go on while their session has neither harness nor place: whoever waits for a model keeps nobody else from a process.
 
 A harness of a kind that can be used again is told to leave while its calls are under way, once another session needs it. What
-comes of them is in the log; the next process of the session finds it there, after `ashore`.
+comes of them is in the log; the next process of the session finds it there, once all have `ended`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentos.abi.errors import Conflict, SequenceConflict
-from agentos.kernel.serving import Leave
+from agentos.kernel.serving import Leave, end_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,12 @@ class Adrift:
 
     work: Collection[asyncio.Task[Any]]
 
-    async def ashore(self) -> None:
-        """Wait until all are over. Raises what keeps the session from going on; a refusal has nobody left to be told."""
+    async def ended(self) -> None:
+        """Wait until all are over."""
         await asyncio.wait(self.work)
+
+    def check(self) -> None:
+        """Of those that are over: raises what keeps the session from going on; a refusal has nobody left to be told."""
         for task in self.work:
             error = None if task.cancelled() else task.exception()
             told = isinstance(error, Leave | Conflict) and not isinstance(error, SequenceConflict)
@@ -32,11 +35,4 @@ class Adrift:
 
     async def drop(self) -> None:
         """Nobody waits for them any more: stop them, which is recorded."""
-        left = [task for task in self.work if not task.done()]
-        for task in left:
-            task.cancel()
-        if left:
-            await asyncio.wait(left)
-        for task in self.work:
-            if not task.cancelled():
-                task.exception()  # it has been looked at, whatever it is
+        await end_all(self.work)

@@ -43,8 +43,8 @@ class Places:
         self._admissions = admissions
         self._timer = timer
         self._seats: set[Seat] = set()
-        self._adrift: set[str] = set()
-        """Sessions whose calls go on without a place."""
+        self._adrift: set[Seat] = set()
+        """Of sessions whose calls go on without a place."""
         admissions.bound(PLACES, MAX_RUNNING)
 
     async def run(self, journal: Journal) -> None:
@@ -59,6 +59,10 @@ class Places:
                 seen = journal.head.seq
                 try:
                     pause = await self._in_place(journal, seat)
+                    if seat.adrift is not None:
+                        await self._ashore(seat, seat.adrift)
+                        if journal.state.state is not State.RUNNING and seat.carried is None:
+                            return
                 except LogUnavailable:
                     raise
                 except Unavailable as error:
@@ -69,10 +73,6 @@ class Places:
                     await self._timer.sleep(delay)
                     delay = min(delay * 2, LONGEST_PAUSE_S)
                     continue
-                if seat.adrift is not None:
-                    await self._ashore(seat, seat.adrift)
-                    if journal.state.state is not State.RUNNING and seat.carried is None:
-                        return
                 if seat.carried is not None:
                     await seat.carried.ashore()
                 if pause is not Pause.DISPLACED:
@@ -84,24 +84,27 @@ class Places:
                     await asyncio.wait((elsewhere,))
         finally:
             seat.forget()
-            if seat.adrift is not None:
-                await seat.adrift.drop()
-            if seat.carried is not None:
-                await seat.carried.drop()
+            try:
+                if seat.adrift is not None:
+                    await seat.adrift.drop()
+            finally:
+                if seat.carried is not None:
+                    await seat.carried.drop()
 
     async def _ashore(self, seat: Seat, adrift: Adrift) -> None:
         """Wait until what its harness has left behind is over."""
-        self._adrift.add(seat.session)
+        self._adrift.add(seat)
         try:
-            await adrift.ashore()
+            await adrift.ended()
         finally:
-            self._adrift.discard(seat.session)
+            self._adrift.discard(seat)
         seat.adrift = None
+        adrift.check()
 
     async def idle(self, session: str, done: asyncio.Future[Any], grace_s: float | None = None) -> None:
         """Let a session that runs wait for `done`. Raises Displaced when its place is needed meanwhile; after `grace_s` seconds
         also when nobody needs it, so that a long wait keeps no harness."""
-        seat = next((one for one in self._seats if one.session == session), None)
+        seat = self._seat(session)
         if seat is None:
             await asyncio.wait((done,))
             return
@@ -114,14 +117,17 @@ class Places:
 
     async def _leave(self, seat: Seat, grace_s: float) -> None:
         await self._timer.sleep(grace_s)
-        seat.evict()
+        if seat in self._seats:
+            seat.evict()  # one that is adrift has no place to give up
 
     def rests(self, session: str) -> bool:
         """Whether a session waits for something that others bring, with a place or without one."""
-        seat = next((one for one in self._seats if one.session == session), None)
-        if seat is None:
-            return session not in self._adrift
-        return seat.waits or seat.leaving
+        seat = self._seat(session)
+        return seat is None or seat.waits or seat.leaving
+
+    def _seat(self, session: str) -> Seat | None:
+        """That of a session which has a place, or is adrift."""
+        return next((one for one in (*self._seats, *self._adrift) if one.session == session), None)
 
     def make_room(self) -> None:
         """Have as many of those that wait with a place give it up as others need one: the lowest class first, then the latest."""

@@ -28,7 +28,7 @@ class Seat:
         self.session = session
         self.place: Ticket | None = None
         self.leaving = False
-        """Whether it was told to give its place up, and still has it."""
+        """Whether it is about to give its place up, and still has it."""
         self._evicted: asyncio.Future[None] | None = None
         self._acting = 0
         self.pending: Waiting | None = None
@@ -73,7 +73,9 @@ class Seat:
     def rise(self, *, gone: bool) -> None:
         """Its harness has something to do again, or is `gone`."""
         told, self._resting = self._resting, None
-        if told is not None and told.done() and not gone:
+        if gone:
+            self.leaving = True
+        elif told is not None and told.done():
             # What it waited for came at the same moment, so it stays; others may need another one's place.
             self.leaving = False
             self._make_room()

@@ -12,8 +12,8 @@ or its place is needed: that goes on without it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Awaitable, Collection, Coroutine
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from agentos.abi import rpc
@@ -91,6 +91,23 @@ async def serve(process: HarnessProcess, turn: Answers) -> Served:
         await pipe.stop()
 
 
+async def end_all(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Stop tasks; return once all have ended, however often this is cancelled meanwhile. What they raise is dropped."""
+    for task in tasks:
+        task.cancel()
+    hurried = False
+    while left := [task for task in tasks if not task.done()]:
+        try:
+            await asyncio.wait(left)
+        except asyncio.CancelledError:
+            hurried = True
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # what stopped all of them is what counts
+    if hurried:
+        raise asyncio.CancelledError
+
+
 class _Ended(Exception):
     """Nothing more is read. `why` says it in words of ours; `answer` is what the harness is told, once all others have ended."""
 
@@ -134,7 +151,8 @@ class _Pipe:
         try:
             await self._all_ended()
         except _Needed:
-            return await self._let_go()
+            # Who has broken off, or the contract, is not used again.
+            return replace(await self._let_go(), reuse=self._leave is not None)
         if self._leave is not None:
             number, leave = self._leave
             end = _Ended(leave.message, rpc.error(number, leave.code, leave.message))
@@ -148,30 +166,20 @@ class _Pipe:
         """Have the harness leave while what it has asked for goes on."""
         number = self._leave[0] if self._leave is not None else next(iter(self._under_way.values()))
         await self._write(rpc.error(number, rpc.PARKED, "its process is needed: what it has asked for goes on"))
-        if self._error is not None:
-            raise self._error
+        if self._reading is not None:
+            await end_all([self._reading])
+        # Nothing is awaited from here until somebody has taken over what is adrift: a cancellation would leave it to nobody.
         adrift = tuple(self._under_way)
         self._under_way.clear()
-        return Served("its process was needed", reuse=True, adrift=adrift)
+        # One that does not read is not used again.
+        return Served("its process was needed", reuse=self._error is None, adrift=adrift)
 
     async def stop(self) -> None:
         """Stop whatever is under way; return once it has ended."""
         tasks: list[asyncio.Task[Any]] = [*self._under_way]
         if self._reading is not None:
             tasks.append(self._reading)
-        for task in tasks:
-            task.cancel()
-        hurried = False
-        while left := [task for task in tasks if not task.done()]:
-            try:
-                await asyncio.wait(left)
-            except asyncio.CancelledError:
-                hurried = True
-        for task in tasks:
-            if not task.cancelled():
-                task.exception()  # it has been looked at: what stopped all of them is what counts
-        if hurried:
-            raise asyncio.CancelledError
+        await end_all(tasks)
 
     async def _serve_next(self, frame: dict[str, Json]) -> None:
         number, method, params = frame.get("id"), frame.get("method"), frame.get("params", {})

@@ -28,7 +28,7 @@ from agentos.kernel.gate import MAX_OUTCOME, SYSTEM, Gate
 from agentos.kernel.journal import Journal
 from agentos.kernel.line import Closed, Line, Place
 from agentos.kernel.methods import METHODS, called
-from agentos.kernel.port import Brief, Configuration, ConfigurationSource, HarnessProcess, HarnessSilent, Misdeed, Spawner, Timer
+from agentos.kernel.port import Brief, Configuration, ConfigurationSource, HarnessProcess, HarnessSilent, Left, Spawner, Timer
 from agentos.kernel.reply import is_call_id, is_counted
 from agentos.kernel.seat import Displaced, Seat
 from agentos.kernel.served import Windows
@@ -104,10 +104,14 @@ class Runner:
             except HarnessSilent as silent:
                 problem = str(silent)
             finally:
-                reuse = frozenset(journal.state.labels) if served.reuse else None
+                reuse = turns.seen | journal.state.labels if served.reuse else None
                 left = await process.stop(reuse=reuse, finished=served.finished)
             if left.misdeed is not None:
-                await turns.stopped(left.misdeed)
+                if seat.adrift is not None:
+                    # Its session ends: nothing that it has asked for may come behind that.
+                    await seat.adrift.drop()
+                    seat.adrift = None
+                await turns.stopped(left)
             if seat.adrift is not None:
                 return Pause.DISPLACED
             if self._pause(journal) is None and (turns.displaced or self.windows.gave_way(journal.state, seat)):
@@ -162,6 +166,8 @@ class _Turns:
         """Whether the harness was told to go because its place was needed."""
         self.frozen = False
         """Whether it was told to go because of a freeze, which may be over by now."""
+        self.seen = frozenset(journal.state.labels)
+        """All labels that the session had while its harness had it, those that were taken off meanwhile among them."""
         self._configuration: Configuration | None = None
         self._line = Line(seat.acts)
 
@@ -171,6 +177,7 @@ class _Turns:
 
     async def handle(self, method: str, params: dict[str, Json]) -> dict[str, Json]:
         """Serve one request. Raises Leave when the harness must go, Conflict for a request that is off."""
+        self.seen |= self.journal.state.labels
         if method in METHODS:
             configuration = self._source.current(self.journal.tenant)
             params = called(method, params, configuration.agents.get(self.journal.state.agent), configuration.tools)
@@ -209,13 +216,21 @@ class _Turns:
         """See `serving.Answers`."""
         self._seat.rise(gone=gone)
 
-    async def stopped(self, misdeed: Misdeed) -> None:
-        """Record what the harness has done that it must not, and end the session unless it is over."""
+    async def stopped(self, left: Left) -> None:
+        """Record the misdeed of the harness, if there is one, and end the session unless it is over."""
+        if left.misdeed is None:
+            return
+        words = left.misdeed.words
+        log.warning("session %s: its harness was stopped: %s", self.session, words)
         await self._line.quiet()
-        ended = {"after": str(self.journal.state.state)} if self.journal.state.over else {}
-        await self._record(ev.HARNESS_STOPPED, {"reason": str(misdeed), "message": misdeed.words, **ended})
+        data: dict[str, Json] = {"reason": str(left.misdeed), "message": words}
+        if left.code is not None:
+            data["code"] = left.code
+        if self.journal.state.over:
+            data["after"] = str(self.journal.state.state)
+        await self._record(ev.HARNESS_STOPPED, data)
         if not self.journal.state.over:
-            await self.fail("harness", f"the harness was stopped: {misdeed.words}")
+            await self.fail("harness", f"the harness was stopped: {words}")
 
     async def fail(self, code: str, message: str) -> None:
         """End the session with an error, once nothing acts for it any more."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from agentos.abi.canonical import Json, canonical
-from agentos.drivers.openapi import arguments as operation_arguments
 from agentos.drivers.bounded import matcher
+from agentos.drivers.openapi import arguments as operation_arguments
 from agentos.manifests.fault import Path, Problem, shown
 
 _TYPES: Final = frozenset({"object", "array", "string", "integer", "number", "boolean", "null"})

@@ -78,14 +78,19 @@ def _changes(state: SessionState, event: Event) -> Changes:
             return _from_outside(state, event)
         case ev.SESSION_FINISHED | ev.SESSION_FAILED | ev.SESSION_CANCELLED | ev.SESSION_HALTED:
             return _ended(event)
-        case ev.APPROVAL_GRANTED:
-            return _running(state) | _approved(state, event)
-        case ev.APPROVAL_DENIED | ev.APPROVAL_EXPIRED:
-            return _running(state) | _step(state, data["call"], Step.REJECTED, error=_no(event))
+        case ev.APPROVAL_GRANTED | ev.APPROVAL_DENIED | ev.APPROVAL_EXPIRED:
+            return _running(state) | _answered(state, event)
         case ev.HARNESS_STOPPED:
             return {"stopped": _stopped(event)}
         case _:
             return _NONE
+
+
+def _answered(state: SessionState, event: Event) -> Changes:
+    """A person's yes or no, or nobody's in time."""
+    if event.type == ev.APPROVAL_GRANTED:
+        return _approved(state, event)
+    return _step(state, event.data["call"], Step.REJECTED, error=_no(event))
 
 
 def _created(event: Event) -> Changes:

@@ -159,7 +159,7 @@ class SessionState:
     held: frozenset[str] = frozenset()
     """Calls that were allowed and surely not begun: a freeze came in between. They are decided again."""
     stopped: Mapping[str, Json] | None = None
-    """`{reason, message, code?, after?, at, seq}` once its harness was stopped for what it did. The session's end is told apart."""
+    """`{reason, message, code?, after?, at, seq}` once its harness was stopped for what it did. Its end is told apart."""
 
     @property
     def children(self) -> int:

@@ -86,7 +86,9 @@ def _finished(event: Header, data: Data) -> Told:
     if data["tool"] != MODEL_CALL:
         return "result", body, iter((content,))
     blocks = result["data"]["content"]
-    said = [block["text"] for block in blocks if isinstance(block, dict) and block.get("type") == "text"]
+    if not all(isinstance(block, dict) for block in blocks):
+        raise TypeError("a block that is no object")
+    said = [block["text"] for block in blocks if block.get("type") == "text"]
     return "said", body, _pieces([content, said])
 
 

@@ -115,7 +115,8 @@ class Applier:
         _guard(caller, [*(resource.key for resource in desired), *delete])
         current = await self.registry.state()
         tenants = () if caller.fleet else (caller.tenant,)
-        return await self._propose(caller, current, plan(current, desired, prune=prune, delete=delete, tenants=tenants))
+        planned = plan(current, desired, prune=prune, delete=delete, tenants=tenants, base=_base(caller, current))
+        return await self._propose(caller, current, planned)
 
     async def propose_rollback(self, caller: Caller, to: int) -> Proposal:
         """Plan to go back to revision `to`, in the caller's tenant only if it is bound to one. Raises NotFound."""
@@ -123,7 +124,9 @@ class Applier:
         tenants = None if caller.fleet else (caller.tenant,)
         if not caller.fleet:
             goal = State.of(goal.revision, {key: old for key, old in goal.entries.items() if key.tenant == caller.tenant})
-        return await self._propose(caller, current, restore(current, goal, tenants=tenants), restores=goal)
+        return await self._propose(
+            caller, current, restore(current, goal, tenants=tenants, base=_base(caller, current)), restores=goal
+        )
 
     async def propose_saved(self, caller: Caller, saved: Plan) -> Proposal:
         """Take up a saved plan. Raises Conflict if it is stale or was applied already, UsageError if it was altered."""
@@ -223,6 +226,10 @@ def _changed(change: Change, current: State) -> dict[str, Json]:
     if before is not None:
         body["before"] = before.to_dict()
     return body
+
+
+def _base(caller: Caller, current: State) -> str:
+    return current.tree if caller.fleet else current.part(caller.tenant)
 
 
 def _guard(caller: Caller, keys: Iterable[Key]) -> None:

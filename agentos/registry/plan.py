@@ -61,6 +61,8 @@ class Change:
 class Plan:
     """Changes against the state `base_revision` whose tree is `base_digest`; deletions last, else in the order of need.
 
+    In a plan of who is bound to a tenant it is that tenant's part of the tree: from the whole one he could tell whether a guess
+    about another tenant is right.
     `digest` is that of the canonical JSON form without the digest itself.
     """
 
@@ -106,8 +108,9 @@ def plan(
     prune: Selector | None = None,
     delete: Collection[Key] = (),
     tenants: Collection[str] = (),
+    base: str | None = None,
 ) -> Plan:
-    """What turns `current` into a state that holds `desired`.
+    """What turns `current` into a state that holds `desired`. `base` names that state, its tree where it is left out.
 
     Nothing is deleted but the keys in `delete` and, with `prune`, whatever matches the selector, belongs to a tenant of `desired`
     (or of `tenants`) and is not in `desired`. Raises UsageError for a key that stands twice in `desired`, or is both desired and
@@ -129,20 +132,29 @@ def plan(
         }
     changes = [change for key in sorted(wanted, key=_order) if (change := _set(current, wanted[key])) is not None]
     changes += [_remove(current, key) for key in sorted(gone, key=_order, reverse=True)]
-    return _bind(current.revision, current.tree, tuple(changes))
+    return _bind(current.revision, base or current.tree, tuple(changes))
 
 
-def restore(current: State, goal: State, *, tenants: Collection[str] | None = None) -> Plan:
+def restore(current: State, goal: State, *, tenants: Collection[str] | None = None, base: str | None = None) -> Plan:
     """What makes `current` equal to `goal` in the given tenants (None: in all), deletions included."""
     desired = [entry.resource for key, entry in goal.entries.items() if tenants is None or key.tenant in tenants]
     gone = [key for key in current.entries if key not in goal.entries and (tenants is None or key.tenant in tenants)]
-    return plan(current, desired, delete=gone)
+    return plan(current, desired, delete=gone, base=base)
+
+
+def fits(state: State, saved: Plan) -> bool:
+    """Whether `state` is the one that `saved` was made from, as far as its maker could see it."""
+    if saved.base_revision != state.revision:
+        return False
+    bases = {state.tree} | ({state.part(saved.tenants[0])} if len(saved.tenants) == 1 else set())
+    return not saved.changes or saved.base_digest in bases
 
 
 def replan(current: State, saved: Plan) -> Plan:
     """The plan that `current` yields for what `saved` wants to store and delete; equal to `saved` unless somebody altered it."""
     gone = [key for key in saved.destroys if key in current.entries]
-    return plan(current, [change.resource for change in saved.changes if change.resource is not None], delete=gone)
+    desired = [change.resource for change in saved.changes if change.resource is not None]
+    return plan(current, desired, delete=gone, base=saved.base_digest)
 
 
 def result(current: State, changes: Iterable[Change]) -> dict[Key, Resource]:

@@ -44,6 +44,10 @@ class State:
         """The state that holds `entries`, its tree computed."""
         return cls(revision, digest(tree_bytes(entries)), dict(entries))
 
+    def part(self, tenant: str) -> str:
+        """The digest of the tree of one tenant's resources alone: it tells nothing of what others have."""
+        return digest(tree_bytes({key: entry for key, entry in self.entries.items() if key.tenant == tenant}))
+
     def get(self, key: Key) -> Resource | None:
         """The resource `key`, None if the state has none."""
         entry = self.entries.get(key)

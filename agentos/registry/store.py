@@ -21,9 +21,9 @@ from agentos.eventlog.subject import REGISTRY_STREAM, REVISIONS, blob_subject
 from agentos.registry.blob import get_blob, get_blobs, put_blobs
 from agentos.registry.diff import diff
 from agentos.registry.journal import Journal, Tip
-from agentos.registry.plan import Plan
+from agentos.registry.plan import Plan, fits
 from agentos.registry.revision import CHAIN, Revision
-from agentos.registry.state import EMPTY_TREE, Entry, State, changed_keys, tree_bytes
+from agentos.registry.state import Entry, State, changed_keys, tree_bytes
 
 _KEPT: Final = 8
 """States of earlier revisions that stay in memory: running sessions keep theirs until their next turn."""
@@ -137,7 +137,7 @@ class Registry:
             await self._require_base(plan)
 
     async def _require_base(self, plan: Plan) -> None:
-        if (plan.base_revision, plan.base_digest) != (self.current.revision, self.current.tree):
+        if not fits(self.current, plan):
             raise await self._conflict(plan)
 
     def _accept(self, tip: Tip, event: Event, after: State) -> Revision:
@@ -203,17 +203,21 @@ class Registry:
                     mend="nothing is left to do; to apply the same declarations again, plan again",
                 )
         newest, base = len(self._revisions), plan.base_revision
-        known = EMPTY_TREE if base == 0 else self._revisions[base - 1].tree if base <= newest else None
-        if known != plan.base_digest:
+        if base > newest or not fits(await self._state(base), plan):
             return Conflict(
                 f"the plan was made from a revision {base} that this registry never had", mend="plan again against this runtime"
             )
-        first, last = base + 1, self._revisions[-1]
+        again = f"plan again: yours was made from revision {base}"
+        near = [one for one in self._revisions[base:] if set(one.tenants) & set(plan.tenants)]
+        if not near:
+            # Who that was, and when, is for that tenant.
+            return Conflict(f"the newest revision is {newest}, and another tenant was changed", mend=again)
+        first, last = near[0].number, near[-1]
         who = f"revision {first} {self._by(last)}"
-        if first != newest:
-            who = f"revisions {first} to {newest}, the last {self._by(last)},"
+        if first != last.number:
+            who = f"revisions {first} to {last.number}, the last {self._by(last)},"
         what = _differences(await self._state(base), self.current, plan)
-        return Conflict(f"{who} changed {what}", mend=f"plan again: yours was made from revision {base}")
+        return Conflict(f"{who} changed {what}", mend=again)
 
     def _by(self, revision: Revision) -> str:
         return f"by {revision.actor} {ago(self._clock.now_ms() - revision.time_ms)}"
@@ -246,7 +250,7 @@ def _differences(base: State, now: State, plan: Plan) -> str:
     mine = {change.key for change in plan.changes}
     keys = sorted(changed_keys(base, now, among=plan.tenants), key=lambda key: (key not in mine, key))
     if not keys:
-        return "another tenant"
+        return "what is now as it was before"
     shown = []
     for key in keys[:3]:
         old, new = base.get(key), now.get(key)

@@ -84,6 +84,8 @@ class EndpointView:
     name: str
     slots: int | None
     running: tuple[Running, ...]
+    running_others: int
+    """Turns of other tenants that run and are not shown."""
     queues: tuple[Queue, ...]
     shares: tuple[Share, ...]
     next: Next | None
@@ -124,6 +126,7 @@ def endpoint_view(
         name=name,
         slots=limits.slots if limits.slots < UNBOUNDED else None,
         running=running,
+        running_others=0,
         queues=tuple(_queues(arbiter, window, running, now_ms)),
         shares=tuple(_shares(arbiter, window, running, weights, now_ms)),
         next=None if first is None else Next(first.turn.session, first.turn.path, first.priority, first.waited_ms, first.why),
@@ -179,17 +182,16 @@ def _height(declared: PriorityClass) -> tuple[tuple[bool, int], str]:
 def only(view: EndpointView, tenant: str) -> EndpointView:
     """What somebody of `tenant` may see of an endpoint that tenants share: its own turns and shares, of the others that they are.
 
-    Others' sessions, programs and agents are left out and their tenants are named `(others)`, added up.
+    Others' turns are counted and not listed; their shares are added up and named `(others)`.
     """
     mine = view.next is None or view.next.path[0] == tenant
+    running = tuple(one for one in view.running if one.path[0] == tenant)
     return EndpointView(
         kind=view.kind,
         name=view.name,
         slots=view.slots,
-        running=tuple(
-            one if one.path[0] == tenant else Running("", "", (OTHERS,), one.priority, one.for_ms, one.tokens)
-            for one in view.running
-        ),
+        running=running,
+        running_others=view.running_others + len(view.running) - len(running),
         queues=view.queues,
         shares=tuple(_merged(view.shares, tenant)),
         next=view.next if mine or view.next is None else Next("", (OTHERS,), view.next.priority, view.next.waited_ms, _HIDDEN),
@@ -246,6 +248,7 @@ def to_dict(top: Top) -> dict[str, Json]:
                     }
                     for run in one.running
                 ],
+                "running_others": one.running_others,
                 "queues": [
                     {
                         "class": queue.priority,

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from house import WORKER, Door, House, documents
 from nats.aio.client import Client as Nats
 from nats.aio.subscription import Subscription
 
+from agentos.boot.doors import Listen
 from agentos.control import wire
 from agentos.eventlog.adapters.connection import connect
 from agentos.eventlog.adapters.credentials import create_seed, parse_seed
@@ -104,7 +106,17 @@ apiVersion: agentos/v1
 kind: Trigger
 metadata: {name: betatrigger}
 spec: {agent: worker, goal: A signal came., "on": {signal: {name: go}}}
+---
+apiVersion: agentos/v1
+kind: Trigger
+metadata: {name: betahook}
+spec: {agent: worker, goal: A delivery came., "on": {webhook: {path: betahook, secretEnv: BETA_HOOK}}}
 """
+
+HOOK_SECRETS = {
+    name: "whsec_" + base64.b64encode(f"a secret of {name}, of bytes".encode()).decode() for name in ("BETA_HOOK", "GAMMA_HOOK")
+}
+"""The secrets of webhooks, by the variable that triggers name."""
 
 ACME = """
 apiVersion: agentos/v1
@@ -112,6 +124,10 @@ kind: Tenant
 metadata: {name: acme}
 spec: {description: Curious}
 """
+
+
+OWN = re.compile(r"\b[a-z]+-[0-9a-z]{10,}(?:-[0-9a-z]+)*\b|\b[0-9a-f]{16,}\b|\d{4}-\d\d-\d\dT[\d:.]+Z|\b\d{13}\b")
+"""What is of one answer, session or moment alone."""
 
 
 @dataclass
@@ -133,30 +149,30 @@ class Answer:
             whole = whole.replace(name, "(name)")
         return whole
 
-    def shape(self) -> Any:
-        """What kind of answer it is, without numbers, times and ids."""
-        return _shape(self.body)
-
-
-def _shape(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _shape(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_shape(item) for item in value]
-    return type(value).__name__
+    def plain(self, *names: str) -> str:
+        """The same without what is of this answer alone: ids, digests, times."""
+        return OWN.sub("(own)", self.text(*names))
 
 
 @dataclass
 class Knock:
-    """A principal at the server, raw."""
+    """A principal at the server, raw. `patient`: told that it asks too often, it asks again when it was told to."""
 
     name: str
     nc: Nats
     refused: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     """What the server did not let it do."""
+    patient: bool = True
     _count: int = 0
 
     async def __call__(self, verb: str, params: Any = None, tenant: str | None = None) -> Answer:
+        while True:
+            answer = await self._once(verb, params, tenant)
+            if not self.patient or answer.code != "rate.limited":
+                return answer
+            await asyncio.sleep(answer.body["error"]["retry_after_ms"] / 1000)
+
+    async def _once(self, verb: str, params: Any, tenant: str | None) -> Answer:
         body: dict[str, Any] = {"params": params or {}}
         if tenant is not None:
             body["tenant"] = tenant
@@ -192,20 +208,49 @@ async def _whole(heard: Subscription) -> Answer:
 
 @dataclass
 class World:
-    """The runtime, and what is in it."""
+    """The runtime, and what is in it. All tests share it: what a test changes it changes in a tenant of its own."""
 
     door: Door
     beta: Door
     real: dict[str, str]
     ghost: dict[str, str]
+    _keys: dict[str, str]
     _stack: AsyncExitStack
 
+    @asynccontextmanager
+    async def visited(self) -> AsyncIterator[World]:
+        """The world for one test: connections that it opens are closed after it."""
+        async with AsyncExitStack() as stack:
+            yield replace(self, _stack=stack)
+
     async def knock(self, role: str, tenant: str) -> Knock:
-        """A principal of its own with that role: `<tenant>-<role>` (`fleet-…` for `*`)."""
+        """A principal of its own with that role: `<tenant>-<role>` (`fleet-…` for `*`), made when it is first asked for."""
         name = f"{'fleet' if tenant == '*' else tenant}-{role}"
-        key = create_seed(self.door.runtime.random)
-        await self.door("principal.create", name=name, roles=[role], tenant=tenant, public_key=key.public_key)
-        return await self.connected(name, key.seed)
+        if name not in self._keys:
+            key = create_seed(self.door.runtime.random)
+            await self.door("principal.create", name=name, roles=[role], tenant=tenant, public_key=key.public_key)
+            self._keys[name] = key.seed
+        return await self.connected(name, self._keys[name])
+
+    async def tenant(self, name: str, text: str) -> Door:
+        """A tenant of a test's own, with what `text` declares and an agent `worker`; the operator, acting on it."""
+        await self.door.apply(*documents(text, tenant=name), *documents(WORKER, tenant=name))
+        return await self.door.in_tenant(name)
+
+    async def of_beta(self) -> dict[str, object]:
+        """All of beta that a knock could have changed."""
+        beta = self.beta
+        sessions = await beta("session.list", all=True)
+        return {
+            "sessions": {row["id"]: row["state"] for row in sessions},
+            "waiting": (await beta("session.get", session=self.real["waiting"]))["seq"],
+            "locks": [row["resource"] for row in (await beta("lock.list"))["locks"]],
+            "triggers": [(row["name"], row["paused"], row["started"]) for row in (await beta("trigger.list"))["triggers"]],
+            "freezes": [row["freeze"] for row in await beta("freeze.list")],
+            "holds": [row["hold"] for row in await beta("audit.holds")],
+            "files": (await beta("fs.list", place="space/betaspace"))["files"],
+            "resources": [row["digest"] for row in (await beta("registry.list", tenant=OF_BETA))["items"]],
+        }
 
     async def connected(self, name: str, seed: str) -> Knock:
         nc = await connect(self.door.runtime.url, parse_seed(seed), name=name, inbox_prefix=f"_INBOX.{name}")
@@ -237,13 +282,12 @@ class World:
 
 @asynccontextmanager
 async def built(home: Path) -> AsyncIterator[World]:
-    async with House(home).open() as door, AsyncExitStack() as stack:
+    async with House(home).open(webhooks=Listen("127.0.0.1", 0)) as door, AsyncExitStack() as stack:
         await door.apply(*documents(ACME), *documents(WORKER, tenant=OF_ACME))
         await door.apply(*documents(BETA, tenant=OF_BETA), *documents(WORKER, tenant=OF_BETA))
         beta = await door.in_tenant(OF_BETA)
         real = await _things(beta)
-        world = World(door, beta, real, {word: _other(name) for word, name in real.items()}, stack)
-        yield world
+        yield World(door, beta, real, {word: _other(name) for word, name in real.items()}, {}, stack)
 
 
 async def _things(beta: Door) -> dict[str, str]:

@@ -10,20 +10,27 @@ import tarfile
 from typing import Any
 
 import pytest
-from adversarial_world import OF_ACME, OF_BETA, World
-from house import documents
+from adversarial_world import OF_BETA, World
 
 from agentos.files.quota import QuotaExceeded
 
-SMALL = """
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+def small(name: str) -> str:
+    """A tenant with little of everything."""
+    return f"""
 apiVersion: agentos/v1
 kind: Tenant
-metadata: {name: acme}
-spec: {limits: {requestsPerSecond: 2, storageMiB: 1, files: 40}, spaces: [{name: shared}]}
----
+metadata: {{name: {name}}}
+spec: {{limits: {{requestsPerSecond: 2, storageMiB: 1, files: 40}}, spaces: [{{name: shared}}]}}
+"""
+
+
+FILLER = """
 apiVersion: agentos/v1
 kind: Tool
-metadata: {name: fill, tenant: acme}
+metadata: {name: fill}
 spec:
   description: Leave a large file.
   effect: write
@@ -32,7 +39,7 @@ spec:
 ---
 apiVersion: agentos/v1
 kind: Model
-metadata: {name: filler, tenant: acme}
+metadata: {name: filler}
 spec:
   provider: scripted
   scripted:
@@ -45,7 +52,7 @@ spec:
 ---
 apiVersion: agentos/v1
 kind: Agent
-metadata: {name: filler, tenant: acme}
+metadata: {name: filler}
 spec:
   instructions: Fill it.
   model: filler
@@ -54,7 +61,7 @@ spec:
 ---
 apiVersion: agentos/v1
 kind: ToolGrant
-metadata: {name: fills, tenant: acme}
+metadata: {name: fills}
 spec: {agents: [filler], tools: [fill, write]}
 """
 
@@ -71,8 +78,9 @@ def _input(size: int, count: int = 1) -> str:
 
 async def test_a_flood_keeps_nobody_else_out(world: World) -> None:
     """One floods: it is told when to come again; its tenant's other principals, its kill switch, and beta are served."""
-    await world.door.apply(*documents(SMALL))
-    flood, other = await world.knock("operator", OF_ACME), await world.knock("auditor", OF_ACME)
+    await world.tenant("flooded", small("flooded"))
+    flood, other = await world.knock("operator", "flooded"), await world.knock("auditor", "flooded")
+    flood.patient = False
     beta = await world.knock("operator", OF_BETA)
     answers = await asyncio.gather(*(flood("session.list") for _ in range(60)))
     refused = [one.body["error"] for one in answers if one.code]
@@ -90,34 +98,33 @@ async def test_a_flood_keeps_nobody_else_out(world: World) -> None:
 
 async def test_a_client_with_manners_waits_and_is_served(world: World) -> None:
     """Whoever uses the client is slowed down, not refused."""
-    await world.door.apply(*documents(SMALL))
-    client = await world.door.as_principal("slow", ["auditor"], OF_ACME)
+    await world.tenant("polite", small("polite"))
+    client = await world.door.as_principal("slow", ["auditor"], "polite")
     for _ in range(6):
         assert await client.call("session.list", {}) == []
 
 
 async def test_a_full_tenant_stores_nothing_more_and_no_other_is_full(world: World) -> None:
     """By verbs, by inputs, by the file tool, and by a process: refused, or found and failed, with the words that say why."""
-    await world.door.apply(*documents(SMALL))
-    acme = await world.door.in_tenant(OF_ACME)
+    full = await world.tenant("full", small("full") + "---" + FILLER)
 
     async def code(verb: str, **params: Any) -> str:
-        answer = await fleet(verb, params, tenant=OF_ACME)
+        answer = await fleet(verb, params, tenant="full")
         return answer.code
 
     fleet = await world.knock("operator", "*")
     body = base64.b64encode(os.urandom(400_000)).decode()
     assert await code("fs.write", place="space/shared", path="a.bin", data=body) == ""
-    large = (await acme("session.upload", data=_input(2_000_000)))["upload"]
-    many = (await acme("session.upload", data=_input(1, 100)))["upload"]
+    large = (await full("session.upload", data=_input(2_000_000)))["upload"]
+    many = (await full("session.upload", data=_input(1, 100)))["upload"]
     for upload in (large, many):
         with pytest.raises(QuotaExceeded, match="has no room for more"):
-            await acme("session.create", agent="worker", goal="x", upload=upload)
-    session = await acme.run("filler", "fill it")
-    assert (await acme.until(session))["result"] == "0 of 3"
-    failed = [event["data"]["error"] for event in await acme.events(session) if event["type"] == "agentos.syscall.failed"]
+            await full("session.create", agent="worker", goal="x", upload=upload)
+    session = await full.run("filler", "fill it")
+    assert (await full.until(session))["result"] == "0 of 3"
+    failed = [event["data"]["error"] for event in await full.events(session) if event["type"] == "agentos.syscall.failed"]
     assert [one["code"] for one in failed] == ["quota.exceeded"] * 3
-    assert "the call was made, and now tenant acme has more files than it may" in failed[0]["message"]
+    assert "the call was made, and now tenant full has more files than it may" in failed[0]["message"]
     assert await code("fs.write", place="space/shared", path="b.bin", data=body) == "quota.exceeded"
     assert await code("fs.undo", place=session) == ""
     done = await world.beta.run()

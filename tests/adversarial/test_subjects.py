@@ -11,6 +11,8 @@ from adversarial_world import OF_ACME, OF_BETA, ROLES, Knock, World
 
 from agentos.eventlog.subject import session_subject
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 HOMES = (OF_ACME, OF_BETA, "*")
 
 STREAMS = ("REG", "AUD_2026", "EV_202611_0", "TASK", "KV_LOCKS", "KV_TRIGGERS", "OBJ_BLOBS")

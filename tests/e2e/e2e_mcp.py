@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +67,11 @@ def over_http(cli: Cli, token_file: Path, *more: str) -> Iterator[Door]:
     process = subprocess.Popen(command, env=cli.environment(), stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
     assert process.stderr is not None
     try:
-        told = process.stderr.readline()
-        found = re.search(r"http://\S+/mcp", told)
-        assert found is not None, told + process.stderr.read()
+        told = ""
+        while (found := re.search(r"http://\S+/mcp", told)) is None:
+            line = process.stderr.readline()
+            assert line, told
+            told += line
         yield Door(found[0], token_file.read_text().strip())
     finally:
         process.send_signal(signal.SIGTERM)
@@ -79,9 +81,11 @@ def over_http(cli: Cli, token_file: Path, *more: str) -> Iterator[Door]:
 
 
 @asynccontextmanager
-async def at(door: Door, mode: str, answer: Answer | None = None, **rest: Any) -> AsyncIterator[Client]:
+async def at(
+    door: Door, mode: str, answer: Answer | None = None, headers: Mapping[str, str] | None = None, **rest: Any
+) -> AsyncIterator[Client]:
     """A client that connects to a gateway over HTTP."""
-    async with httpx2.AsyncClient(headers=door.bearer(), timeout=30) as http:
+    async with httpx2.AsyncClient(headers={**door.bearer(), **(headers or {})}, timeout=30) as http:
         transport = streamable_http_client(door.url, http_client=http)
         async with Client(transport, mode=mode, elicitation_callback=answer, **rest) as client:
             yield client

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,28 @@ import mcp.types as mcp
 import pytest
 from e2e_mcp import EXAMPLE, LEGACY, MODERN, at, events, on_pipe, over_http, saying, served, text, words
 from e2e_runtime import AGENTOS, ROOT, Cli
+from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
 EITHER = pytest.mark.parametrize("mode", [LEGACY, MODERN])
 A = {"path": "a.txt", "content": "one"}
+NAP = """
+---
+apiVersion: agentos/v1
+kind: Tool
+metadata: {name: nap}
+spec:
+  description: Take a nap.
+  effect: read
+  driver: {exec: {command: [sleep, "300"]}}
+  inputSchema: {type: object, additionalProperties: false}
+---
+apiVersion: agentos/v1
+kind: ToolGrant
+metadata: {name: desk-naps}
+spec: {agents: [desk], tools: [nap]}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +164,8 @@ async def test_a_yes_that_does_not_count_leaves_the_call_in_the_inbox(desk: Cli)
     assert not await asyncio.to_thread(events, desk, session, "approval.granted")
 
 
-async def test_a_call_that_is_cancelled_is_given_up(desk: Cli) -> None:
+@pytest.mark.parametrize("way", ["pipe", "http"])
+async def test_a_call_that_is_cancelled_is_given_up(desk: Cli, tmp_path: Path, way: str) -> None:
     """A client that cancels while a person is asked: nothing waits any more, and the answer that comes late does nothing."""
     begun = asyncio.Event()
 
@@ -154,7 +174,12 @@ async def test_a_call_that_is_cancelled_is_given_up(desk: Cli) -> None:
         await asyncio.Event().wait()
         return mcp.ElicitResult(action="accept", content={"approve": True})
 
-    async with on_pipe(desk, LEGACY, "--approve-as", "alice", answer=never) as client:
+    async with AsyncExitStack() as stack:
+        if way == "pipe":
+            client = await stack.enter_async_context(on_pipe(desk, LEGACY, "--approve-as", "alice", answer=never))
+        else:
+            door = stack.enter_context(over_http(desk, tmp_path / "token", "--approve-as", "alice"))
+            client = await stack.enter_async_context(at(door, LEGACY, never))
         call = asyncio.create_task(client.call_tool("write", A))
         async with asyncio.timeout(30):
             await begun.wait()
@@ -192,6 +217,67 @@ async def test_a_tool_that_has_changed_is_not_called_by_its_old_description(chan
         assert text(await client.call_tool("list", {})) == "[no files]"
         pinned = await client.call_tool("list", {}, meta=before.meta)
         assert pinned.is_error, "a client may name the digest that it means itself"
+
+
+async def test_a_client_of_the_stateless_era_hears_of_a_new_tool_and_gives_its_call_up_by_hanging_up(
+    changing: Cli, tmp_path: Path
+) -> None:
+    """Over HTTP: `subscriptions/listen` tells it to look again; a call whose stream it closes is stopped, and the log says so."""
+    with over_http(changing, tmp_path / "token") as door:
+        async with at(door, MODERN) as client, client.listen(tools_list_changed=True) as news:
+            assert "nap" not in await shown(client)
+            other = tmp_path / "desk.yaml"
+            told = (EXAMPLE / "desk.yaml").read_text()
+            other.write_text(
+                told.replace("tools: [list, read, write, propose]", "tools: [list, read, write, propose, nap]") + NAP
+            )
+            await asyncio.to_thread(changing, "apply", str(other), "--yes", "--allow-widen")
+            async with asyncio.timeout(30):
+                await anext(aiter(news))
+            assert "nap" in await shown(client)
+            call = asyncio.create_task(client.call_tool("nap", {}))
+            session = await session_of(changing)
+            async with asyncio.timeout(40):
+                while not await asyncio.to_thread(events, changing, session, "syscall.decided"):
+                    assert not call.done()
+                call.cancel()
+                await asyncio.wait([call])
+                while not (ended := await asyncio.to_thread(events, changing, session, "syscall.failed")):
+                    assert text(await client.call_tool("list", {})) == "[no files]", "it is served on"
+            assert "given up by its client" in json.dumps(ended[0]["data"])
+
+
+async def test_a_session_that_was_left_is_taken_up_again(desk: Cli) -> None:
+    """The client goes while its call waits; it is approved, and whoever takes the session up finds what the call has done."""
+    async with on_pipe(desk, LEGACY) as client:
+        session = ((await client.call_tool("write", A)).meta or {})["agentos/session"]
+    await asyncio.to_thread(desk, "--as", "alice", "approvals", "approve", session, "--reason", "read it")
+    async with on_pipe(desk, LEGACY, "--session", session) as client:
+        assert text(await client.call_tool("read", {"path": "a.txt"})) == "one"
+        assert await session_of(desk) == session
+    async with on_pipe(desk, LEGACY, "--session", session) as client:
+        with pytest.raises(MCPError, match="is finished"):
+            await client.list_tools()
+
+
+async def test_over_http_nobody_of_the_stateless_era_gets_into_a_session_by_its_number(desk: Cli, tmp_path: Path) -> None:
+    """Nothing has checked that number there: it is not looked at."""
+    with over_http(desk, tmp_path / "token") as door:
+        numbers: list[str] = []
+
+        async def heard(answer: httpx2.Response) -> None:
+            numbers.extend(answer.headers.get_list("mcp-session-id"))
+
+        hooks = {"response": [heard]}
+        async with (
+            httpx2.AsyncClient(headers=door.bearer(), timeout=30, event_hooks=hooks) as http,
+            Client(streamable_http_client(door.url, http_client=http), mode=LEGACY) as one,
+        ):
+            await one.list_tools()
+            first = await session_of(desk)
+            async with at(door, MODERN, headers={"mcp-session-id": numbers[0]}) as two:
+                await two.list_tools()
+                assert await session_of(desk) != first
 
 
 async def test_over_http_each_client_has_a_session_of_its_own(desk: Cli, tmp_path: Path) -> None:
@@ -313,6 +399,13 @@ def test_the_gateway_ends_in_order_when_it_is_told_to(desk: Cli) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     assert len(desk("ps", "--all", "-o", "json").json) == before
+
+
+def test_the_help_says_whose_word_is_believed(desk: Cli) -> None:
+    """Before anybody names an approver: that a client can answer without a person."""
+    told = " ".join(desk("mcp", "serve", "--help").out.split())
+    assert "WARNING: --approve-as believes the client." in told
+    assert "a client that answers by itself approves its own calls as NAME" in told
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ class _Harness:
     async def write_frame(self, frame: bytes) -> None:
         self.told.append(frame)
 
-    async def stop(self, *, reuse: frozenset[str] | None = None) -> Left:
+    async def stop(self, *, reuse: frozenset[str] | None = None, finished: bool = False) -> Left:
         return Left(0)
 
 
@@ -130,7 +130,7 @@ def serve(data: bytes) -> str:
     """The serve loop: everything that is acted on is the request that a clean parse of its own line has, in the same order."""
     lines = data.split(b"\n")
     process, answers = _Harness(list(lines)), _Answers()
-    why = LOOP.run_until_complete(serving.serve(process, answers))
+    ended = LOOP.run_until_complete(serving.serve(process, answers))
     clean = _requests(lines)[1:]
     if len(answers.asked) > len(clean):
         raise Broken(f"{len(answers.asked)} requests were acted on, {len(clean)} can be read by others")
@@ -144,7 +144,7 @@ def serve(data: bytes) -> str:
             raise Broken(f"{answer} answers nothing that was asked")
     if len(process.told) > len(answers.asked) + 2:
         raise Broken(f"{len(process.told)} frames were written for {len(answers.asked)} requests")
-    return "taken" if answers.asked else f"refused: {why.split(':', 1)[0][:40]}"
+    return "taken" if answers.asked else f"refused: {ended.why.split(':', 1)[0]}"
 
 
 def _decide(document: Mapping[str, Any]) -> Decision:

@@ -57,7 +57,7 @@ def test_planted_bugs_are_found() -> None:
 
 @pytest.mark.timeout(300)
 def test_coverage_leads_where_chance_does_not() -> None:
-    """A place behind three comparisons is reached with atheris, and not without; where atheris has no wheel nothing says it is."""
+    """A place behind three comparisons is reached with atheris, and not by chance; without it nothing says that it is guided."""
     _, blind = fuzz("frames.envelope+deep", "--blind", "--cases", "20000")
     _, led = fuzz("frames.envelope+deep", "--cases", "150000")
     assert (blind[0]["found"], led[0]["found"]) == (False, led[0]["guided"])

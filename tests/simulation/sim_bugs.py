@@ -18,9 +18,12 @@ from agentos.abi.errors import LogUnavailable, SequenceConflict
 from agentos.abi.event import Event
 from agentos.drivers.port import CallContext
 from agentos.kernel import charges, deciding, gate, snapshot, tenure, turn
+from agentos.kernel.adrift import Adrift
 from agentos.kernel.gate import Gate
 from agentos.kernel.journal import Journal
 from agentos.kernel.line import Line, Place
+from agentos.kernel.places import Places
+from agentos.kernel.seat import Seat
 from agentos.kernel.sessions import Sessions
 from agentos.kernel.snapshot import Standing
 from agentos.projections import question
@@ -318,6 +321,18 @@ def _wait_with_calls_open() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _forget_what_is_adrift() -> Iterator[None]:
+    """A session goes on with a fresh harness while calls of the one before are still under way."""
+
+    async def ashore(self: Places, seat: Seat, adrift: Adrift) -> None:
+        del self, adrift
+        seat.adrift = None
+
+    with mock.patch.object(Places, "_ashore", ashore):
+        yield
+
+
 BUGS: Mapping[str, Bug] = {
     "act-after-standing-still": _act_after_standing_still,
     "act-before-durable": _act_before_durable,
@@ -327,6 +342,7 @@ BUGS: Mapping[str, Bug] = {
     "fold-unacknowledged": _fold_unacknowledged,
     "forget-outcome": _forget_outcome,
     "forget-the-end": _forget_the_end,
+    "forget-what-is-adrift": _forget_what_is_adrift,
     "forgetful-snapshot": _forgetful_snapshot,
     "grow-when-over": _grow_when_over,
     "ignore-conflict": _ignore_conflict,

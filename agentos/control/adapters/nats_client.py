@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from itertools import count
 from typing import Final, Self
 
@@ -16,10 +18,10 @@ from nats.aio.client import Client as Nats
 from nats.aio.subscription import Subscription
 
 from agentos.abi.canonical import Json
-from agentos.abi.errors import AgentOSError, Denied, Unavailable, UsageError, error_from_dict
+from agentos.abi.errors import AgentOSError, Denied, TooOften, Unavailable, UsageError, error_from_dict
 from agentos.control import wire
 from agentos.control.identity import Identity
-from agentos.control.rate import TooOften
+from agentos.control.rate import URGENT_VERBS
 from agentos.eventlog.adapters.connection import connect
 from agentos.eventlog.adapters.credentials import parse_seed
 
@@ -27,8 +29,12 @@ MAX_RETRY_MS: Final = 10_000
 """Longest time that a runtime is waited for because it says so."""
 
 
+AT_ONCE: Final = 64
+"""Requests of one connection that are under way at one time, urgent ones aside; the runtime takes no more of one principal."""
+
+
 class NatsClient:
-    """A connection as one principal."""
+    """A connection as one principal. Any number of requests may be made at once: they wait for their turn here."""
 
     def __init__(self, nc: Nats, principal: str, tenant: str | None, barred: dict[str, asyncio.Event]) -> None:
         """`barred`: set, for a subject, once the server has said that this principal may not publish to it."""
@@ -36,6 +42,7 @@ class NatsClient:
         self._barred = barred
         self._principal = principal
         self._tenant = tenant
+        self._places = asyncio.Semaphore(AT_ONCE)
 
     @classmethod
     async def connect(cls, url: str, identity: Identity, tenant: str | None) -> Self:
@@ -64,22 +71,18 @@ class NatsClient:
                 f"the request is {len(data)} bytes compressed; this server takes {self._nc.max_payload}",
                 mend="apply in smaller sets, or raise the server's max_payload",
             )
-        inbox = f"_INBOX.{self._principal}.{secrets.token_hex(12)}"
-        try:
-            subscription = await self._nc.subscribe(inbox)
-        except nats.errors.ConnectionClosedError as error:
-            raise Unavailable("the connection to the runtime was lost", mend="agentos status") from error
         refused: TooOften | None = None
         try:
-            async with asyncio.timeout(within):
+            async with asyncio.timeout(within), nullcontext() if verb in URGENT_VERBS else self._places, self._inbox() as inbox:
                 for again in count(1):
-                    await self._nc.publish(f"ctl.{self._principal}.{verb}", data, reply=inbox, headers=headers or None)
+                    await self._nc.publish(f"ctl.{self._principal}.{verb}", data, reply=inbox.subject, headers=headers or None)
                     try:
-                        return await self._answer(subscription, verb)
+                        return await self._answer(inbox, verb)
                     except TooOften as error:
                         refused = error
                     # Those who were told the same time do not all come back at the same moment, and each time later.
-                    await asyncio.sleep(again * refused.retry_after_ms / 1000 * (1 + secrets.randbelow(1000) / 1000))
+                    after_ms = min(max(refused.retry_after_ms, 1), MAX_RETRY_MS)
+                    await asyncio.sleep(again * after_ms / 1000 * (1 + secrets.randbelow(1000) / 1000))
         except TimeoutError as error:
             if refused is not None:
                 raise refused from error
@@ -88,6 +91,13 @@ class NatsClient:
             ) from error
         except (nats.errors.ConnectionClosedError, nats.errors.OutboundBufferLimitError) as error:
             raise Unavailable("the connection to the runtime was lost", mend="agentos status") from error
+
+    @asynccontextmanager
+    async def _inbox(self) -> AsyncIterator[Subscription]:
+        """Where the answer to one request comes in."""
+        subscription = await self._nc.subscribe(f"_INBOX.{self._principal}.{secrets.token_hex(12)}")
+        try:
+            yield subscription
         finally:
             if not self._nc.is_closed:
                 await subscription.unsubscribe()
@@ -127,11 +137,7 @@ class NatsClient:
         if not isinstance(answer, dict) or ("result" in answer) == ("error" in answer):
             raise AgentOSError("the runtime answered with something that is not an answer")
         if "error" in answer:
-            error = error_from_dict(answer["error"])
-            after = answer["error"].get("retry_after_ms")
-            if isinstance(error, TooOften) and type(after) is int:
-                error.retry_after_ms = min(max(after, 1), MAX_RETRY_MS)
-            raise error
+            raise error_from_dict(answer["error"])
         return answer["result"]
 
     async def close(self) -> None:

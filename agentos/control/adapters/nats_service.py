@@ -28,7 +28,7 @@ from agentos.abi.ids import FLEET
 from agentos.control import wire
 from agentos.control.authorize import Authorize
 from agentos.control.principal import Caller, Handlers
-from agentos.control.rate import REQUESTS_PER_SECOND, Knocks, too_often
+from agentos.control.rate import REQUESTS_PER_SECOND, URGENT_VERBS, Knocks, busy, too_often
 from agentos.registry.principal import Principal, Principals
 
 log = logging.getLogger(__name__)
@@ -42,9 +42,6 @@ MAX_OPEN_ALL: Final = 4096
 
 MAX_OPEN_EACH: Final = 64
 """Requests of one principal under way at one time, so that none keeps the others out."""
-
-URGENT: Final = frozenset({"freeze.set"})
-"""What must not wait behind a flood: the kill switch."""
 
 RESERVED: Final = 16
 """Requests for what is urgent that are taken beyond `MAX_OPEN`, whoever asks."""
@@ -107,7 +104,7 @@ class ControlService:
         if not reply.startswith(f"_INBOX.{name}."):
             log.warning("principal %s asked for a reply to %s, which is not its inbox: dropped", name, reply[:80])
             return
-        urgent = verb in URGENT
+        urgent = verb in URGENT_VERBS
         wait = self._knocks.take(account, name, urgent=urgent)
         if wait:
             self._refuse(nc, reply, name, wait)
@@ -155,7 +152,7 @@ class ControlService:
 
     async def _perform(self, request: Request, verb: str, account: str, name: str, room: bool) -> Json:
         if not room:
-            raise AgentOSError("the runtime is busy: too many requests are under way", mend="ask again later")
+            raise busy()
         # Who asks comes first: nothing of a stranger's request is unpacked.
         principal = await self._principal(account, name)
         text = wire.unpack(request.data, request.headers, most=wire.MAX_REQUEST)

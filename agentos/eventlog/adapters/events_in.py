@@ -19,6 +19,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import math
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -29,7 +30,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from agentos.abi.errors import AgentOSError, LogUnavailable, Unavailable
+from agentos.abi.errors import AgentOSError, LogUnavailable, TooOften
 from agentos.abi.ids import is_name
 from agentos.eventlog.adapters.refusal import MISSING, OTHER_CONFIG, explain
 from agentos.eventlog.adapters.stream_reading import Link
@@ -196,9 +197,12 @@ class EventsIn:
             log.warning("%d events of publishers came too often, the last of %s", self._refused, publisher)
         if not message.reply.startswith(f"_INBOX.{publisher}.") or len(self._refusing) >= REFUSALS:
             return
-        error = Unavailable("events come too often and are not stored", mend=f"send it again in {seconds:.3g} s")
-        body = {"error": {**error.to_dict(), "retry_after_ms": max(1, round(seconds * 1000))}}
-        task = asyncio.create_task(self._tell(message, body))
+        error = TooOften(
+            "events come too often and are not stored",
+            retry_after_ms=max(1, math.ceil(seconds * 1000)),
+            mend=f"send it again in {seconds:.3g} s",
+        )
+        task = asyncio.create_task(self._tell(message, {"error": error.to_dict()}))
         self._refusing.add(task)
         task.add_done_callback(self._refusing.discard)
 

@@ -196,3 +196,9 @@ test_who_reads_the_record_sees_the_holds if {
 		asked([role], "*", "audit.holds", "default").effect == "allow"
 	}
 }
+
+test_only_the_fleet_gives_principals_new_keys if {
+	asked(["operator"], "*", "principal.rotate", "default").effect == "allow"
+	asked(["operator"], "acme", "principal.rotate", "acme").effect == "deny"
+	asked(["auditor"], "*", "principal.rotate", "default").effect == "deny"
+}

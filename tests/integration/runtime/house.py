@@ -14,6 +14,7 @@ import yaml
 from agentos.abi.canonical import canonical
 from agentos.abi.chain import verify
 from agentos.abi.syscall import Result
+from agentos.boot.doors import Listen
 from agentos.boot.home import Home
 from agentos.boot.runtime import Runtime, open_runtime
 from agentos.control.client import Client, find_identity, open_client
@@ -194,8 +195,8 @@ class House:
     root: Path
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Door]:
-        async with open_runtime(Home(self.root)) as runtime, AsyncExitStack() as stack:
+    async def open(self, webhooks: Listen | None = None) -> AsyncIterator[Door]:
+        async with open_runtime(Home(self.root), webhooks=webhooks) as runtime, AsyncExitStack() as stack:
             client = await open_client(runtime.url, find_identity(self.root, None, None))
             stack.push_async_callback(client.close)
             stop = asyncio.Event()

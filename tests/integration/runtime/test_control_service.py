@@ -349,7 +349,7 @@ async def test_a_flood_is_refused_and_what_is_under_way_goes_on(serve: Serve, mo
         await hold.begun.acquire()
     for number in range(6):
         with pytest.raises(AgentOSError, match="the runtime is busy"):
-            await client.call("echo", {"n": number})
+            await client.call("echo", {"n": number}, within=0.2)
     hold.go.set()
     assert await asyncio.gather(*held) == [{"n": number} for number in range(4)]
     assert await client.call("echo", {"n": 11}) == {"n": 11}
@@ -367,14 +367,39 @@ async def test_the_kill_switch_does_not_wait_behind_a_flood(serve: Serve, monkey
     for _ in held:
         await hold.begun.acquire()
     with pytest.raises(AgentOSError, match="the runtime is busy"):
-        await client.call("echo", {})
-    monkeypatch.setattr(nats_service, "URGENT", frozenset({"echo"}))
+        await client.call("echo", {}, within=0.2)
+    monkeypatch.setattr(nats_service, "URGENT_VERBS", frozenset({"echo"}))
     held.append(asyncio.create_task(client.call("echo", {})))
     await hold.begun.acquire()
     with pytest.raises(AgentOSError, match="the runtime is busy"):
-        await client.call("echo", {})
+        await client.call("echo", {}, within=0.2)
     hold.go.set()
     await asyncio.gather(*held)
+
+
+async def test_a_script_that_asks_a_thousand_times_at_once_is_served(serve: Serve) -> None:
+    """More than the runtime takes of one principal at a time, and than the server lets it listen for: each waits for its turn."""
+    office, hold = await serve(), Hold()
+    office.verb = hold
+    hold.go.set()
+    client = await office.client()
+    answers = await asyncio.gather(*(client.call("echo", {"n": number}) for number in range(1200)))
+    assert [answer["n"] for answer in answers] == list(range(1200))
+
+
+async def test_who_is_told_that_it_is_busy_asks_again(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that finds no room is served once there is some, without a word of its own."""
+    monkeypatch.setattr(nats_service, "MAX_OPEN", 1)
+    office, hold = await serve(), Hold()
+    office.verb = hold
+    client = await office.client()
+    held = asyncio.create_task(client.call("echo", {"n": 1}))
+    await hold.begun.acquire()
+    later = asyncio.create_task(client.call("echo", {"n": 2}))
+    await asyncio.wait([later], timeout=0.3)
+    assert not later.done()
+    hold.go.set()
+    assert [await held, await later] == [{"n": 1}, {"n": 2}]
 
 
 async def test_a_burst_is_served_up_to_the_bound(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

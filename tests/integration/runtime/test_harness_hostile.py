@@ -103,13 +103,13 @@ async def test_who_goes_on_after_the_end_is_stopped(door: Door) -> None:
 
 
 async def test_a_fork_bomb_is_its_own_problem(door: Door) -> None:
-    """Who multiplies is bounded by its place, and sessions beside it come to their end."""
+    """Who multiplies is bounded by its place and stands back on the processor: sessions beside it come to their end."""
     bomb = """
 while True:
     try:
         os.fork()
     except OSError:
-        time.sleep(1)
+        pass
 """
     await door.apply(*documents(WORKER), *hostile("bomb", *python(bomb)))
     bad = await door.run("bomb")

@@ -77,9 +77,9 @@ def test_exit_codes_are_those_of_the_design() -> None:
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
-@given(message=TEXT.filter(bool), fields=FIELDS, texts=st.lists(TEXT, max_size=3))
+@given(message=TEXT.filter(bool), fields=FIELDS, texts=st.lists(TEXT, max_size=3), retry_after_ms=st.integers(0, 2**53))
 def test_an_error_is_rebuilt_as_the_same_class_with_the_same_fields(
-    kind: type[AgentOSError], message: str, fields: dict[str, str | None], texts: list[str]
+    kind: type[AgentOSError], message: str, fields: dict[str, str | None], texts: list[str], retry_after_ms: int
 ) -> None:
     """`error_from_dict` inverts `to_dict` over JSON, for every class, and the shape fits its schema."""
     more: dict[str, object] = {}
@@ -87,6 +87,8 @@ def test_an_error_is_rebuilt_as_the_same_class_with_the_same_fields(
         more = {"rules": texts, "reasons": list(reversed(texts))}
     if issubclass(kind, errors.ManifestError):
         more = {"faults": [{"text": text} for text in texts]}
+    if issubclass(kind, errors.TooOften):
+        more = {"retry_after_ms": retry_after_ms}
     error = kind(message, **fields, **more)  # type: ignore[arg-type]
     body = error.to_dict()
     SCHEMA.validate(body)
@@ -107,7 +109,7 @@ def test_an_error_of_a_model_crosses_the_wire_as_its_class() -> None:
         {},
         optional={
             "code": st.sampled_from([kind.code for kind in CLASSES]) | JSON,
-            **dict.fromkeys(("message", "where", "mend", "rules", "reasons", "faults", "exit_code"), JSON),
+            **dict.fromkeys(("message", "where", "mend", "rules", "reasons", "faults", "exit_code", "retry_after_ms"), JSON),
         },
     )
 )

@@ -282,6 +282,13 @@ def test_withholding_makes_no_fault(fleet, record, data) -> None:
     assert report.absent["withheld"] == len(kept)
 
 
+@pytest.mark.parametrize("kept", [{0, 1, 6}, {3}, {6}, {3, 6, 9}])
+def test_a_withheld_yes_that_was_given_again_is_the_one_that_counts(fleet, record, kept: set[int]) -> None:
+    """Not the one before it, which has expired by then."""
+    report = without(fleet, written(record, SOUND_SESSIONS["a yes that was given again"]), kept)
+    assert checks_failed(report) == set()
+
+
 WHAT_HEADERS_TELL = (
     "outcome without a decision",
     "outcome of a denied call",

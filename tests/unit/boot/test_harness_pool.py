@@ -14,6 +14,7 @@ import pytest
 from agentos.abi import rpc
 from agentos.abi.errors import Unavailable
 from agentos.boot import harness_pool, system
+from agentos.boot.harness_place import brainly
 from agentos.boot.harness_pool import HarnessPool
 from agentos.boot.system import LOOP, ProcessHarness
 from agentos.kernel.port import Brief, HarnessSpec, Left, Misdeed
@@ -128,6 +129,49 @@ async def test_a_process_belongs_to_what_it_has_seen(pool: HarnessPool, starter:
     assert len(starter.started) == 1
     await greet(await pool.spawn(Brief("acme", "s-3")))
     assert len(starter.started) == 2
+
+
+async def test_what_was_taken_off_a_session_stays_with_its_process(pool: HarnessPool, starter: Starter) -> None:
+    """A declassification tells of the session: the process has seen what stood below the label, and drives no other kind."""
+    process = await pool.spawn(Brief("acme", "s-1", PII))
+    await greet(process)
+    await leave(process)
+    await greet(await pool.spawn(Brief("acme", "s-2")))
+    assert len(starter.started) == 2
+    await greet(await pool.spawn(Brief("acme", "s-3", PII)))
+    assert len(starter.started) == 2
+    foreign = Brief("acme", "s-4", PII, harness=declared(REUSED % "pass"))
+    process = await pool.spawn(foreign)
+    await greet(process)
+    assert (await leave(process)).code is not None
+
+
+async def test_who_comes_while_two_get_theirs_is_not_forgotten(pool: HarnessPool) -> None:
+    """One that begins to wait between two that have been told and have not looked yet: it gets the next."""
+    held = [await pool.spawn(Brief("acme", f"s-{number}")) for number in range(2)]
+    kind = held[0].kind
+    first = asyncio.create_task(pool.spawn(Brief("acme", "w-1")))
+    await asyncio.sleep(0)
+    waiting = list(pool._waiting[kind])
+    second = asyncio.create_task(pool.spawn(Brief("acme", "w-2")))
+    await asyncio.sleep(0)
+    pool._next(kind).set_result(held[0])
+    third = asyncio.create_task(pool.spawn(Brief("acme", "w-3")))
+    pool._next(kind).set_result(held[1])
+    assert await asyncio.gather(first, second) == held
+    assert (len(waiting), third.done()) == (1, False)
+    await held[0].stop()
+    async with asyncio.timeout(30):
+        await third
+
+
+async def test_our_loop_in_a_place_of_somebody_else_is_not_ours(pool: HarnessPool, starter: Starter) -> None:
+    """What a declared place mounts may lie where our program lies: it is used as a program of others is."""
+    brief = Brief("acme", "s-1", harness=HarnessSpec(LOOP), profile=brainly())
+    process = await pool.spawn(brief)
+    await greet(process)
+    assert (await leave(process, PII)).code is not None
+    assert pool.processes == 0
 
 
 async def test_there_are_never_more_than_there_may_be(pool: HarnessPool, starter: Starter) -> None:

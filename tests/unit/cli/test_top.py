@@ -27,8 +27,8 @@ BUSY = {
                     "for_ms": 1_250,
                     "tokens": 900,
                 },
-                {"turn": "", "session": "", "path": ["(others)"], "class": "batch", "for_ms": 64_000, "tokens": 12_000},
             ],
+            "running_others": 1,
             "queues": [
                 {"class": "interactive", "waiting": 0, "oldest_ms": None, "admitted": 12, "p50_ms": 40, "p95_ms": 1_200},
                 {"class": "batch", "waiting": 41, "oldest_ms": 310_000, "admitted": 0, "p50_ms": None, "p95_ms": None},
@@ -69,6 +69,7 @@ BUSY = {
             "requests": None,
             "tokens": None,
             "running": [],
+            "running_others": 0,
             "queues": [],
             "shares": [],
             "next": None,

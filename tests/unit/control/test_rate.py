@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentos.control import rate as rates
-from agentos.control.rate import BURST_S, URGENT, Allowance, Knocks, Rate, too_often
+from agentos.control.rate import BURST_S, URGENT, URGENT_TOGETHER, Allowance, Knocks, Rate, too_often
 from agentos.control.webhook import OFTEN
 
 
@@ -86,13 +86,16 @@ def test_tenants_and_the_fleet_count_apart() -> None:
 
 
 def test_what_is_urgent_has_its_own() -> None:
-    """A kill switch is thrown although the tenant has used up everything; a flood of kill switches is bounded too."""
+    """A kill switch is thrown although the tenant has used up everything; who floods it keeps no other from it."""
     knocks, now = _knocks(10)
     for name in "abcdef":
         _taken(knocks, "acme", name)
     assert _taken(knocks, "acme", "a", urgent=True) == URGENT.burst
+    assert knocks.take("acme", "b", urgent=True) == 0.0
     now[0] += 1_000_000
-    assert knocks.take("acme", "a", urgent=True) == 0.0
+    assert _taken(knocks, "acme", "a", urgent=True) == URGENT.per_second
+    assert knocks.take("acme", "b", urgent=True) == 0.0
+    assert sum(_taken(knocks, "acme", name, urgent=True) for name in "cdefghij") <= URGENT_TOGETHER.burst
 
 
 def test_a_tenant_of_one_request_a_second_is_served() -> None:

@@ -55,11 +55,25 @@ async def decide() -> AsyncIterator[Decide]:
     decider.close()
 
 
+APART = "mcp-gateway"
+"""Calls its tools as clients expect them, `read` and `write`, as the program of the quickstart does."""
+
+TOGETHER = sorted(
+    f"examples/{path.name}" for path in (ROOT / "examples").iterdir() if path.name != APART and any(path.rglob("*.yaml"))
+)
+
+
 @pytest.mark.parametrize(
-    "paths", [["programs", "examples"], ["examples/01-hello"], ["programs/inbox-triage", "examples/quickstart"]]
+    "paths",
+    [
+        ["programs", *TOGETHER],
+        [f"examples/{APART}"],
+        ["examples/01-hello"],
+        ["programs/inbox-triage", "examples/quickstart"],
+    ],
 )
 def test_the_examples_are_sound(paths: list[str]) -> None:
-    """`agentos validate` has nothing to say about the examples, one by one or all together."""
+    """`agentos validate` has nothing to say about the examples, one by one or all that can be together."""
     loaded = load(
         [ROOT / path for path in paths],
         check_play=check_play,

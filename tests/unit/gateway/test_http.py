@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +96,12 @@ def test_a_token_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
         assert text not in str(caught.value)
     with pytest.raises(IdentityError):
         token_of(tmp_path / "nowhere" / "token")
+
+
+def test_a_token_that_somebody_else_has_put_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who owns the file knows what is in it."""
+    path = tmp_path / "token"
+    token_of(path)
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    with pytest.raises(IdentityError, match="somebody else's"):
+        token_of(path)

@@ -30,6 +30,15 @@ def test_a_question_shows_the_whole_call_with_nothing_hidden_in_it() -> None:
     assert "Agent desk wants to call the tool write" in text
 
 
+def test_a_client_that_reads_markdown_shows_the_call_as_it_is() -> None:
+    """Nothing of a call gets out of the block: no line is a fence but ours, whatever is in arguments and reasons."""
+    text = question(asked(args={"x": "\n```\n<!--", "y": "a\ufe0f\u3164\U000e0101b"}, reasons=["```", "\n```\n**fine**"]), "desk")
+    assert text is not None
+    lines = text.split("\n")
+    assert [number for number, line in enumerate(lines) if line.strip() == "```"] == [1, len(lines) - 1]
+    assert '"y": "a\\ufe0f\\u3164\\udb40\\udd01b"' in text
+
+
 def test_what_cannot_be_shown_whole_is_not_asked() -> None:
     """Neither a call that is too long to be read here, nor another one than the client's own."""
     assert question(asked(args={"x": "y" * LONGEST}), "desk") is None
@@ -48,6 +57,7 @@ def test_a_reason_is_bounded_and_says_where_it_was_given() -> None:
     assert given.granted
     assert given.reason.endswith("(asked through MCP client ed\\x1bitor)")
     assert len(given.reason) < REASON + 60
+    assert said({"approve": True, "reason": "a\ud800\n\u202eb"}, "e").reason.startswith("a\\ud800\\n\\u202eb (")
     assert said({"approve": True, "reason": 3}, "e") == Said(True, "no reason given (asked through MCP client e)")
 
 

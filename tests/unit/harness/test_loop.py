@@ -238,7 +238,7 @@ def test_foreign_frames_are_passed_over(kernel: ScriptedKernel) -> None:
     kernel.view()
     number = kernel.expect("model.call")
     for frame in (
-        rpc.notification("cancel", {}),
+        rpc.notification("news", {}),
         rpc.response(number + 7, reply(text="wrong")),
         rpc.response(None, {}),
         rpc.error(None, rpc.PARSE_ERROR, "not yours"),
@@ -247,6 +247,30 @@ def test_foreign_frames_are_passed_over(kernel: ScriptedKernel) -> None:
     ):
         kernel.send(frame)
     finish(kernel, "right")
+    assert kernel.left() == 0
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_cancelled_session_is_left(kernel: ScriptedKernel, step: str) -> None:
+    """By a notification, wherever it is."""
+    lead_to(kernel, step)
+    kernel.send(rpc.notification("cancel", {}))
+    assert kernel.left() == 0
+
+
+def test_one_process_drives_many_sessions(kernel: ScriptedKernel) -> None:
+    """Told to leave one, it says so, keeps nothing, and begins the next; numbers begin again."""
+    for session in range(3):
+        assert kernel.greet(reuse=True)["result"]["reuse"] is True
+        assert kernel.expect("session.view") == 1
+        kernel.send(rpc.response(1, {"pending": [], "final": None}))
+        number = kernel.expect("model.call")
+        if session == 1:
+            kernel.send(rpc.notification("cancel", {}))
+        else:
+            kernel.send(rpc.error(number, rpc.PARKED, "leave"))
+        assert kernel.take() == {"jsonrpc": "2.0", "method": "left", "params": {}}
+    kernel.close()
     assert kernel.left() == 0
 
 

@@ -240,3 +240,51 @@ async def test_a_cancelled_session_tells_its_harness() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert [json.loads(frame)["method"] for frame in hints] == ["cancel"]
+
+
+async def test_cancelling_one_that_is_let_go_ends_what_it_has_asked_for() -> None:
+    """At each step of it: either somebody has got what goes on, or nothing does."""
+    for step in range(8):
+        harness, calls = Reusable(ask(1, "a"), ask(2, "b")), Calls()
+        task = await served(harness, calls, 2)
+        before = asyncio.all_tasks()
+        harness.needed.set_result(None)
+        for _ in range(step):
+            await asyncio.sleep(0)
+        task.cancel()
+        try:
+            adrift = (await task).adrift
+        except asyncio.CancelledError:
+            adrift = ()
+        left = {one for one in before if not one.done() and one is not asyncio.current_task()}
+        assert left == set(adrift), f"after {step} steps"
+        for one in adrift:
+            one.cancel()
+        await asyncio.gather(*adrift, return_exceptions=True)
+
+
+async def test_one_that_does_not_read_is_let_go_and_not_used_again() -> None:
+    """What it has asked for is not stopped for that."""
+    harness, calls = Reusable(ask(1, "a")), Calls()
+    harness._deaf_after = 1
+    task = await served(harness, calls, 1)
+    harness.needed.set_result(None)
+    done = await task
+    assert (done.reuse, len(done.adrift)) == (False, 1)
+    calls.go.set()
+    assert (await asyncio.gather(*done.adrift)) == [{"name": "a"}]
+
+
+@pytest.mark.parametrize("frame", [b"", b"nonsense", b"[]"])
+async def test_one_that_breaks_off_is_not_used_again(frame: bytes) -> None:
+    """It has closed its end, or said what is no frame, while its calls are under way: they go on, without it and for good."""
+    harness, calls = Reusable(ask(1, "a"), frame), Calls()
+    task = await served(harness, calls, 1)
+    while harness._frames:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    harness.needed.set_result(None)
+    done = await task
+    assert (done.reuse, len(done.adrift)) == (False, 1)
+    calls.go.set()
+    await asyncio.gather(*done.adrift)

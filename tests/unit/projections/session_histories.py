@@ -53,8 +53,18 @@ class Writer:
                 return
         if self.chance(3):
             self.add(ev.SESSION_CANCELLED, {"reason": "enough"}, PERSON)
+        elif self.chance(4):
+            self.stopped(self.draw(st.sampled_from(["network", "home"])))
+            error = {"code": "harness", "message": "the harness was stopped"}
+            self.add(ev.SESSION_FAILED, {"error": error})
         elif self.model_call(last=True):
             self.add(ev.SESSION_FINISHED, {"result": "done"})
+            if self.chance(3):
+                self.stopped("after-finish", after="finished")
+
+    def stopped(self, reason: str, **more: str) -> None:
+        """The harness did what no harness may do, perhaps behind the end."""
+        self.add(ev.HARNESS_STOPPED, {"reason": reason, "message": f"it did: {reason}", **more})
 
     def begins(self) -> bool:
         """A deferred session begins, perhaps after it was paused for a while; or can never begin."""

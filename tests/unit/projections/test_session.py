@@ -82,11 +82,33 @@ def test_spend_is_what_the_events_say(history: History) -> None:
 
 @given(histories(whole=True))
 def test_over_is_final(history: History) -> None:
-    """A session is over after a terminal event, which is its last, and after no other."""
+    """A session is over after a terminal event, and after no other; at most a harness is stopped behind that."""
     states = prefixes(history)
-    for event, state in zip(history.events, states[1:], strict=True):
-        assert state.over == (event.type in ev.TERMINAL)
-        assert not state.over or state.seq == len(history.events)
+    for event, before, state in zip(history.events, states, states[1:], strict=False):
+        assert state.over == (before.over or event.type in ev.TERMINAL)
+        assert not before.over or event.type == ev.HARNESS_STOPPED
+
+
+@given(histories())
+def test_a_harness_that_was_stopped_moves_nothing(history: History) -> None:
+    """Why it was stopped is kept as the log has it, and no word of it changes where the session stands or how it has ended."""
+    told = None
+    for event, before, after in zip(history.events, states := prefixes(history), states[1:], strict=False):
+        if event.type == ev.HARNESS_STOPPED:
+            told = {**event.data, "at": event.time_ms, "seq": event.seq}
+            assert replace(after, stopped=before.stopped, seq=before.seq) == before
+        assert after.stopped == told
+
+
+@pytest.mark.parametrize("end", sorted(ev.TERMINAL))
+def test_a_harness_that_is_stopped_behind_an_end_does_not_undo_it(end: str) -> None:
+    """Whatever the end was, it stays, with its result or its error."""
+    data = {"result": "so", "error": {"code": "c", "message": "m"}, "reason": "r", "rules": [], "reasons": ["a"]}
+    after = {"reason": "after-finish", "message": "m", "after": end.rpartition(".")[2], "code": 1, "new": "passed over"}
+    ended = fold(SessionState(id="s-1"), Event("e", end, "default", "s-1", 1, "", 7, KERNEL, 0, None, data))
+    stopped = fold(ended, Event("e", ev.HARNESS_STOPPED, "default", "s-1", 2, "", 8, KERNEL, 0, None, after))
+    assert stopped.stopped == {name: after[name] for name in ("reason", "message", "after", "code")} | {"at": 8, "seq": 2}
+    assert replace(stopped, stopped=None, seq=1) == ended
 
 
 @given(histories())

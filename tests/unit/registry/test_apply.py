@@ -10,7 +10,7 @@ from agentos.abi.decision import Decision, Verdict, deny
 from agentos.abi.errors import Conflict, Denied, ManifestError, UsageError
 from agentos.control.principal import Caller
 from agentos.registry.apply import Allow, Applier
-from agentos.registry.plan import Plan
+from agentos.registry.plan import Plan, plan
 from agentos.registry.selector import Selector
 
 ALL = Allow(destroy=True, widen=True)
@@ -165,13 +165,44 @@ async def test_a_tenants_principal(applier: Applier, alice: Caller, bob: Caller,
 
 
 async def test_conflict_does_not_name_other_tenants(applier: Applier, alice: Caller, bob: Caller, new: SimpleNamespace) -> None:
-    """Who is bound to a tenant learns that another tenant was changed, not what in it."""
+    """Who is bound to a tenant learns that another tenant was changed, not what in it, nor by whom."""
     saved = (await applier.propose(bob, [new.agent("own", tenant="acme").to_dict()])).plan
     await apply(applier, alice, new.agent("secret"))
     with pytest.raises(Conflict) as caught:
         await applier.propose_saved(bob, saved)
     assert "secret" not in str(caught.value)
+    assert "alice" not in str(caught.value)
     assert "another tenant" in str(caught.value)
+
+
+async def test_a_plan_says_nothing_of_other_tenants(applier: Applier, alice: Caller, bob: Caller, new: SimpleNamespace) -> None:
+    """Whatever others have, the base of a tenant's plan is the same but for its number; it is taken up, by the fleet too."""
+    await apply(applier, alice, new.agent("own", tenant="acme"), new.agent("secret"))
+    wanted = [new.agent("own", tenant="acme", calls=5).to_dict()]
+    before = (await applier.propose(bob, wanted)).plan
+    await apply(applier, alice, new.agent("secret", calls=7))
+    after, whole = (await applier.propose(bob, wanted)).plan, (await applier.propose(alice, wanted)).plan
+    assert (after.base_revision, after.base_digest) == (before.base_revision + 1, before.base_digest)
+    assert whole.base_digest != after.base_digest
+    assert (await applier.propose_rollback(bob, 0)).plan.base_digest == after.base_digest
+    for caller in (alice, bob):
+        assert (await applier.propose_saved(caller, after)).plan == after
+    applied = await applier.apply(bob, await applier.propose_saved(bob, after), allow=ALL)
+    assert applied.revision is not None
+    await apply(applier, alice, new.agent("own", tenant="acme", calls=6))
+    with pytest.raises(Conflict, match=r"changed agent/acme/own"):
+        await applier.propose_saved(bob, Plan.from_dict(whole.to_dict()))
+
+
+async def test_a_plan_of_several_tenants_is_bound_to_all_of_them(
+    applier: Applier, alice: Caller, bob: Caller, new: SimpleNamespace
+) -> None:
+    """The part of one tenant is no base for a plan that changes another one too."""
+    await apply(applier, alice, new.agent("own", tenant="acme"), new.agent())
+    both = [new.agent("own", tenant="acme", calls=5), new.agent(calls=6)]
+    state = await applier.registry.state()
+    with pytest.raises(Conflict, match="never had"):
+        await applier.propose_saved(alice, plan(state, both, base=state.part("acme")))
 
 
 async def test_question_about_a_tenant(applier: Applier, gate: SimpleNamespace, alice: Caller, new: SimpleNamespace) -> None:

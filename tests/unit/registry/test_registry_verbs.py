@@ -6,16 +6,19 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentos.abi.assets import asset
 from agentos.abi.canonical import Json
 from agentos.abi.errors import AgentOSError, Conflict, Denied, NotFound, UsageError
 from agentos.control.principal import Caller, Handler
 from agentos.control.registry_verbs import handlers
 from agentos.registry.apply import Applier
 
+SCHEMA = jsonschema.Draft202012Validator(json.loads((asset("schemas") / "v1" / "revision.json").read_text()))
 WORDS = {"allow_destroy": True, "allow_widen": True}
 
 
@@ -126,6 +129,10 @@ async def test_a_tenants_principal_sees_its_tenant(
     assert (await verbs["registry.get"](bob, {"kind": "Agent", "name": "own"}))["key"] == "agent/acme/own"
     rows = (await verbs["registry.history"](bob, {}))["revisions"]
     assert [(row["revision"], row["tenants"], list(row["admission"])) for row in rows] == [(1, ["acme"], ["acme"])]
+    done: Any = await verbs["registry.apply"](bob, {"manifests": [new.agent("own", tenant="acme", calls=4).to_dict()], **WORDS})
+    for row in (*rows, done["revision"]):
+        assert {"tree", "parent"}.isdisjoint(row)
+        SCHEMA.validate(row)
     with pytest.raises(NotFound):
         await verbs["registry.delete"](bob, {"keys": ["agent/default/triage"], **WORDS})
     with pytest.raises(Denied):

@@ -48,6 +48,16 @@ results contains {"rule": "host.secret", "effect": "deny", "reason": reason} if 
 }
 
 # METADATA
+# title: webhook
+# description: a webhook, whose secret is in a variable of the runtime's environment
+results contains {"rule": "host.webhook", "effect": "deny", "reason": reason} if {
+	some trigger in changed
+	trigger.kind == "Trigger"
+	variable := trigger.spec.on.webhook.secretEnv
+	reason := told(trigger, sprintf("the variable %s of the runtime", [variable]))
+}
+
+# METADATA
 # title: model
 # description: a Model, which the runtime itself asks, with a key of its environment, or plays in its own process
 results contains {"rule": "host.model", "effect": "deny", "reason": reason} if {

@@ -22,6 +22,7 @@ shared := [
 	["Secret", {"file": "/run/secrets/x"}, "host.secret"],
 	["Secret", {"keyring": {"service": "x", "username": "y"}}, "host.secret"],
 	["Secret", {"vault": {"address": "https://x", "path": "p", "field": "f"}}, "host.secret"],
+	["Trigger", {"on": {"webhook": {"path": "a", "secretEnv": "AWS_SECRET_ACCESS_KEY"}}}, "host.webhook"],
 	["Model", {"provider": "anthropic", "anthropic": {"model": "m"}}, "host.model"],
 	["Model", {"provider": "anthropic", "anthropic": {"baseUrl": "http://10.1.0.1", "apiKeyEnv": "AGENTOS_MODEL_X"}}, "host.model"],
 	["Model", {"provider": "scripted", "scripted": {"play": {}}}, "host.model"],
@@ -47,6 +48,7 @@ test_what_a_tenant_may_declare_by_itself if {
 		["Tool", {"driver": {"http": {"url": "https://x"}}}],
 		["Tool", {"driver": {"exec": {"command": ["sort"]}}, "credentials": [{"secret": "github", "env": "TOKEN"}]}],
 		["ModelClass", {"routes": [{"model": "lent"}]}],
+		["Trigger", {"on": {"signal": {"name": "go"}}}],
 		["Agent", {"isolation": "unsafe-none", "mounts": [1], "env": "X", "network": {"private": ["10.1.0.0/16"]}}],
 	] {
 		ids("acme-eu", one[0], one[1]) == set()

@@ -1,0 +1,115 @@
+"""Who may use which verb in his own tenant, written out and nowhere derived: a policy that changes is to change here, too."""
+
+from __future__ import annotations
+
+from typing import Final
+
+FLEET_ONLY: Final = frozenset(
+    {
+        "audit.rebuild",
+        "principal.create",
+        "principal.list",
+        "principal.revoke",
+        "principal.rotate",
+        "runtime.shutdown",
+    }
+)
+"""Verbs that concern all tenants: who is of one tenant may not use them, whatever his role."""
+
+WHO: Final[dict[str, str]] = {
+    "approval.approve": "approver",
+    "approval.deny": "approver",
+    "approval.list": "operator compliance auditor approver",
+    "audit.checkpoint": "operator compliance auditor",
+    "audit.erase": "compliance",
+    "audit.erasure": "compliance",
+    "audit.hold": "compliance",
+    "audit.holds": "operator compliance auditor",
+    "audit.keys": "everybody",
+    "audit.prove": "operator compliance auditor",
+    "audit.query": "operator compliance auditor",
+    "audit.rebuild": "auditor",
+    "audit.release": "compliance",
+    "audit.retire": "compliance",
+    "audit.retirement": "compliance",
+    "audit.rotate": "operator",
+    "audit.search": "compliance auditor",
+    "audit.verify": "operator compliance auditor",
+    "backup.create": "operator",
+    "budget.list": "operator compliance auditor approver",
+    "evidence.export": "compliance auditor",
+    "evidence.key": "everybody",
+    "freeze.lift": "operator",
+    "freeze.list": "operator compliance auditor approver",
+    "freeze.set": "operator compliance",
+    "fs.blame": "operator compliance auditor",
+    "fs.diff": "operator compliance auditor",
+    "fs.list": "operator compliance auditor",
+    "fs.log": "operator compliance auditor",
+    "fs.read": "operator compliance auditor",
+    "fs.restore": "operator",
+    "fs.undo": "operator",
+    "fs.write": "operator",
+    "gateway.call": "operator agent",
+    "gateway.cancel": "operator agent",
+    "gateway.close": "operator agent",
+    "gateway.open": "operator agent",
+    "gateway.result": "operator agent",
+    "gateway.tools": "operator agent",
+    "lock.break": "operator",
+    "lock.list": "operator compliance auditor approver",
+    "policy.facts": "operator compliance auditor",
+    "policy.recorded": "compliance auditor",
+    "policy.status": "operator compliance auditor approver",
+    "policy.why": "operator compliance auditor approver",
+    "principal.create": "operator",
+    "principal.list": "operator",
+    "principal.revoke": "operator",
+    "principal.rotate": "operator",
+    "registry.apply": "operator",
+    "registry.delete": "operator",
+    "registry.get": "operator compliance auditor",
+    "registry.history": "operator compliance auditor",
+    "registry.list": "operator compliance auditor",
+    "registry.plan": "operator compliance",
+    "registry.rollback": "operator",
+    "runtime.shutdown": "operator",
+    "runtime.status": "everybody",
+    "sched.top": "operator compliance auditor approver",
+    "secret.check": "operator",
+    "secret.list": "operator",
+    "session.cancel": "operator",
+    "session.create": "operator",
+    "session.events": "operator compliance auditor approver",
+    "session.files": "operator auditor",
+    "session.fork": "operator",
+    "session.get": "operator compliance auditor approver",
+    "session.list": "operator compliance auditor approver",
+    "session.pause": "operator",
+    "session.reconcile": "operator",
+    "session.resume": "operator",
+    "session.signal": "operator",
+    "session.upload": "operator",
+    "session.workspace": "operator auditor",
+    "standing.disable": "operator",
+    "standing.enable": "operator",
+    "standing.get": "operator compliance auditor approver",
+    "standing.list": "operator compliance auditor approver",
+    "standing.restart": "operator",
+    "standing.start": "operator",
+    "standing.stop": "operator",
+    "trigger.fire": "operator",
+    "trigger.get": "operator compliance auditor approver",
+    "trigger.list": "operator compliance auditor approver",
+    "trigger.pause": "operator",
+    "trigger.reset": "operator",
+    "trigger.resume": "operator",
+}
+"""By verb the roles that may use it; `everybody`: also those that have no other verb."""
+
+
+def may(role: str, verb: str, *, fleet: bool) -> bool:
+    """Whether a principal with that one role may use `verb`."""
+    if verb in FLEET_ONLY and not fleet:
+        return False
+    return WHO[verb] == "everybody" or role in WHO[verb].split()
