@@ -153,7 +153,7 @@ class Kernel:
 
 
 async def drive(process: HarnessProcess, kernel: Kernel) -> Left:
-    """One session from its greeting until the process is let go of, as `kernel.turn` does it."""
+    """One session from its greeting until the process is let go of, as `kernel.runner` does it."""
     served = await serve(process, kernel)
     return await process.stop(reuse=frozenset() if served.reuse else None)
 

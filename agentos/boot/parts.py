@@ -48,12 +48,12 @@ from agentos.kernel.fork import Forks
 from agentos.kernel.gate import Gate
 from agentos.kernel.life import Life
 from agentos.kernel.locks import LockKeeper
+from agentos.kernel.runner import Runner
 from agentos.kernel.sessions import Sessions
 from agentos.kernel.signals import SignalDesk
 from agentos.kernel.snapshot import Snapshots
 from agentos.kernel.stopping import Stopping
 from agentos.kernel.tenure import Alone, Watched
-from agentos.kernel.turn import Runner
 from agentos.kernel.waits import Waits
 from agentos.kernel.workspace import Workspaces
 

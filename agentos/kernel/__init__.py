@@ -7,8 +7,8 @@ the call       gate, deciding, ruling, rewrite, obligations, consent, charges, a
                reconcile
 its price      budgets, booked, lineage, counted, allowance, budget_texts, budget_tree
 its turn       admission, asking, seat, places, adrift, batched; waits, lending, waiting, locks
-the session    sessions, opening, journal, snapshot, turn, serving, served, methods, view, line, ending, live, life, fork, replay,
-               workspace
+the session    sessions, opening, journal, snapshot, runner, turn, serving, served, methods, view, line, ending, live, life, fork,
+               replay, workspace
 people         approvals, answering, signals, freeze
 others         deferral; delegation, receiving, handover, homecoming, cascade
 values         firing, standing, and port: what the kernel is handed from outside

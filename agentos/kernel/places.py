@@ -18,8 +18,8 @@ from agentos.kernel.adrift import Adrift
 from agentos.kernel.asking import asking_as
 from agentos.kernel.journal import Journal
 from agentos.kernel.port import ConfigurationSource, Timer
+from agentos.kernel.runner import Pause, Runner
 from agentos.kernel.seat import Seat
-from agentos.kernel.turn import Pause, Runner
 from agentos.projections.session import State
 
 log = logging.getLogger(__name__)

@@ -36,8 +36,8 @@ from agentos.kernel.live import Live
 from agentos.kernel.opening import admitted, opening, urgency
 from agentos.kernel.places import LONGEST_PAUSE_S, Places
 from agentos.kernel.port import AgentSpec, Configuration, ConfigurationSource, Timer
+from agentos.kernel.runner import Runner
 from agentos.kernel.snapshot import Snapshots
-from agentos.kernel.turn import Runner
 from agentos.kernel.waits import Waits
 from agentos.kernel.workspace import InputFile, Workspaces
 from agentos.projections.session import SessionState, State

@@ -32,7 +32,14 @@ HUNG_S: Final = 60
 
 FAMILIES: Final = {
     "frames": (
-        *("agentos.kernel.serving", "agentos.kernel.turn", "agentos.kernel.line", "agentos.abi", "agentos.control"),
+        *(
+            "agentos.kernel.serving",
+            "agentos.kernel.runner",
+            "agentos.kernel.turn",
+            "agentos.kernel.line",
+            "agentos.abi",
+            "agentos.control",
+        ),
         *("agentos.policy.adapters.server", "agentos.drivers.adapters.mcp_process", "agentos.drivers.adapters.mcp_sieve"),
         *("agentos.drivers.adapters.mcp_result", "fuzz_planted_deep"),
     ),

@@ -23,10 +23,10 @@ from agentos.eventlog.snapshots import Snapshot
 from agentos.kernel.charges import Charges
 from agentos.kernel.gate import Gate
 from agentos.kernel.port import Brief
+from agentos.kernel.runner import Runner
 from agentos.kernel.sessions import Sessions
 from agentos.kernel.snapshot import Snapshots
 from agentos.kernel.tenure import Watched
-from agentos.kernel.turn import Runner
 
 if TYPE_CHECKING:
     from sim_world import World

@@ -29,8 +29,8 @@ from agentos.kernel.delegation import Delegator
 from agentos.kernel.gate import Gate
 from agentos.kernel.port import AgentSpec, Configuration
 from agentos.kernel.receiving import Received, Receiver
+from agentos.kernel.runner import Runner
 from agentos.kernel.sessions import Sessions
-from agentos.kernel.turn import Runner
 from agentos.kernel.waits import Waits
 from agentos.projections.session import SessionState
 

@@ -31,9 +31,9 @@ from agentos.kernel.charges import Charges
 from agentos.kernel.gate import Gate
 from agentos.kernel.journal import Journal
 from agentos.kernel.port import AgentSpec, Brief, Configuration, Left
+from agentos.kernel.runner import Runner
 from agentos.kernel.sessions import Sessions
 from agentos.kernel.snapshot import Snapshots
-from agentos.kernel.turn import Runner
 from agentos.kernel.workspace import Workspaces
 from agentos.projections.session import Call
 from agentos.sandbox.profile import Profile

@@ -89,7 +89,7 @@ def test_over_is_final(history: History) -> None:
         assert not before.over or event.type == ev.HARNESS_STOPPED
 
 
-@given(histories())
+@given(histories(whole=True))
 def test_a_harness_that_was_stopped_moves_nothing(history: History) -> None:
     """Why it was stopped is kept as the log has it, and no word of it changes where the session stands or how it has ended."""
     told = None
