@@ -55,8 +55,12 @@ def digest_of(value: Json) -> str:
     return digest(canonical(value))
 
 
-def parse_strict(data: bytes | str) -> Json:
-    """Parse JSON that has one meaning only: UTF-8, no duplicate keys, no NaN, no integer beyond 2^53.
+_LONGEST_INTEGER: Final = 100
+"""Digits of an integer that is read at all."""
+
+
+def parse_strict(data: bytes | str, *, any_integer: bool = False) -> Json:
+    """Parse JSON that has one meaning only: UTF-8, no duplicate keys, no NaN, no integer beyond 2^53 (unless `any_integer`).
 
     Raises NotCanonical; nothing else for any input.
     """
@@ -66,7 +70,7 @@ def parse_strict(data: bytes | str) -> Json:
             text,
             object_pairs_hook=_pairs,
             parse_constant=_refuse_constant,
-            parse_int=_parse_int,
+            parse_int=_parse_long if any_integer else _parse_int,
             parse_float=_parse_float,
         )
     except NotCanonical:
@@ -77,7 +81,8 @@ def parse_strict(data: bytes | str) -> Json:
         raise NotCanonical(f"line {error.lineno} column {error.colno}: {error.msg}") from error
     except RecursionError as error:
         raise NotCanonical("nested too deeply") from error
-    _check(value, "$", 0)
+    if not any_integer:
+        _check(value, "$", 0)
     return value
 
 
@@ -99,6 +104,12 @@ def _refuse_constant(name: str) -> Json:
 def _parse_int(text: str) -> int:
     if len(text) > 17:
         raise NotCanonical(f"integer {text[:24]} is beyond 2^53: write it as a string")
+    return int(text)
+
+
+def _parse_long(text: str) -> int:
+    if len(text) > _LONGEST_INTEGER:
+        raise NotCanonical(f"integer {text[:24]}… has {len(text)} digits")
     return int(text)
 
 

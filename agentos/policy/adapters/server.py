@@ -152,7 +152,7 @@ class ServerEngine:
     async def _answer(self, path: str, body: bytes) -> tuple[int, Mapping[str, Any]]:
         status, raw = await self._connection.post(path, body)
         try:
-            answer: Any = parse_strict(raw)
+            answer: Any = parse_strict(raw, any_integer=True)
         except NotCanonical as error:
             raise EngineUnavailable(f"the policy server answered {status} with something that is not JSON") from error
         if not isinstance(answer, dict):

@@ -45,6 +45,5 @@ fleet_verbs := {
 	"principal.list",
 	"principal.revoke",
 	"principal.rotate",
-	"runtime.doctor",
 	"runtime.shutdown",
 }
