@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -51,6 +52,8 @@ FAMILIES: Final = {
 
 
 def main() -> int:
+    # What is refused is told to the log each time; nobody reads it here.
+    logging.getLogger("agentos").setLevel(logging.CRITICAL)
     parser = argparse.ArgumentParser(prog="make fuzz", description="Guided fuzzing of frames, manifests, events and archives.")
     parser.add_argument(
         "targets", nargs="*", help="families, targets, or target+bug for a bug that is put in; none: all families"

@@ -10,7 +10,6 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -366,8 +365,6 @@ def envelope(data: bytes) -> str:
         raise Broken("two spellings of one envelope")
     return "taken"
 
-
-logging.getLogger("agentos").setLevel(logging.CRITICAL)
 
 FRAMES: Final = (
     Target("frames.serve", serve, 3000, (*JSON_WORDS, b'"tool.call"', b'"finish"', b'"tool":"read"', b"\n")),

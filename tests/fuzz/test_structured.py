@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fuzz_case import Watch
 from fuzz_targets import TARGETS
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """What is refused is told to the log each time; nobody reads it here."""
+    caplog.set_level(logging.CRITICAL, "agentos")
+
 
 EXAMPLES: Final[Mapping[str, int]] = {
     "frames.serve": 500,
