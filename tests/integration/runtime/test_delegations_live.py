@@ -98,9 +98,9 @@ async def empty(door: Door) -> None:
 
 
 async def children(door: Door, parent: str) -> list[str]:
-    """The sessions that `parent` has delegated to, by its log."""
+    """The sessions that `parent` has delegated to, by its log; each once, also if it waited so long that it was decided again."""
     decided = [event["data"] for event in await door.events(parent) if event["type"] == "agentos.syscall.decided"]
-    return [child for data in decided for child in data.get("children", [])]
+    return list(dict.fromkeys(child for data in decided for child in data.get("children", [])))
 
 
 async def refusals(door: Door) -> list[tuple[str, int]]:

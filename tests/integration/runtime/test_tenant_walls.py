@@ -76,7 +76,7 @@ async def refused(door: Door) -> None:
 async def test_a_tenant_that_fills_its_log_hurts_nobody_else(house: House) -> None:
     """It is told which field to raise; the other tenant and the fleet go on, also after a restart; raised, it goes on itself."""
     async with house.open() as door:
-        await door.apply(tenant("acme", logMiB=16), tenant("globex", logMiB=64))
+        await door.apply(tenant("acme", logMiB=16, sessions=1000), tenant("globex", logMiB=64))
         await door.apply(*documents(WORKER, tenant="acme"), *documents(WORKER, tenant="globex"))
         acme, globex = await door.in_tenant("acme"), await door.in_tenant("globex")
         error = await fill(door, "acme")
@@ -89,7 +89,7 @@ async def test_a_tenant_that_fills_its_log_hurts_nobody_else(house: House) -> No
         acme, globex = await door.in_tenant("acme"), await door.in_tenant("globex")
         assert (await globex.until(await globex.run()))["result"] == "3 of 3"
         await refused(acme)
-        await door.apply(tenant("acme", logMiB=64))
+        await door.apply(tenant("acme", logMiB=64, sessions=1000))
         assert (await acme.until(await acme.run()))["result"] == "3 of 3"
 
 
