@@ -2,7 +2,7 @@
 
 The store is dealt out so that nobody's part is somebody else's: what tenants declare, and an even share of the rest for each that
 declares nothing (of two at least, so that the second tenant takes nothing away from the first). What is declared beyond the disk
-is refused when it is applied. What the disk has lost since then is not: the runtime starts, and says so.
+is refused when it is applied. What the disk has lost since then is not looked at: the runtime starts.
 """
 
 from __future__ import annotations
