@@ -1,7 +1,8 @@
 """Frames of the syscall ABI: newline-delimited JSON-RPC 2.0 on a harness's standard input and output (`docs/abi.md`).
 
-The harness calls `session.view`, `model.call`, `tool.call` and `finish`; the kernel calls `initialize`, and the end of the
-harness's input is how it is told that nobody waits for it any more. Each frame has a schema in `schemas/v1/abi/`.
+The harness calls `session.view`, `model.call`, `tool.call`, `finish`, and methods that stand for a tool by what it does; it says
+`left` when it is used again. The kernel calls `initialize` and says `cancel`; the end of the harness's input is how it is
+told that nobody waits for it any more. Each frame has a schema in `schemas/v1/abi/`.
 
 A kernel that says `concurrent: true` in `initialize` takes a request before it has answered earlier ones, and answers by their
 ids, in any order: it makes calls of tools that commute at once, everything else one after the other in the order of the requests.
